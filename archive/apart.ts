@@ -1,10 +1,10 @@
-// Reads a large upload of an archive in a separate thread while this one blocks: zlib expands data
-// piece by piece only asynchronously, and verdicts are computed synchronously.
+// Reads a large upload of an archive in a separate thread while the main thread waits: zlib expands
+// data piece by piece only asynchronously, and verdicts are computed synchronously.
 import { Worker } from 'node:worker_threads';
 import { Failure } from '../cli/failure.ts';
 
 /**
- * What to read: the bytes of a file that are gzip members, which expand to pieces of these sizes.
+ * What to read: a range of a file with gzip members, which expand to pieces of these sizes.
  */
 export interface Pieces {
   file: string;
@@ -56,7 +56,8 @@ export function digestPieces(pieces: Pieces): Digests {
 }
 
 /**
- * The code of the thread. Only its text is passed, so it may use nothing of this file but types.
+ * The code of the thread. The thread gets only the text of this function, which therefore may use
+ * nothing of this file but types.
  */
 async function digestApart(): Promise<void> {
   const { workerData } = process.getBuiltinModule('node:worker_threads');

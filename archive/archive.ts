@@ -54,7 +54,7 @@ interface Source {
 }
 
 /**
- * What is collected while an upload is read: facts of its files, and the first piece of its run
+ * The facts collected while an upload is read: those of its files, and the first piece of its run
  * record.
  */
 interface Gathered {
@@ -210,9 +210,9 @@ export interface Unpacked {
 }
 
 /**
- * Yields the files of an upload one after the other; bytes that are not read are skipped. Offsets
- * come from the manifest, and the tar header before each file must be the expected one. Throws
- * Failure `failed` for a damaged archive.
+ * Yields the files of an upload one after the other; the bytes that the caller does not read are
+ * skipped. Offsets come from the manifest, and the tar header before each file must be the expected
+ * one. Throws Failure `failed` for a damaged archive.
  */
 export async function* readGroup(archive: string, group: PackedGroup): AsyncGenerator<Unpacked> {
   const { entries, size, isSmall } = entriesOf(group);
@@ -447,7 +447,7 @@ function sizeOf({ files, length }: PackedGroup): number {
   return PACKED_EXTENSIONS.reduce((sum, extension) => sum + BLOCK + files[extension].bytes, length);
 }
 
-/** False also when only checkGroup() can tell. */
+/** False also when only checkGroup() can decide it. */
 function isIntact(fd: number, groups: readonly PackedGroup[]): boolean {
   const [first, last] = [groups[0], groups.at(-1)];
   if (first === undefined || last === undefined) return true;

@@ -81,7 +81,8 @@ export async function* readPackedFile(
   group: PackedGroup,
   extension: PackedExtension,
 ): AsyncGenerator<Buffer> {
-  // Expensive to load, and usually not needed, because most uploads are in the locker.
+  // Reading archives is expensive to load, and usually not needed, because most uploads are in the
+  // locker.
   const { readGroup } = await import('./archive.ts');
   for await (const file of readGroup(pack.archive, group) as AsyncGenerator<Unpacked>) {
     if (file.extension !== extension) continue;

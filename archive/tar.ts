@@ -1,5 +1,5 @@
-// The tar format that every tar of the last thirty years reads: ustar headers, GNU's entry for long
-// names, base 256 for sizes over 8 GiB.
+// The tar format that every tar program of the last thirty years reads: ustar headers, GNU's entry
+// for long names, base 256 for sizes over 8 GiB.
 
 /** The size of a header, and the unit of padding. */
 export const BLOCK = 512;
@@ -70,7 +70,8 @@ BLANK.write('ustar\x0000', MAGIC_AT, 'latin1');
 const MAGIC_SUM = sumOf(BLANK, MAGIC_AT, BLOCK);
 
 function header({ name, target, size, mtimeSeconds, mode, type }: Header): Buffer {
-  // From the pool, because a separate allocation takes longer than everything that follows.
+  // The buffer is from Node's pool, because a separate allocation takes longer than everything
+  // below.
   const block = Buffer.allocUnsafe(BLOCK);
   BLANK.copy(block);
   name.copy(block, 0, 0, NAME_BYTES);
@@ -84,7 +85,7 @@ function header({ name, target, size, mtimeSeconds, mode, type }: Header): Buffe
     block.writeBigUInt64BE(BigInt(size), 128);
   }
   target.copy(block, TARGET_AT, 0, NAME_BYTES);
-  // What follows the target is the same in every header, and without a target there are only zeros.
+  // The fields after the target are the same in every header, and an empty target is only zeros.
   const sum = MAGIC_SUM + sumOf(block, 0, target.length === 0 ? TARGET_AT : MAGIC_AT);
   block.write(`${octal(sum, 6)} `, 148, 'latin1');
   return block;

@@ -68,8 +68,8 @@ async function main(): Promise<void> {
   try {
     const chosen = peers.filter(({ name }) => name === PERL || name.match(options.only));
     for (const operation of listOperations(options.largeMegabytes).filter(({ name }) => name.includes(options.what))) {
-      // The large one with a single client: eight would only measure the disk, and need space for
-      // eight.
+      // The large upload has a single client: eight would only measure the disk, and need eight
+      // times the space.
       for (const clients of operation.bytes > MEGABYTE ? [1] : CLIENTS) {
         const some = chosen.filter(({ methods }) => methods.includes(operation.method));
         cells.push(...(await measure(some, operation, clients, options)));
@@ -104,7 +104,7 @@ async function measure(peers: Peer[], operation: Operation, clients: number, opt
     (peer): Cell => ({ peer, operation, clients, milliseconds: [], rates: [], peakMegabytes: 0 }),
   );
   for (let turn = 0; turn <= options.turns; turn += 1) {
-    // Backwards in every other round, so that no peer always runs after the same one.
+    // Every other round runs backwards, so that no peer always runs after the same one.
     for (const cell of turn % 2 === 0 ? cells : cells.toReversed()) {
       const { peer, milliseconds, rates } = cell;
       const target = { ...peer, isEmpty: undefined };

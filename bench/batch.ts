@@ -52,12 +52,12 @@ async function main(): Promise<void> {
 
 /** More rounds of a command that takes a second tell nothing new. */
 const MOST_SHOWN = 7;
-/** Times the CPU of an empty Node that `assign show` may take. */
+/** The limit for `assign show`, as a multiple of the CPU time of an empty Node process. */
 const SHOW_LIMIT = 10;
 
 /**
- * CPU time of `webjobctl assign show` beside that of an empty Node, where nobody has fetched it,
- * and where everybody has.
+ * CPU time of `webjobctl assign show` as a multiple of an empty Node process, before any client has
+ * fetched the assignment and after all have.
  */
 async function compareShow(clients: number, rounds: number): Promise<boolean> {
   const site = makeSite({ settings: { BatchCommand: 'batch' } });

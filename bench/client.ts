@@ -28,7 +28,7 @@ const ALONE = join(dist, `webjob-${process.platform}-${process.arch}`);
 /** Prints the user and system time of a command. */
 const TIMED = 'TIMEFORMAT="%3U %3S"; time "$0" "$@" < /dev/null > /dev/null';
 
-/** What an administrator without webjob would run from cron. */
+/** The job by hand, as an administrator without webjob would run it from cron. */
 const BY_HAND = `set -e
 cd "$1"
 query='VERSION=webjob+1.4.0&SYSTEM=bench&CLIENTID=client1&FILENAME=host.sh'
@@ -97,7 +97,7 @@ function startPeers(site: Site): Peer[] {
   ];
 }
 
-/** A configuration with which nothing is left behind. */
+/** A configuration with which a job leaves no files behind. */
 function writeQuietConf(site: Site, url: string): string {
   const conf = writeClientConf(site, url);
   writeFileSync(conf, readFileSync(conf, 'utf8').replaceAll('=N', '=Y'));
@@ -158,7 +158,7 @@ function jobBy(webjob: string, conf: string): Peer['command'] {
   return [process.execPath, webjob, '-e', '-f', conf, 'host.sh'];
 }
 
-/** Backwards in every other round, so that no peer always runs after the same one. */
+/** Every other round runs backwards, so that no peer always runs after the same one. */
 function measure(title: string, peers: readonly Peer[], rounds: number, run: (peer: Peer) => number): void {
   for (let round = -WARM_UP; round < rounds; round++) {
     process.stderr.write(round % 50 === 0 ? `${title}: ${round} of ${rounds}\n` : '');

@@ -36,7 +36,7 @@ interface Question {
   news?: number;
   /** Measured once only. */
   isLong?: true;
-  /** Not for the other build, which does not have it. */
+  /** Not run with the other build, which does not have the command. */
   isNew?: true;
 }
 

@@ -1,7 +1,7 @@
 // A herd of clients against two servers of one locker behind a balancer, while one server is killed
 // and comes back: every client arrives at its own moment, fetches a program and uploads 1 KiB, and
-// retries when it is refused. Prints what they saw, then checks the locker: exits with 1 when a PUT
-// that was answered 200 is not there byte for byte.
+// retries when it is refused. Prints their results, then checks the locker: exits with 1 when an
+// upload that was answered 200 is not stored byte for byte.
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { request } from 'node:http';

@@ -269,7 +269,7 @@ const deepName: Makers['nameOf'] = ({ clientId, command, endedAt }, pid) => {
   return `${stamp.slice(0, 8)}/${stamp.slice(8, 10)}/${clientId}_${stamp.slice(10)}_${pidText(pid)}_${command}`;
 };
 
-/** Run records differ in few places: each kind is made once, with placeholders. */
+/** Run records differ only in a few fields: each kind is made once, with placeholders. */
 const records = new Map<string, string[]>();
 const MARKS = /@(?:client|jid|job|run|put|outer)@/;
 
@@ -315,7 +315,7 @@ class SiteWriter {
   readonly #folder: string;
   readonly #end: number;
   readonly #deposits: Chained;
-  /** What prune records. */
+  /** The record that prune writes. */
   #pruned: { name: string; jobId: string; files: Record<string, { bytes: number; sha256: string }> }[] = [];
   #prunedAt = 0;
   readonly #keeper: Chained;

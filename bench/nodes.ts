@@ -74,7 +74,7 @@ async function startCgi(site: Site, options: Partial<HttpdOptions>) {
   return { server, resident: undefined, close: () => server.stop() };
 }
 
-/** It may have ended because another one did. */
+/** The process may have ended because another one did. */
 function signal(pid: number): void {
   try {
     process.kill(pid, 'SIGKILL');

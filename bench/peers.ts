@@ -12,7 +12,7 @@ import { startBalancer, startServerNode } from './nodes.ts';
 
 export interface Peer extends Target {
   methods: readonly ('GET' | 'PUT')[];
-  /** It does nothing. */
+  /** Whether the peer does nothing. */
   isEmpty?: boolean;
   /** Whether a PUT is on disk when it is answered. */
   isDurable?: boolean;

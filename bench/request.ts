@@ -78,7 +78,7 @@ function listKinds(site: Site, against: string | undefined): Kind[] {
   return [{ name: 'empty Node script', script: empty, method: 'GET', milliseconds: [] }, ...requests, signed];
 }
 
-/** Backwards in every other round, so that no kind always runs after the same one. */
+/** Every other round runs backwards, so that no kind always runs after the same one. */
 function measure(site: Site, kinds: readonly Kind[], rounds: number): void {
   for (let round = -WARM_UP; round < rounds; round += 1) {
     if (round % 50 === 0) process.stderr.write(`${round} of ${rounds}\n`);

@@ -1,6 +1,6 @@
-// What a page of the view costs: processor time of its worker, as a multiple of an empty answer by
-// FastCGI measured in the same run, and the weight of the page; then the time that readers wait who
-// come at once while uploads arrive, and the most memory of the worker. Prints; asserts nothing.
+// The cost of a page of the view: processor time of its worker, as a multiple of an empty FastCGI
+// answer measured in the same run, and the size of the page; then the time that concurrent readers
+// wait while uploads arrive, and the peak memory of the worker. Prints results; asserts nothing.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
@@ -91,7 +91,7 @@ const peakMegabytes = ({ pid }: ChildProcess): number =>
 async function start(program: string, socket: string): Promise<ChildProcess> {
   const child = spawn(process.execPath, [program, '--listen', socket], {
     stdio: ['ignore', 'ignore', 'inherit'],
-    // As in the shipped unit.
+    // The options of the shipped unit.
     env: { PATH: process.env.PATH, NODE_OPTIONS: '--max-old-space-size=64 --max-semi-space-size=4' },
   });
   while (!existsSync(socket)) await sleep(20);
@@ -173,7 +173,7 @@ interface Wait {
   p95: number;
 }
 
-/** One request after the other: what one costs is told apart. */
+/** Measures requests one after the other, so that the cost of each is known. */
 async function measureCost(worker: ChildProcess, requests: number, get: () => Promise<Answer>): Promise<PageCost> {
   const costs: number[] = [];
   let bytes = 0;
@@ -187,7 +187,7 @@ async function measureCost(worker: ChildProcess, requests: number, get: () => Pr
   return { cpu, cpu95: quantile(costs, 0.95), kilobytes: bytes / 1000 };
 }
 
-/** Some readers at once, each of whom asks again as soon as there is an answer. */
+/** Concurrent readers, each of which sends its next request as soon as it has an answer. */
 async function measureWait(requests: number, readers: number, get: () => Promise<Answer>): Promise<Wait> {
   const times: number[] = [];
   let left = requests;

@@ -12,7 +12,7 @@ const ACTS = ['note', 'hold', 'release', 'verify', 'download', 'evidence', 'assi
 /** One act on one job, one assignment, or on a client. */
 export interface Act {
   event: (typeof ACTS)[number];
-  /** `client` for a hold on everything of a client. */
+  /** `client` for a hold on all uploads of a client. */
   kind: 'job' | 'client' | 'assignment';
   id: string;
   /** The time of the act, in ISO 8601. */

@@ -67,7 +67,7 @@ export function listBag(folder: string): FoundFiles {
 
 /** The result of one check of a package. */
 export interface BagCheck {
-  /** `note` reports something that proves nothing and is not wrong. */
+  /** `note` for a remark that neither proves nor refutes anything. */
   verdict: 'ok' | 'failed' | 'note';
   place: string;
   detail: string;

@@ -4,7 +4,7 @@ import { checkCheckpoint, type Trust } from './checkpoint.ts';
 import { hashLeaf, isConsistent, isIncluded } from './merkle.ts';
 import { parseExtension, parseProof, splitCheckpoints, splitProofs, TlogError, type TreeHead } from './tlog.ts';
 
-/** One statement that was checked and holds. */
+/** One statement that was checked and is true. */
 export interface Checked {
   kind: 'checkpoint' | 'entry' | 'extension';
   origin: string;
@@ -27,7 +27,7 @@ export interface Companions {
 }
 
 /**
- * Checks every checkpoint or proof in a text, in order. At the first that does not hold, throws a
+ * Checks every checkpoint or proof in a text, in order. For the first that fails, throws a
  * NoteError or TlogError whose message says why.
  */
 export function* checkText(text: string, trust: Trust, companions: Companions = {}): Generator<Checked> {

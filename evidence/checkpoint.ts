@@ -1,7 +1,7 @@
 // Checkpoints: signed notes with the number of entries that a custody record had at a moment, and
-// the root of the Merkle tree over them. A copy kept elsewhere shows whether anything before that
-// moment was changed or removed since (docs/protocol.md, section 8). Earlier versions wrote lines
-// of JSON instead, with the size of the last segment and its SHA-256.
+// the root of the Merkle tree over them. A copy kept elsewhere shows whether an earlier entry was
+// changed or removed afterwards (docs/protocol.md, section 8). Earlier versions wrote lines of JSON
+// instead, with the size of the last segment and its SHA-256.
 import { createPrivateKey, createPublicKey, type KeyObject, verify } from 'node:crypto';
 import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -19,7 +19,7 @@ export interface Entry {
  * Finds the records that concern one job only: its deposits, and its uploads that were replaced by
  * others. Records that remove many uploads at once name other jobs too and are left out.
  *
- * @param since milliseconds: older records are not looked at
+ * @param since milliseconds: older records are ignored
  */
 export function findEntries(logs: string, files: readonly CustodyFile[], jobId: string, since: number): Entry[] {
   return files.flatMap((file) => {

@@ -120,7 +120,7 @@ export function recordGenesis(path: string, reason: string): void {
 }
 
 /**
- * Root does not enter a directory that others can replace: there webjobctl keeps to the first
+ * Root does not enter a directory that others can replace. There webjobctl writes only to the first
  * segment.
  */
 function mayFollow(logfilesDirectory: string): boolean {

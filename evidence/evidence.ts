@@ -15,7 +15,7 @@ import { Witness, type WitnessState } from './witness.ts';
 export interface EvidenceSite {
   incomingDirectory: string;
   servers: readonly EvidenceServer[];
-  /** The directory of the archives; undefined when they are not to be looked at. */
+  /** The directory of the archives; undefined when archives are not to be checked. */
   packsFolder?: string | undefined;
   /** The result keys of the site's clients; undefined when signatures are not to be checked. */
   resultKeys?: ResultKeys | undefined;
@@ -26,8 +26,7 @@ export interface EvidenceServer {
   /** The server whose custody record must exist; undefined with EnableCustody=N. */
   serverId?: string | undefined;
   /**
-   * The directory in which root keeps what it saw of the records in this directory; undefined when
-   * nothing is kept.
+   * The directory of root's witness of the records in this directory; undefined without a witness.
    */
   witnessFolder?: string | undefined;
 }
@@ -51,8 +50,8 @@ export interface Wanted {
   /** When the job began, in milliseconds; undefined when unknown. */
   since?: number | undefined;
   /**
-   * Milliseconds: what was put on record later is only looked at when these uploads are not all
-   * there and on record.
+   * Milliseconds: later records are only read when some of these uploads are missing or not on
+   * record.
    */
   until?: number | undefined;
 }
@@ -68,7 +67,7 @@ const OLDER = 'it is older than the custody record, and only its run record vouc
 /** How far a server's clock may have been set back between a job id and its custody record. */
 const CLOCK_MS = 3_600_000;
 
-/** How often an upload that changes during a check is looked at. */
+/** How often an upload that changes during a check is checked. */
 const LOOKS = 5;
 
 /** The evidence of a site. The custody records stay open until close(). */
@@ -133,7 +132,7 @@ export class Evidence {
       since === undefined
         ? undefined
         : this.witnesses.find(({ logs }) => logs === folder)?.witness.knownUpTo(folder, file, since.getTime());
-    // Older segments may contain what was cut from a newer one, so all must be read.
+    // Older segments may contain records that were cut from a newer one, so all must be read.
     const unread = old.length === 0 ? { skip, resume } : {};
     const records = new CustodyRecords(folders(this.site), { ...options, old, ...unread });
     try {
@@ -145,11 +144,11 @@ export class Evidence {
     return records;
   }
 
-  /** A record that removes an upload of the job may have the upload's name and not the job id. */
+  /** A record that removes an upload of the job may have the upload's name but not the job id. */
   #search({ names, jobId, since, until }: Wanted, old: OldBook[]): CustodyRecords {
     const watch = (other: string): boolean => other === jobId;
     const only = [...names, ...(jobId === undefined ? [] : [jobId])];
-    // Older records may contain what was cut, so the search has no start.
+    // Older records may contain the missing ones, so the search covers all of them.
     const from = since === undefined || old.length > 0 ? undefined : since - CLOCK_MS;
     const to = from === undefined ? undefined : until;
     const records = new CustodyRecords(folders(this.site), { old, only, watch, from, to });
@@ -176,7 +175,7 @@ export class Evidence {
     return seen !== undefined && (since === undefined || seen.newest < since.getTime());
   }
 
-  /** With several witnesses, the state of the least informative one. */
+  /** The state of the witness; with several, the least informative state. */
   get witnessState(): WitnessState {
     const states = this.witnesses.map(({ witness }) => witness.state);
     return (['untrusted', 'unreadable', 'none', 'asked'] as const).find((state) => states.includes(state)) ?? 'none';
@@ -189,7 +188,7 @@ export class Evidence {
     return [...this.#cut, ...(this.#records?.findFaults() ?? [])];
   }
 
-  /** The records that are not what root saw before. */
+  /** The records that no longer match what root saw before. */
   cut(): string[] {
     return this.#cut.map(({ place }) => place);
   }

@@ -14,8 +14,8 @@ export interface JournalSummary {
   /** The number of runs that a server said it had stored. */
   acknowledged: number;
   /**
-   * Of the acknowledged runs, those stored as they were sent, and those that webjobctl removed
-   * according to the custody record.
+   * The number of acknowledged runs that are stored as they were sent, and of those that webjobctl
+   * removed according to the custody record.
    */
   kept: number;
   removed: number;
@@ -169,7 +169,8 @@ function describeFault(path: string, { from, to, fault }: Pick<Link, 'from' | 't
 }
 
 /**
- * Reads the run from a delivery; undefined when no server acknowledged it, or stores nothing of it.
+ * Reads the run from a delivery; undefined when no server acknowledged it, or when servers store
+ * nothing for such a run.
  */
 function readRun(facts: Record<string, unknown>): Run | undefined {
   const { jobId, clientId, fileName, time, status, sha256, isAcknowledged, runType } = facts as Partial<Run> & {

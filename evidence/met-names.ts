@@ -1,7 +1,7 @@
 // Which uploads root has seen in a large directory of the locker, and when each arrived. The table
-// is kept beside the witness, where only root writes. A check of what is new then asks the file
-// system only about names that are not in it, because a single new name is enough to make it list
-// the directory.
+// is kept beside the witness, where only root writes. A check of new uploads lists a directory as
+// soon as it has a single new name; it then asks the file system only about names that are not in
+// the table.
 import { hash, randomBytes } from 'node:crypto';
 import { existsSync, lstatSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -9,7 +9,7 @@ import { reachFolder } from 'webjob-locker';
 import { removeFile, replaceFile } from '../cli/files.ts';
 import { KEY_BYTES, KeyedDigest } from './keyed-digest.ts';
 
-/** In a directory with fewer uploads, every one is looked at. */
+/** In a directory with fewer uploads, every upload is checked. */
 export const LARGE_FOLDER = 1000;
 const PREFIX = 'locker-names.';
 const FIRST_CAPACITY = 4096;

@@ -49,7 +49,7 @@ export function* checkPacks(scope: PackScope, records: CustodyRecords): Generato
     const findings = [...checkPack(scope, records, pack)];
     if (findings.length === 0) continue;
     records.refresh();
-    // Otherwise it was removed or unpacked during the check.
+    // Otherwise the archive was removed or unpacked during the check.
     if (records.packs().some(({ archiveSha256 }) => archiveSha256 === pack.archiveSha256)) yield* findings;
   }
   if (scope.share.index > 0) return;

@@ -151,7 +151,7 @@ export interface RecordsOptions {
   /** Selects jobs whose uploads are noted. */
   watch?: ((jobId: string) => boolean) | undefined;
   /**
-   * Segments that need not be read unless an upload is asked for that no other segment has.
+   * Segments that are read only for an upload that is in no other segment.
    * `isLast`: the record may continue in it.
    */
   skip?: ((folder: string, file: CustodyFile, isLast: boolean) => boolean) | undefined;
@@ -159,12 +159,12 @@ export interface RecordsOptions {
   resume?: ((folder: string, file: CustodyFile) => Known | undefined) | undefined;
   /**
    * Look only at records that contain one of these names or job ids. This takes a twentieth of the
-   * time, and tells nothing about the record as a whole.
+   * time, but does not check the record as a whole.
    */
   only?: readonly string[] | undefined;
   /** With `only`: records older than this time in milliseconds need not be looked at. */
   from?: number | undefined;
-  /** And those that are younger than this one. */
+  /** With `only`: records newer than this time in milliseconds need not be looked at. */
   to?: number | undefined;
 }
 
@@ -276,7 +276,7 @@ export class CustodyRecords {
     );
   }
 
-  /** How much was read of every record, of servers and of webjobctl. */
+  /** How much was read of every custody record, those of servers and that of webjobctl. */
   extents(): Extent[] {
     return this.#rows
       .filter(({ folder }) => folder !== undefined)
@@ -430,7 +430,8 @@ export class CustodyRecords {
   }
 
   /**
-   * The last deposits of these names as of a time in milliseconds, whatever took the names since.
+   * The last deposits of these names up to a time in milliseconds, even if later uploads have the
+   * names.
    */
   before(names: ReadonlySet<string>, instant: number): Map<string, Deposit> {
     const found = new Map<string, Deposit>();
@@ -708,8 +709,8 @@ export class CustodyRecords {
   }
 
   /**
-   * The deposit of a row. Without a name, of a record of several uploads it takes the one that the
-   * row stands for.
+   * The deposit of a row. Without a name, the upload is identified by its row in a record of
+   * several uploads.
    */
   #depositAt(row: number, name?: string): Deposit | undefined {
     const book = row < 0 ? undefined : this.#bookOf(row);
@@ -730,7 +731,7 @@ export class CustodyRecords {
     if (link.fault) book.broken.add(link.from);
     const time = Date.parse(String(facts.time)) || 1;
     book.newest = Math.max(book.newest, time);
-    // The lock with the time that the .rdy will have is taken before the record is written.
+    // Before the record is written, the upload's lock is made, whose time the .rdy will have.
     const begun = Date.parse(String(facts.receivedAt ?? facts.time));
     const isServers = book.serverId !== WRITER && facts.event !== 'genesis';
     if (isServers && begun < this.#since) this.#since = begun;
@@ -825,7 +826,7 @@ export class CustodyRecords {
   }
 
   /**
-   * What is unpacked is what was archived, even when a later deposit of the name was removed
+   * An unpacked upload is the archived one, even when a later deposit of the name was removed
    * meanwhile.
    */
   #return(pack: KnownPack, time: number): void {

@@ -57,7 +57,7 @@ export interface Care {
   as?: Pick<ResultFacts, 'clientId' | 'command'> | undefined;
 }
 
-/** What is known of an upload besides its files. */
+/** The facts about an upload that are not in its files. */
 export interface Sources {
   /** The upload as the custody record has it. */
   deposit: Deposit | undefined;

@@ -94,8 +94,9 @@ export function* verifySite(scope: Scope): Generator<Finding, Summary> {
 }
 
 /**
- * Verifies what is new in one pass: of records that root has seen only the new part is read,
- * however large they are. Returns undefined if that names more uploads than may be kept in memory.
+ * Verifies new records and uploads in one pass: of records that root has seen, only the new part is
+ * read, however large they are. Returns undefined if that part names more uploads than may be kept
+ * in memory.
  */
 function verifyAtOnce(scope: Scope): { findings: Finding[]; summary: Summary } | undefined {
   const summary = emptySummary();
@@ -259,8 +260,8 @@ function* findAll(scope: Scope, evidence: Evidence, summary: Summary, share: Sha
 }
 
 /**
- * Checks what arrived since a time, at a cost that depends on that alone. A stream overwritten in
- * place in an older upload goes unnoticed.
+ * Checks uploads that arrived since a time, at a cost that depends only on their number. A stream
+ * overwritten in place in an older upload goes unnoticed.
  */
 function* findSince(
   scope: Scope,
@@ -371,7 +372,7 @@ function* checkFolder(locker: string, folder: string, { owners }: Evidence): Gen
 
 function* checkStray(locker: string, place: string): Generator<Finding> {
   const stats = lstatSync(reach(locker, place), { throwIfNoEntry: false });
-  // It was a temporary file of a process at work.
+  // The file was temporary, and its process has removed it.
   if (!stats || isSuccessor(locker, place)) return;
   if (stats.isFile()) yield { kind: 'unexpected', place, detail: 'a file that belongs to no upload' };
   else yield { kind: 'link', place, detail: stats.isSymbolicLink() ? 'a link' : 'neither a file nor a directory' };

@@ -1,6 +1,6 @@
 // The witness: what root last saw of the custody records, kept where only root writes. It has for
 // each segment its size, the SHA-256 of its content, and a compressed copy. A process with the web
-// user's rights can cut or rewrite the record, but what it contained at this moment stays known.
+// user's rights can cut or rewrite the record, but the copy shows what it contained.
 import { createHash, type Hash, randomBytes } from 'node:crypto';
 import {
   type BigIntStats,
@@ -30,7 +30,7 @@ import { type Known, type Mark, openCustodyFile } from './records.ts';
 /** Whether a witness could be used. */
 export type WitnessState =
   | 'asked'
-  /** Nothing was kept so far. */
+  /** There is no witness yet. */
   | 'none'
   /** Only root can read it. */
   | 'unreadable'
@@ -163,7 +163,9 @@ export class Witness {
     }
   }
 
-  /** What was seen of a record that was not touched since, by ctime, which cannot be set back. */
+  /**
+   * The stored state of a record that was not touched since, by ctime, which cannot be set back.
+   */
   untouched(logs: string, file: string): Readonly<Seen> | undefined {
     const seen = this.state === 'asked' ? this.#find(logs, file) : undefined;
     return seen && markOf(lstatSync(join(logs, file), { bigint: true, throwIfNoEntry: false })) === seen.mark
@@ -192,9 +194,9 @@ export class Witness {
   }
 
   /**
-   * Stores what was found sound in a log directory. A record that was changed stays as it was seen,
-   * unless it is adopted: then the old copy is renamed and stays. Only for root, one process at a
-   * time. Throws the error of a system call.
+   * Stores the records of a log directory that were found unchanged. A record that was changed
+   * stays as it was seen, unless it is adopted: then the old copy is renamed and stays. Only for
+   * root, one process at a time. Throws the error of a system call.
    */
   update(logs: string, sound: readonly Sound[], isAdopted = false): void {
     makeFolder(this.folder);
@@ -270,8 +272,8 @@ function copyName({ logs, file }: Pick<Seen, 'logs' | 'file'>): string {
 }
 
 /**
- * The files with what was seen of one record, whose log directory `logs` is relative to that of the
- * witness.
+ * The files that store the state of one record, whose log directory `logs` is relative to that of
+ * the witness.
  */
 export function witnessFiles(logs: string, file: string): string[] {
   return [INDEX, copyName({ logs, file })];

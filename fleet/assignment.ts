@@ -1,5 +1,5 @@
-// Assignments: which command which clients are to run, and when. webjobctl writes them into one
-// file, a line each; the server reads it for each batch that a client asks for (docs/protocol.md,
+// Assignments: a command, the clients that run it, and when. webjobctl writes them into one file, a
+// line for each; the server reads the file for each batch that a client requests (docs/protocol.md,
 // section 12).
 import { newHash } from 'webjob-locker';
 import { isFileName } from 'webjob-protocol';
@@ -31,9 +31,9 @@ export interface Assignment {
   /** Client ids, globs and groups. */
   to: readonly string[];
   schedule: Schedule;
-  /** When it is due for the first time, or from when on, in seconds since 1970. */
+  /** When the assignment is due for the first time, in seconds since 1970. */
   from: number;
-  /** When it ends, in seconds since 1970. */
+  /** When the assignment ends, in seconds since 1970. */
   until: number | undefined;
   state: 'active' | 'paused' | 'cancelled';
   /**
@@ -42,7 +42,7 @@ export interface Assignment {
    */
   open: number;
   rollout?: Rollout | undefined;
-  /** How many clients may run it at once; undefined for any number. */
+  /** How many clients may run the command at once; undefined for any number. */
   limit?: number | undefined;
   /** The note that its signers signed, for clients that require one: see signed.ts. */
   note?: string | undefined;
@@ -103,7 +103,7 @@ function parseAssignment(facts: Record<string, unknown>): Assignment {
     limit,
     note,
   } = facts;
-  // A server reads all assignments for one request: what is loaded or made for each of them counts.
+  // A server reads all assignments for one request, so parsing each must be cheap.
   if (!isText(id) || !ID.test(id)) throw wrong('id');
   if (!isText(command) || !isFileName(command)) throw wrong('command');
   if (!areTexts(args) || args.some((text) => text.includes('\0'))) throw wrong('args');
@@ -149,7 +149,7 @@ function isRollout({ stages, stage, openedAt, stopAt, seconds }: Rollout): boole
   );
 }
 
-/** The value of `open` with which a fraction of these clients is reached, rounded up. */
+/** The value of `open` that includes at least this fraction of the clients. */
 export function openFor(assignment: Pick<Assignment, 'id'>, clientIds: readonly string[], part: number): number {
   const ranks = clientIds.map((clientId) => rankOf(assignment, clientId)).sort((a, b) => a - b);
   return part >= 1 ? 1 : (ranks[Math.ceil(part * ranks.length)] ?? 1);
@@ -163,7 +163,7 @@ export function rankOf({ id }: Pick<Assignment, 'id'>, clientId: string): number
 /** A client and its groups. */
 export interface Reached {
   clientId: string;
-  /** Whether a word of `to` means this client. */
+  /** Whether a word of `to` names this client. */
   isMeant: (word: string) => boolean;
 }
 

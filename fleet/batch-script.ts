@@ -1,5 +1,5 @@
 // The script that a client gets for the batch command: one run of webjob for each assignment that
-// is due, whatever client runs it.
+// is due. It works with this client and with the original.
 import { quote } from '../cli/shell.ts';
 
 /** An assignment for one client at one due time. */
@@ -63,7 +63,7 @@ fi
 const ENDED = /^assignment ([1-9][0-9]{0,8}) due ([0-9]{1,12}) exit ([0-9]{1,3})$/;
 
 /**
- * The beginning of the line with the same content in JSON, for a client that runs it without a
+ * The beginning of the line that lists the orders in JSON, for a client that runs them without a
  * shell.
  */
 const ORDERS = '#orders ';
@@ -101,10 +101,10 @@ export function formatEnded({ id, due }: Order, code: number): string {
 }
 
 /**
- * Makes the script for a client; for no orders one that does nothing. Of two runs that overlap a
- * client may start the script of one for both: with the id of the job it was made for it runs in no
- * other, where the client tells which job that is. A shell reads all of it before it runs any, for
- * a client may write the next one over it.
+ * Makes the script for a client; without orders, a script that does nothing. When two runs overlap,
+ * the client may start the same script for both. The script therefore contains the id of its job
+ * and does nothing in another job, if the client says which job it runs. The client may also
+ * overwrite the script with the next one, so the shell reads all of it before it runs a command.
  */
 export function formatBatch(clientId: string, orders: readonly Order[], jobId?: string): string {
   const title = `#!/bin/sh\n# What is assigned to ${clientId}, made for it by the WebJob server.\n`;

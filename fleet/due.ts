@@ -1,9 +1,9 @@
-// When an assignment is due. Times are UTC, because an hour that a change to or from summer time
-// repeats or skips would run a job twice or never.
+// When an assignment is due. Times are UTC, because in local time a job could run twice or never on
+// the days when summer time begins or ends.
 
 /**
- * The last time it was due up to `now`, beginning with `from`, in seconds since 1970; undefined
- * before the first.
+ * The last due time up to `now`, beginning with `from`, in seconds since 1970; undefined before the
+ * first.
  */
 export function lastDue(schedule: Schedule, from: number, now: number): number | undefined {
   if (now < from) return undefined;

@@ -1,6 +1,6 @@
-// The file `expect` of a site: what is expected of which clients, who is alerted when it is missed,
-// and when (docs/guide/alerts.md). Written by hand; each line is a statement that begins with its
-// kind.
+// The file `expect` of a site: the expectations for its clients, and who is alerted when one is
+// missed (docs/guide/alerts.md). The file is written by hand; each line is a statement that begins
+// with its kind.
 import { isFileName } from 'webjob-protocol';
 import { dateOf, secondsIn } from '../cli/spans.ts';
 import { isTarget } from './groups.ts';
@@ -359,7 +359,7 @@ function readQuiet(text: string): [number, number] {
   return [from, to];
 }
 
-/** Whether the last sign of something is too old, or there never was one. */
+/** Whether an event was last seen too long ago, or never. */
 export function isOverdue(seenAt: Date | undefined, within: number, now: Date): boolean {
   return seenAt === undefined || seenAt.getTime() < now.getTime() - within * 1000;
 }

@@ -1,7 +1,7 @@
 // The groups of a site: names for many clients, written by hand in `groups` (docs/protocol.md,
-// section 12). The server asks which groups a client is in, webjobctl who is in a group. A script
-// that serves one request has no time to look at a hundred thousand members one by one, so it
-// searches the text.
+// section 12). The server looks up the groups of a client, and webjobctl the members of a group. A
+// script that serves one request has no time to look at a hundred thousand members one by one, so
+// it searches the text.
 import { isClientId, matchesGlob } from 'webjob-protocol';
 
 /** A group: client ids, globs, and names of other groups. */
@@ -10,9 +10,9 @@ interface Group {
   text: string;
   /** The members that are names of groups. */
   nested: string[];
-  /** All members, built at the second question. */
+  /** All members; built when the group is searched for the second time. */
   index: ReadonlySet<string> | undefined;
-  /** The members with wildcards, found at the first question. */
+  /** The members with wildcards; found when the group is searched for the first time. */
   globs: readonly string[] | undefined;
   isAsked: boolean;
 }
@@ -69,8 +69,8 @@ export function parseGroups(text: string): Groups {
 }
 
 /**
- * Whether a member is too long. It looks at few characters of each, because for a large file a
- * regular expression would take longer than everything else in a request.
+ * Whether a member is too long. Reads only a few characters of each, because for a large file a
+ * regular expression would take longer than the rest of a request.
  */
 function hasLongMember(text: string): boolean {
   for (let at = MAX_MEMBER; at < text.length; ) {
@@ -104,7 +104,7 @@ function reaches(groups: Groups, from: string, to: string, seen: Set<string>): b
 }
 
 /**
- * Returns a function that tells whether a word means a client: as the name of a group if there is
+ * Returns a function that tells whether a word names a client: as the name of a group if there is
  * one, otherwise as a client id or glob. Results are cached, because many assignments may be for
  * one large group.
  */
@@ -146,7 +146,7 @@ function matches(group: Group, clientId: string): boolean {
   return group.globs.some((glob) => matchesGlob(glob, clientId));
 }
 
-/** Whether a word can be a target. */
+/** Whether a word can be a client id, a glob or the name of a group. */
 export function isTarget(word: string): boolean {
   return MEMBER.test(word);
 }

@@ -1,6 +1,6 @@
-// Signed assignments: notes that bind a command and its arguments to the clients they are for and
-// to the times at which they are due, so that a server in other hands can hand out only what
-// trusted keys signed (docs/protocol.md, section 12). Those who sign and clients both ask here.
+// Signed assignments: notes that bind a command and its arguments to clients and to due times, so
+// that a stolen server can hand out only what trusted keys signed (docs/protocol.md, section 12).
+// Both signers and clients use this file.
 import { isFileName } from 'webjob-protocol';
 import { findOutside, formatSeconds, parseSeconds } from '../notes/manifest.ts';
 import { MAX_NOTE_BYTES, NoteError, parseNote, verifyNote } from '../notes/note.ts';
@@ -16,11 +16,11 @@ export interface AssignmentText {
   /** Client ids and globs of them, at least one. */
   clients: readonly string[];
   schedule: Schedule;
-  /** Whole seconds: when it is due for the first time, or from when on. */
+  /** Whole seconds: the first due time is not earlier. */
   notBefore: Date;
-  /** Whole seconds: it is not run after this time. */
+  /** Whole seconds: the command is not run after this time. */
   notAfter: Date;
-  /** Tells it from every other one that says the same. */
+  /** Distinguishes assignments that are otherwise equal. */
   serial: number;
 }
 
@@ -32,7 +32,7 @@ export interface OpenedAssignment {
   signers: TrustedKey[];
 }
 
-/** What the names of its files end in. */
+/** The extension of files with a signed assignment. */
 export const ASSIGNMENT_SUFFIX = '.assignment';
 
 const FIRST_LINE = 'webjob-assignment/v1';
@@ -42,12 +42,12 @@ const TEXT = new RegExp(
     `when (?<when>once|every [1-9][0-9]{0,8}|cron .+)\nnot-before (?<from>.+)\nnot-after (?<to>.+)\nserial (?<serial>${NUMBER})\n$`,
 );
 
-/** How far apart the clocks of signer, server and client may be. */
+/** The largest difference between the clocks of signer, server and client. */
 const CLOCK_SKEW_SECONDS = 600;
 
 /**
- * The text of an assignment, to be signed. Throws NoteError for what parseAssignmentText would not
- * take.
+ * Formats the text of an assignment to be signed. Throws NoteError for what parseAssignmentText()
+ * would reject.
  */
 export function formatAssignmentText(assignment: AssignmentText): string {
   const { command, args, clients, schedule, notBefore, notAfter, serial } = assignment;
@@ -59,7 +59,7 @@ export function formatAssignmentText(assignment: AssignmentText): string {
   return text;
 }
 
-/** Throws NoteError unless the text is exactly one assignment. */
+/** Parses the text of an assignment. Throws NoteError unless the text is exactly one assignment. */
 export function parseAssignmentText(text: string): AssignmentText {
   const found = TEXT.exec(text)?.groups;
   const { command = '', args = '', clients = '', when = '', from, to, serial } = found ?? {};
@@ -81,10 +81,9 @@ export function parseAssignmentText(text: string): AssignmentText {
 }
 
 /**
- * Checks who signed an assignment; what it says is for findRefusal.
+ * Checks the signatures of an assignment; findRefusal() checks its content.
  *
- * @throws NoteError for bytes that are not one, for a wrong signature of a trusted key, and below
- * the threshold
+ * @throws NoteError for bytes that are not an assignment, for a wrong signature of a trusted key, and below the threshold
  */
 export function openAssignment(bytes: Uint8Array, trusted: readonly TrustedKey[], threshold: number): OpenedAssignment {
   if (bytes.length > MAX_NOTE_BYTES) throw new NoteError(`longer than ${MAX_NOTE_BYTES} bytes`);
@@ -96,8 +95,8 @@ export function openAssignment(bytes: Uint8Array, trusted: readonly TrustedKey[]
 }
 
 /**
- * Why a client must not run an order under an assignment that was signed, at the moment at which it
- * got it; undefined when it may. Whether it has run it before is not known here.
+ * Why a client must not run an order with this signed assignment at the time at which it received
+ * the order; undefined when it may. Does not check whether the client has run the order before.
  */
 export function findRefusal(
   assignment: AssignmentText,
@@ -114,7 +113,7 @@ export function findRefusal(
   const now = Math.floor(at.getTime() / 1000);
   if (lastDue(schedule, from, due) !== due) return `it is never due at ${due}`;
   if (due > now + CLOCK_SKEW_SECONDS) return `it is due at ${due}, which is in the future`;
-  // What a client missed while it was away is over, as it is for a server.
+  // Due times that a client missed while it was away are skipped, as by a server.
   return due < (lastDue(schedule, from, now - CLOCK_SKEW_SECONDS) ?? from)
     ? `it was due again after ${due}`
     : undefined;
@@ -137,7 +136,7 @@ function parseWhen(text: string): Schedule {
   }
 }
 
-/** In the one form that formatAssignmentText writes. */
+/** Only the form that formatAssignmentText() writes is accepted. */
 function parseArguments(text: string): string[] {
   try {
     const args: unknown = JSON.parse(text);

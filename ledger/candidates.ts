@@ -10,7 +10,7 @@ import { openKnownStore, type Store } from './store.ts';
 import { formatMatch, indexTexts, UNREAD } from './texts.ts';
 import { parseUpload } from './writer.ts';
 
-/** An upload in the locker. What is not asked for is not computed. */
+/** An upload in the locker. Its facts are computed when they are first used. */
 export interface Candidate {
   name: string;
   group: Group;

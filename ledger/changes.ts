@@ -47,7 +47,7 @@ export function readTold(database: Database): Told | undefined {
   return value === undefined ? undefined : (JSON.parse(value as string) as Told);
 }
 
-/** Begins to note changes. What exists already are the rows up to `lastRow` and all clients. */
+/** Begins to note changes. Rows up to `lastRow` and all clients existed before. */
 export function beginTelling(database: Database, given: Pick<Told, 'database' | 'telling'>): Told {
   database.exec(`BEGIN IMMEDIATE; ${QUEUE}`);
   try {

@@ -31,7 +31,7 @@ function epochSeconds(fields: ReadonlyMap<string, string>, ...names: string[]): 
     try {
       return parseEpoch(text) / 1_000_000;
     } catch {
-      // Another client may write the field in another form; the next one is tried.
+      // Another client may write the field in another form, so the next field is tried.
     }
   }
   return undefined;

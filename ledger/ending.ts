@@ -9,7 +9,7 @@ import type { Site } from './site.ts';
 
 export type { Ending };
 
-/** The ending of an upload's run; undefined when the run record does not exist (any longer). */
+/** The ending of an upload's run; undefined when the run record does not exist. */
 export function readEnding(site: Site, group: Group): Ending | undefined {
   return readEndingAt(site.settings.incomingDirectory, group.name);
 }

@@ -103,7 +103,7 @@ let lastDay = { day: Number.NaN, start: '' };
 const DAY_MS = 86_400_000;
 const TWO_DIGITS = Array.from({ length: 60 }, (_, number) => String(number).padStart(2, '0'));
 
-/** A log may have any digits where a time should be. */
+/** A log may contain impossible times. */
 function isoOf(at: Date): string | undefined {
   const milliseconds = at.getTime();
   if (Number.isNaN(milliseconds)) return undefined;

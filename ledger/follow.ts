@@ -39,7 +39,7 @@ export async function* followLines(path: string, fd: number, offset: number): As
   }
 }
 
-/** Opens the file that has the name now, if it is another one. */
+/** Opens the file that has the name now, if it is a different file. */
 function findSuccessor(path: string, fd: number): number | undefined {
   const old = fstatSync(fd);
   const now = statSync(path, { throwIfNoEntry: false });

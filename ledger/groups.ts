@@ -29,7 +29,8 @@ export function readGroupsFile(path: string): Groups {
 }
 
 /**
- * The client ids and globs that such a text means, its groups taken apart. Throws Failure `failed`.
+ * The client ids and globs in a list, with each group replaced by its members. Throws Failure
+ * `failed`.
  */
 export function expandClients({ settings, remote }: Pick<Site, 'settings' | 'remote'>, text: string): string[] {
   return [...membersOf(remote ? new Map() : readGroups(settings), text.split(','))];

@@ -112,7 +112,7 @@ export async function findJobs(site: Site, part: string, client: string | undefi
   return [];
 }
 
-/** What is known of a client. */
+/** What a site knows about a client. */
 export interface ClientTotals {
   states: Map<string, number>;
   /** The number of refused jobs that others requested in its name. */

@@ -55,7 +55,7 @@ export interface Upload {
   ending: Ending | undefined;
 }
 
-/** A job with everything it was joined from. */
+/** A job with the log lines and uploads from which it was joined. */
 export interface Joined {
   job: Job;
   lines: readonly Located[];
@@ -202,8 +202,8 @@ function splitCluster(lines: readonly Located[]): Episode[] {
 const isAccepted = ({ line }: Located): boolean => line.method === 'PUT' && line.status === 200;
 
 /**
- * The run of a complete upload. Its name decides; otherwise the job id alone, and among several
- * clients what the run record claims.
+ * The run of a complete upload. The name of the upload decides; otherwise the job id alone, and
+ * among several clients the claims of the run record.
  */
 function findEpisode(episodes: readonly Episode[], upload: Upload): Episode | undefined {
   const isSame = ({ clientId, command }: Episode): boolean =>
@@ -256,7 +256,7 @@ function findBroken(episodes: readonly Episode[], upload: Upload, guess: GuessNa
 
 /**
  * Uploads without a log line: one job for each client and command with a job id, and one for each
- * upload of which nothing is known.
+ * upload without a known job id.
  */
 function gatherUnmatched(uploads: readonly Upload[]): Episode[] {
   const gathered = new Map<string, Episode>();

@@ -7,7 +7,7 @@ const MAX_LINE_BYTES = 64 * 1024;
 export interface Cutter<Line> {
   /** The lines that end in this block, parsed. The block may be overwritten afterwards. */
   cut(block: Buffer): Line[];
-  /** The rest after the last line end. */
+  /** Passes on the rest of the file after its last newline. */
   end(): Line[];
 }
 

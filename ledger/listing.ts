@@ -68,7 +68,8 @@ function readListing(locker: string, folder: string): Listing {
     else if (name.length > 4 && name.endsWith('.rdy')) ready.push(prefix + name.slice(0, -4));
     else others.push(name);
   }
-  // In a large directory each of these takes longer than listing it, and usually only one is used.
+  // In a large directory, computing each of these takes longer than the listing, and usually only
+  // one is used.
   return {
     complete: once(() => ready.toSorted()),
     incomplete: once(() => collectIncomplete(others, prefix, new Set(ready))),
@@ -105,7 +106,7 @@ function readGroups(locker: string, folder: string): ReturnType<Lister['listGrou
 
 function findFitting(locker: string, folder: string, guesses: readonly Guess[]): Group[] {
   const prefix = folder === '.' ? '' : `${folder}/`;
-  // Of hundreds of thousands of names nearly all are told apart by their beginning.
+  // The beginnings of nearly all names differ, even among hundreds of thousands.
   const beginnings = new Map<number, Map<string, Guess[]>>();
   for (const guess of guesses) {
     const { length } = guess.prefix;

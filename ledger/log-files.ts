@@ -18,7 +18,7 @@ export interface LogFile {
   /** The compression; undefined for plain text. */
   packer: Packer | undefined;
   size: number;
-  /** The offset of the first line that may be of the requested time. */
+  /** The offset of the first line that may be in the requested time range. */
   start: number;
 }
 

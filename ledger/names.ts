@@ -1,5 +1,5 @@
-// PutNameFormat read in both directions: what the name of an upload tells, and what name an upload
-// must have. A name is only a hint that the job id in the .rdy must confirm.
+// PutNameFormat in both directions: parses the name of an upload, and predicts the name of an
+// upload. A name is only a hint that the job id in the .rdy must confirm.
 import { posix } from 'node:path';
 import { splitNumbered } from 'webjob-locker';
 import { findJobIdParts, type LogLine, NOT_APPLICABLE } from 'webjob-protocol';
@@ -18,14 +18,14 @@ export interface Guess {
   /** The common beginning of the names. */
   prefix: string;
   fits(name: string): boolean;
-  /** There is only one such name, apart from a number after it. */
+  /** Only one name is possible, apart from a number after it. */
   isExact: boolean;
-  /** Equal for equal guesses. */
+  /** A key that is equal for equal guesses. */
   key: string;
 }
 
 const VALUE = '[A-Za-z0-9_.:+%-]+';
-/** As in job ids: a persistent worker numbers its requests far beyond process ids. */
+/** The digits of `%pid`, as in job ids: a persistent worker uses numbers far above process ids. */
 const PID_DIGITS = '[0-9]{1,15}';
 const TOKEN_PATTERNS: Record<string, string> = {
   '%cid': '(?<cid>[A-Za-z0-9_-]{1,64})',

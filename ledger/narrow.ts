@@ -7,7 +7,7 @@ import { ALL_CLIENTS } from './writer.ts';
 
 export interface ScanFilter {
   /**
-   * A name, or several of which any will do, with `*` and `?`. `-` is a client that is not known.
+   * A name, or several alternatives, with `*` and `?`. `-` is an unknown client.
    */
   client?: string | readonly string[] | undefined;
   /** A name with `*` and `?`. */
@@ -16,7 +16,7 @@ export interface ScanFilter {
   exitCode?: number | undefined;
   since?: Date | undefined;
   until?: Date | undefined;
-  /** Of these units alone. */
+  /** Only jobs of these units. */
   units?: readonly string[] | undefined;
 }
 
@@ -25,7 +25,7 @@ export type Condition = readonly [sql: string, ...values: (string | number)[]];
 export interface Plan {
   /** No job can match. */
   isNone: boolean;
-  /** The index to go by; undefined for that of the order. */
+  /** The index that finds the rows; undefined for that of the order. */
   index: string | undefined;
   /** The conditions that the index answers. */
   indexed: readonly Condition[];
@@ -142,7 +142,7 @@ export function valuesOf(conditions: readonly Condition[]): (string | number)[] 
   return conditions.flatMap(([, ...values]) => values);
 }
 
-/** One of these values. */
+/** The condition that a column has one of these values. */
 function anyOf(column: string, values: readonly string[]): Condition {
   const [value = ''] = values;
   if (values.length === 1) return [`${column} = ?`, value];

@@ -88,7 +88,7 @@ async function findLines(site: Site, units: ReadonlyMap<string, readonly Upload[
 }
 
 /**
- * When the first of the uploads may have begun; undefined when a job id does not tell, because a
+ * When the first of the uploads may have begun; undefined if a job id contains no time, because a
  * copied file may be newer than its log line.
  */
 function beginOf(uploads: readonly Upload[]): Date | undefined {

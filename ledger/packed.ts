@@ -32,7 +32,7 @@ export async function readPack(pack: Pack, parseName: ParseName, put: (upload: R
     return damage === '';
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
-    // The archive was unpacked or removed at this moment.
+    // The archive was unpacked or removed in the meantime.
     if (code !== 'ENOENT') warn(`${pack.manifest} is skipped: ${code ?? message}`);
     return false;
   }

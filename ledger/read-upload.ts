@@ -15,7 +15,7 @@ export type ReadUpload = Upload & {
   bytes: number;
 };
 
-/** What was read of the streams of an upload for another purpose. */
+/** The parts of an upload that were already read for another purpose. */
 export interface ReadStreams {
   /** The sizes of the streams that exist. */
   sizes: ReadonlyMap<Extension, number>;
@@ -27,7 +27,7 @@ export interface ReadStreams {
 }
 
 /**
- * Reads an upload; undefined when none of its files exists (any longer).
+ * Reads an upload; undefined when none of its files exists.
  *
  * @param streams avoids reading them again
  */

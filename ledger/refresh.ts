@@ -55,8 +55,8 @@ export interface Window {
 /** The number of units that are joined at once. */
 const BATCH = 400;
 /**
- * The number of units that are joined at once while a store is filled: the larger it is, the more
- * often it has both the GET and the PUT of a job.
+ * The number of units that are joined at once while a store is filled: with a larger number both
+ * the GET and the PUT of a job are more often among them.
  */
 const FILL_BATCH = 800;
 /** A directory that changed this recently may change again without a new mtime. */
@@ -149,7 +149,7 @@ export class Refresh {
   }
 
   /**
-   * Reads what a question needs and little else into an empty store. Throws Failure `failed`, and
+   * Reads into an empty store little more than a question needs. Throws Failure `failed`, and
    * the errors of system calls.
    */
   async runWindow(window: Window): Promise<Refreshed> {
@@ -252,7 +252,8 @@ export class Refresh {
   }
 
   /**
-   * Reads the requests before a window that belong to its jobs: a job id tells when the job began.
+   * Reads earlier requests of the jobs in a window: a job id contains the time at which the job
+   * began.
    */
   async #readEarlier(lines: readonly Located[], { since, contains }: Window): Promise<void> {
     if (since === undefined) return;
@@ -369,7 +370,7 @@ export class Refresh {
     this.#mustWalk = true;
   }
 
-  /** Looks into the locker for the uploads of these PUTs, by the names that they may have. */
+  /** Looks in the locker for the uploads of these PUTs, under their possible names. */
   #discover(puts: readonly Located[]): void {
     const looked = new Set<string>();
     for (const { line, text } of puts) {
@@ -396,7 +397,7 @@ export class Refresh {
     if (puts.some(isLost) && this.#writer.unexplained(isLost).length > 0) this.#lookAtStrangers();
   }
 
-  /** Whether the upload of an accepted PUT should be known. */
+  /** Whether the store should know the upload of an accepted PUT by now. */
   #isLost(put: Located): boolean {
     return !breaksOff(put.line) && this.#isWorthLooking(put);
   }
@@ -446,7 +447,7 @@ export class Refresh {
   }
 
   #hasStrangers = false;
-  /** What is read now stays for the next time. */
+  /** Uploads that are read now stay in the store for the next question. */
   #isStore = false;
   /** The name may already belong to another upload. */
   readonly #hasExactNames: boolean;

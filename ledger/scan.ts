@@ -1,5 +1,5 @@
-// Jobs from a given place on, for pages. What no index can answer is filtered row by row, so that
-// the caller can stop after a number of rows or a time.
+// Jobs from a given place on, for pages. Conditions without an index are checked row by row, so
+// that the caller can stop after a number of rows or a time.
 import type { Job, JobState } from './job.ts';
 import { type Condition, joinConditions, type Plan, planScan, type ScanFilter, valuesOf } from './narrow.ts';
 import type { Site } from './site.ts';

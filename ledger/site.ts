@@ -1,5 +1,5 @@
-// A site as its readers see it: one locker, and the servers that store into it, each with a log of
-// its own.
+// A site as commands read it: one locker, and the servers that store uploads in it, each with its
+// own log.
 import type { ServerSettings } from '../cgi/setting-table.ts';
 import type { Remote } from './remote.ts';
 

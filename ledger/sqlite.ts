@@ -34,8 +34,8 @@ function loadSqlite(): typeof import('node:sqlite') {
 }
 
 /**
- * Node warns that its SQLite is experimental. This one warning is suppressed, because it means
- * nothing to an operator.
+ * Node warns that its SQLite is experimental. Only this warning is suppressed, because it is of no
+ * use to an operator.
  */
 function findSqlite(): typeof import('node:sqlite') | undefined {
   const { emitWarning } = process;

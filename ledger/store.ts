@@ -46,9 +46,9 @@ const SMALL = 20_000;
 const WALK_MS = 900_000;
 
 /**
- * Opens a site's store, brought up to date. For a question that needs little, and without a store,
- * opens one with just enough for the question. Throws Failure `failed` for a site that cannot be
- * read.
+ * Opens a site's store, brought up to date. If there is no store, or the question needs little,
+ * opens a temporary store with just enough for the question. Throws Failure `failed` for a site
+ * that cannot be read.
  */
 export async function openStore(site: Site, window: Window, steps: Steps = {}): Promise<Store> {
   return (await openKnownStore(site, steps)) ?? openWindow(site, window, steps);
@@ -80,8 +80,8 @@ export async function openStoreAt(path: string, site: Site, steps: Steps = {}): 
 }
 
 /**
- * The store of a site as it is, to read from; undefined when there is none that is whole and may be
- * read. The caller closes it.
+ * Opens the store of a site for reading, without an update; undefined when there is no complete
+ * store that this process may read. The caller closes it.
  */
 export function openUnrefreshed(site: Site): Database | undefined {
   const path = storeFile(site);
@@ -261,7 +261,7 @@ export async function fillStore(path: string, site: Site, options: FillOptions, 
 
 const CHECK_MS = 86_400_000;
 
-/** Whether every upload is to be looked at, which in a small locker is always so. */
+/** Whether every upload is to be checked, as is always done in a small locker. */
 function isDue(database: Database): boolean {
   const checkedAt = Number(database.prepare("SELECT value FROM facts WHERE name = 'checked'").get()?.value ?? 0);
   return countUploads(database) <= SMALL || Math.abs(Date.now() - checkedAt) > CHECK_MS;

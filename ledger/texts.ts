@@ -73,7 +73,7 @@ function noteLimit(database: Database, limit: number): void {
 /** The streams of an upload and the part of their text that is stored. */
 export interface ReadText extends ReadStreams {
   body: string;
-  /** The streams were read to their ends. */
+  /** Whether the streams were read to their ends. */
   isWhole: boolean;
 }
 
@@ -159,21 +159,21 @@ const [READY, LOCK] = [packFiles(new Set(['rdy'])), packFiles(new Set(['lck']))]
 
 /**
  * A condition for uploads that the index does not cover: not read yet, longer than what is indexed,
- * or still being written. What broke off is complete in the index as it was read: another PUT of
- * its name has a log line, by which it is read again.
+ * or still being written. The index covers all of a broken-off upload: a later PUT of its name has
+ * a log line, after which the upload is read again.
  */
 export const UNREAD = `(whole IS NOT 1 AND (whole IS NULL OR has & ${READY | LOCK}
   OR bytes > (SELECT CAST(value AS INTEGER) FROM facts WHERE name = 'maxText')))`;
 
 /**
- * The units of which an upload in the locker can hold a text; undefined when every one can. What
- * broke off is found by what was there when it was read: to look at all of it for every text takes
- * longer the more of it there is.
+ * The units with an upload in the locker that may contain a text; undefined when every unit may.
+ * Broken-off uploads are found by their content when they were indexed, because reading all of them
+ * for every search would take too long.
  */
 export function findUnits(database: Database, text: string): string[] | undefined {
   const match = formatMatch([text]);
   if (match === undefined) return undefined;
-  // Without the order of the join and the name of the index SQLite looks at every upload.
+  // Unless the query fixes the order of the join and the index, SQLite reads every upload.
   const rows = database
     .prepare(
       `SELECT unit FROM texts CROSS JOIN uploads ON uploads.id = texts.rowid WHERE texts MATCH ? AND place = ''

@@ -248,7 +248,7 @@ async function* readRest<Line>(
   yield cutter.end();
 }
 
-/** The offset behind the last complete line; a line begins at `start`. */
+/** The offset after the last complete line; a line begins at `start`. */
 function findLineEnd({ fd, size }: Present, start: number): number {
   for (let to = size; to > start; ) {
     const from = Math.max(start, to - BLOCK_BYTES);

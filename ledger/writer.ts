@@ -99,11 +99,11 @@ interface Filling {
    * because building that from all rows at once costs a fraction. Undefined when the index exists.
    */
   late: Map<string, Located[]> | undefined;
-  /** The number of lines waiting there. */
+  /** The number of lines that wait for that index. */
   lateLines: number;
 }
 
-/** With more lines than this, the index is made. */
+/** The number of waiting lines above which the index is made. */
 const MAX_LATE_LINES = 10_000;
 
 export class Writer {
@@ -175,7 +175,7 @@ export class Writer {
     this.#filling.hasIndexes = true;
   }
 
-  /** An upload may have been removed more than once after it came back; the last removal counts. */
+  /** An upload may have been restored and removed again; the last removal counts. */
   #forgetTwice(): void {
     this.#database.exec(`DELETE FROM uploads WHERE id IN (
       SELECT id FROM (SELECT id, lead(id) OVER (PARTITION BY name, place ORDER BY id) AS later FROM uploads WHERE place <> '')
@@ -305,7 +305,9 @@ export class Writer {
     for (const { unit } of rows) this.#touch(unit as string);
   }
 
-  /** Sets lines of units that may already have jobs aside, unless there are too many. */
+  /**
+   * Lets lines of units that may already have jobs wait for the index, unless there are too many.
+   */
   #postpone(filling: Filling): void {
     if (!filling.late) return;
     for (const [unit, lines] of this.#touched) {
@@ -482,7 +484,7 @@ export class Writer {
       const last = Math.max(known?.seen ?? 0, seen);
       const isGone = unseen > 0 && unseen >= last && seen < unseen;
       const text = formatCounts(sums);
-      // None of the client's jobs is left.
+      // The client has no jobs left.
       if (text === '') remove.run(client);
       else write.run(client, (isGone ? this.#lastSeen(client) : last) || null, text);
     };

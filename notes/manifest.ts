@@ -96,8 +96,8 @@ export function findMismatch(
 }
 
 /**
- * Why what was signed for these clients and this time is not for a client, where one is named, and
- * a moment; undefined when it is.
+ * Why something that was signed for certain clients and times does not apply to this client, if one
+ * is given, at this moment; undefined when it applies.
  */
 export function findOutside(
   { clients, notBefore, notAfter }: Pick<Manifest, 'clients' | 'notBefore' | 'notAfter'>,

@@ -108,7 +108,7 @@ export function addSignature(note: Note, signer: NoteSigner): string {
   return formatNote({ ...note, signatures: [...note.signatures, signatureOf(note.text, signer)] });
 }
 
-/** A key's signature on a text. */
+/** Signs a text with a key. */
 export function signatureOf(text: string, { name, id, sign }: NoteSigner): NoteSignature {
   return { name, id, bytes: sign(text) };
 }

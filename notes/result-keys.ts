@@ -1,6 +1,6 @@
 // The result keys of one client at a site: a file with a verifier key on each line, followed by the
-// time since when the client has it, and the time when it ended. Ended keys stay, to verify what
-// they signed before.
+// time from which the client uses it, and the time at which it ended. Ended keys stay in the file,
+// to verify earlier results.
 import { formatVerifierKey, type NoteKey, parseVerifierKey } from './ed25519.ts';
 import { formatSeconds } from './manifest.ts';
 import { NoteError } from './note.ts';

@@ -1,5 +1,5 @@
-// The parts of every page of a job: what is known of it, whether its files are as received, its run
-// record, and its log lines.
+// The parts of every page of a job: its facts, the verdict on its files, its run record, and its
+// log lines.
 import { type LogLine, NOT_APPLICABLE, RECORD_FIELDS } from 'webjob-protocol';
 import { type Act, isHeld } from '../evidence/acts.ts';
 import type { Deposit } from '../evidence/records.ts';
@@ -70,7 +70,7 @@ export function formatFacts({ job, verdict, earlier }: Case, root: string, book:
   ]);
 }
 
-/** Says that a client sent other bytes under a name that was taken. */
+/** The note that a client sent other bytes under a name that was taken. */
 function formatDiffering(job: Job): [string, Markup][] {
   const differing = describeDiffering(job);
   return differing === undefined ? [] : [['Differs', html`<span class="state bad">${differing}</span>`]];
@@ -86,7 +86,7 @@ function describeLine(line: LogLine | undefined): string {
   return `${line.time}, ${line.status} ${line.message}`;
 }
 
-/** What a reader looks at first. */
+/** The facts of a job that a reader needs first. */
 export function formatVerdict(shown: Case): Markup | undefined {
   const verdict = judgeCase(shown);
   if (!verdict) return undefined;

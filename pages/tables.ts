@@ -25,7 +25,7 @@ export interface Tally {
   bytes: number;
 }
 
-/** A client or a command, and what is known of it. */
+/** A client or a command, with its sums. */
 export interface Actor extends Tally {
   name: string;
   /**

@@ -9,7 +9,7 @@ const root = join(import.meta.dirname, '..');
 const dist = join(root, 'dist');
 const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string };
 
-/** The texts that webjobctl installs, of the files that admin/site/shipped.ts names. */
+/** The texts of the files that webjobctl installs, as listed in admin/site/shipped.ts. */
 const shipped = Object.fromEntries(
   [...readFileSync(join(root, 'admin', 'site', 'shipped.ts'), 'utf8').matchAll(/^ {2}\| '(.+)'/gm)].map(
     ([, file = '']) => [file, readFileSync(join(root, file), 'utf8')],

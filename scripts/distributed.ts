@@ -7,7 +7,7 @@ import { installPackages, installTestPrograms } from './debian.ts';
 import { obtainHttpd } from './httpd-package.ts';
 
 const root = join(import.meta.dirname, '..');
-/** Where the programs of GlusterFS keep what they know and write. */
+/** The directories in which the programs of GlusterFS keep their state and logs. */
 const STATE = ['/var/lib/glusterd', '/var/log/glusterfs', '/run/gluster'];
 /** GlusterFS refuses bricks at a loopback address. */
 const ADDRESS = '10.86.0.1';

@@ -40,7 +40,7 @@ export function buildExecutable(): string {
   }
 }
 
-/** Its Node accepts no options from outside, and never has a debugger. */
+/** The Node in it accepts no options from outside, and never opens a debugger. */
 const CLOSED = { execArgv: ['--disable-sigusr1'], execArgvExtension: 'none' };
 
 function makeBlob(folder: string): string {

@@ -1,4 +1,4 @@
-// Free ports of this machine, for servers whose configuration must contain a port.
+// Finds free ports of this machine, for servers whose configuration must contain a port.
 import { randomInt } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';

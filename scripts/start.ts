@@ -112,7 +112,9 @@ async function showRun(site: Site, conf: string): Promise<number> {
 
 const LOOK_MS = 200;
 
-/** Carries out what the reader of the view asks for, as webjob-acts.path does under systemd. */
+/**
+ * Carries out the acts that the user of the view requests, as webjob-acts.path does under systemd.
+ */
 function watchInbox(site: Site): { stop(): Promise<void> } {
   const inbox = join(site.base, 'config', 'webjob-acts', 'inbox');
   let running: Promise<unknown> | undefined;
@@ -134,7 +136,7 @@ async function runControl(site: Site, ...args: string[]): Promise<number> {
   return await run([join(root, 'dist', 'webjobctl'), '--config', site.propertiesFile, ...args], 'ignore');
 }
 
-/** For the view: two runs that differ, and an assignment that can be paused. */
+/** Makes data for the view: two runs that differ, and an assignment that can be paused. */
 async function showMore(site: Site, { viewUrl }: Shown, conf: string): Promise<void> {
   if (viewUrl === undefined) return;
   configure(site, { BatchCommand: 'batch' });

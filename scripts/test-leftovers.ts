@@ -1,6 +1,6 @@
-// What the tests note during a run: servers in process groups of their own, and mounts, which would
-// outlive a killed test, so that the run can end and unmount them; and the processor time of each
-// file, which says more than its duration on a busy machine.
+// What the tests note during a run: servers in process groups of their own, and mounts, so that the
+// run can end and unmount those that outlive a killed test; and the processor time of each file,
+// which says more than its duration on a busy machine.
 import { spawnSync } from 'node:child_process';
 import { appendFileSync, existsSync, readdirSync, readFileSync } from 'node:fs';
 
@@ -69,7 +69,7 @@ export function endDescendants(ancestor: number): void {
     try {
       process.kill(Number(pid), 'SIGKILL');
     } catch {
-      // It has ended meanwhile.
+      // The process has ended meanwhile.
     }
   }
 }

@@ -21,7 +21,7 @@ interface Failure {
    * A set-up is a `before` hook, the body of a describe, or a file that ends before its tests do.
    */
   isSetUp: boolean;
-  /** Where and what, for every test that ended with this very error. */
+  /** The file and the name of every test that ended with this error. */
   places: string[];
   error: string;
   /** The number of tests that did not run because of it. */

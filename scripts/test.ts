@@ -21,7 +21,7 @@ const root = join(import.meta.dirname, '..');
 const COMPILED = join(root, 'node_modules', '.cache', 'compiled');
 const TEST_LIMIT_MS = 1_200_000;
 const STAGE_LIMIT_MS = 600_000;
-/** What is checked in addition to the tests: its name and the command. */
+/** A check in addition to the tests: its name and its command. */
 const CHECKS: readonly (readonly [name: string, command: string, ...args: string[]])[] = [
   ['types', 'tsc', '--noEmit'],
   ['style', 'biome', 'check', '--error-on-warnings', '--diagnostic-level=warn', '.'],

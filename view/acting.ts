@@ -11,9 +11,9 @@ import type { ActPlace } from './place.ts';
 
 /** An older form must be loaded again. */
 const FORM_LIFETIME_MS = 8 * 3_600_000;
-/** The longest text, with each of its characters encoded as twelve. */
+/** The size of the longest text when each of its characters is encoded as twelve. */
 const MAX_FORM_BYTES = 16 * 1024;
-/** More waiting requests than this do not come from people. */
+/** The highest number of waiting requests; people do not make more. */
 const MAX_WAITING = 200;
 const SECRET_BYTES = 32;
 
@@ -26,7 +26,10 @@ export function requireActor({ env, remoteUser }: CgiRequest): string {
   throw new NotShown(403, 'You may not act: you are not in the group that webjob-view.conf names.');
 }
 
-/** Browsers report the origin of a form, which other sites cannot fake. Throws NotShown. */
+/**
+ * Checks that a form comes from a page of this view: browsers report its origin, which other sites
+ * cannot fake. Throws NotShown.
+ */
 export function requireSameOrigin(request: CgiRequest): void {
   const site = findHeader(request, 'Sec-Fetch-Site');
   const origin = findHeader(request, 'Origin');

@@ -39,7 +39,7 @@ import type { ActPlace } from './place.ts';
 const PATIENCE_MS = 4000;
 const LOOK_MS = 50;
 
-/** The place of acts, where they are set up. Throws NotShown elsewhere. */
+/** The inbox and the answers of a site where acts are set up. Throws NotShown elsewhere. */
 function requirePlace({ acts }: Context): ActPlace {
   if (acts) return acts;
   throw new NotShown(404, 'Acts are not set up at this site: see docs/guide/view.md.');
@@ -55,10 +55,10 @@ function findActedOn(context: Context, name: string): Job & { jobId: string } {
 /** The job or assignment that somebody acts on. */
 interface Subject {
   text: string;
-  /** The fields of a request for it. */
+  /** The fields that name the subject in a request. */
   fields: Pick<ActRequest, 'job' | 'assignment' | 'client'>;
   acts: readonly ActName[];
-  /** The page of acts on it. */
+  /** The address of the page with the acts on the subject. */
   href: string;
 }
 
@@ -166,7 +166,7 @@ ${facts.state === 'paused' ? undefined : html`<section><h2>Pause</h2><p class="n
   };
 }
 
-/** Handles a form of that page; waits some seconds for the answer. */
+/** Handles a form of the page of acts; waits some seconds for the answer. */
 export async function performAct(
   context: Context,
   request: CgiRequest,

@@ -25,14 +25,14 @@ export interface Page {
   title: string;
   /** The entry in the navigation that the page belongs to. */
   place: (typeof PLACES)[number][0] | undefined;
-  /** The page is the entry itself. */
+  /** Whether the page is the target of that entry. */
   isPlace?: boolean;
   content: Markup;
   /** Seconds after which the page reloads itself. */
   refreshSeconds?: number | undefined;
 }
 
-/** A page may use the view's style and script and send requests to the view, and nothing else. */
+/** Pages may only use the view's style and script and send requests to the view. */
 const PAGE_POLICY = [
   "default-src 'none'",
   "style-src 'self'",
@@ -43,7 +43,7 @@ const PAGE_POLICY = [
   "frame-ancestors 'none'",
 ].join('; ');
 
-/** What a client sent may do nothing at all. */
+/** Files that clients sent may load and run nothing. */
 const STREAM_POLICY = "sandbox; default-src 'none'; frame-ancestors 'none'";
 
 const COMMON = [
@@ -141,7 +141,7 @@ export function answerRedirect(status: 303 | 308, location: string): CgiResponse
 
 const digest = (text: string): string => createHash('sha256').update(text).digest('base64url').slice(0, 12);
 
-/** The names change with the contents, so browsers may cache both forever. */
+/** The names of style and script change with their contents, so browsers may cache both forever. */
 const STYLE_FILE = `/style-${digest(STYLE)}.css`;
 const SCRIPT_FILE = `/view-${digest(SCRIPT)}.js`;
 const FOREVER = ['Cache-Control', 'private, max-age=31536000, immutable'] as const;

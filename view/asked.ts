@@ -9,7 +9,7 @@ import { formatInstant } from '../pages/tables.ts';
 import type { Context } from './context.ts';
 import type { ActPlace } from './place.ts';
 
-/** How long a stream may be downloaded after that was recorded. */
+/** How long a stream may be downloaded after the download was recorded. */
 export const TAKE_MS = 900_000;
 
 /** The requests for a job or an assignment in the inbox. */
@@ -22,7 +22,7 @@ export function listWaiting({ inbox, answers }: ActPlace, subject: string): { at
       const { act, user } = parseRequest(readFileSync(path, 'utf8'));
       return [{ at: statSync(path).mtime, act, user }];
     } catch {
-      // It has just been carried out.
+      // The request was carried out after the inbox was read.
       return [];
     }
   });

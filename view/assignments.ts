@@ -1,4 +1,5 @@
-// The pages of assignments, from the status that root left: a list, and one with its clients.
+// The pages of assignments, from the status that root wrote: a list of assignments, and one
+// assignment with its clients.
 import type { Status, StatusAssignment, StatusClient } from '../admin/acts/status.ts';
 import { CLIENT_STATES } from '../admin/fleet/states.ts';
 import { quote } from '../cli/shell.ts';

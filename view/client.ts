@@ -30,7 +30,7 @@ interface Newest {
   job: Job;
   output: Output;
   earlier: Job | undefined;
-  /** Undefined when that is unknown. */
+  /** Undefined when it is unknown whether they differ. */
   isChanged: boolean | undefined;
 }
 

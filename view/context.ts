@@ -63,7 +63,7 @@ export function parseKey(text: string | null): ScanKey | undefined {
         return [value, at, id as number];
     }
   } catch {
-    // The error below covers this case too.
+    // The check below reports this error too.
   }
   throw new NotShown(400, 'The position in the list is not valid.');
 }

@@ -7,7 +7,10 @@ import { isoOf } from './links.ts';
 
 const ENTRIES = 50;
 
-/** `origin` is the scheme and host that the user used, because addresses in a feed are absolute. */
+/**
+ * Makes the feed. `origin` is the scheme and host of the request, because addresses in a feed are
+ * absolute.
+ */
 export function failuresFeed({ database, site, links, deadline, now }: Context, origin: string): string {
   const jobs = [];
   for (const { job } of scanJobs(database, site, { states: ['failed', 'incomplete', 'refused'] }, 'time')) {

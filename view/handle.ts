@@ -206,8 +206,8 @@ function originOf(request: CgiRequest): string {
 }
 
 /**
- * Records who looked at what, as a line of JSON. Throws the error of a system call, because what
- * cannot be recorded is not shown.
+ * Records which user viewed which page, as a line of JSON. Throws the error of a system call: a
+ * page is only shown if the access can be recorded.
  */
 function recordAccess(
   { accessRecord }: Place,
@@ -218,7 +218,7 @@ function recordAccess(
 ): void {
   if (accessRecord === undefined) return;
   const { remoteUser: user = null, remoteAddress: address = null, query } = request;
-  // Only where httpd has checked the group, it is known who may act.
+  // Whether a user may act is known only after httpd has checked the group.
   const actor = request.env.WEBJOB_VIEW_ACTOR === 'yes' || undefined;
   const line = { time: new Date().toISOString(), user, address, path, query, status, actor, act };
   appendFileSync(accessRecord, `${JSON.stringify(line)}\n`, { mode: 0o600 });

@@ -40,7 +40,7 @@ import { groupDigits } from './words.ts';
 /** A longer upload is not read for the verdict on a page; `webjobctl verify` reads it. */
 const MAX_JUDGED_BYTES = 8 * 1024 * 1024;
 /**
- * A longer custody record is not searched for what became of uploads that are not in the locker.
+ * A longer custody record is not searched for the fate of uploads that are no longer in the locker.
  */
 const MAX_RECORD_BYTES = 32 * 1024 * 1024;
 
@@ -241,7 +241,7 @@ function parseWish(params: URLSearchParams): Wish | undefined {
   };
 }
 
-/** Search within the job, comparison, and download. */
+/** The tools of the page: search within the job, comparison, and download. */
 function formatTools(context: Context, job: Job, wish: Wish | undefined): Markup {
   const { links, database, site } = context;
   const address = new URL(links.job(job), 'http://a');

@@ -61,7 +61,7 @@ function parseClients(site: Context['site'], text: string | undefined): string[]
     return expandClients(site, text);
   } catch (error) {
     if (!(error instanceof Failure)) throw error;
-    // Without the groups a name is a name.
+    // If the groups cannot be read, every name is taken as a client id.
     if (/^[^,]*$/.test(text)) return [text];
     throw new NotShown(400, 'The groups of this site cannot be read: webjobctl configtest says why.');
   }
@@ -83,7 +83,7 @@ export interface FoundJobs {
   jobs: Job[];
   /** Where the next page begins; undefined on the last page. */
   next: ScanKey | undefined;
-  /** The time was over before the page was full. */
+  /** Whether the time limit was reached before the page was full. */
   isCut: boolean;
 }
 
@@ -103,7 +103,7 @@ export async function findPage(context: Context, query: JobQuery, limit: number)
       found.jobs.push(job);
     }
     last = key;
-    // Other readers wait.
+    // Lets other readers run.
     if (!job) await turn();
     if (performance.now() > deadline) {
       found.isCut = true;

@@ -1,4 +1,4 @@
-// The addresses of pages, below the path at which httpd has the program.
+// The addresses of pages, below the path at which httpd serves the view.
 import { NOT_APPLICABLE } from 'webjob-protocol';
 import type { Job } from '../ledger/job.ts';
 

@@ -1,4 +1,4 @@
-// The pages of missed expectations, from the status that root left (admin/fleet/expectations.ts).
+// The pages of missed expectations, from the status that root wrote (admin/fleet/expectations.ts).
 import type { StatusProblem } from '../admin/acts/status.ts';
 import { html, type Markup } from '../pages/html.ts';
 import { formatClient, formatCommand, formatLink } from '../pages/tables.ts';

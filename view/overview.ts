@@ -81,7 +81,7 @@ function readDays({ database, book: { useGmt, now } }: Context): Day[] {
   return Array.from({ length: DAYS }, (_, index): Day => {
     const before = DAYS - 1 - index;
     const since = dayStart(now, useGmt, before);
-    // A job from a clock that is ahead counts for today.
+    // A job whose clock was ahead counts as one of today.
     const until = before === 0 ? new Date(now.getTime() + DAY_MS) : dayStart(now, useGmt, before - 1);
     return { label: dayText(since, useGmt), since, until, ...sumSpan(database, since, until) };
   });
@@ -159,7 +159,7 @@ function findChanges({ database, now, links }: Context): Need[] {
 
 const SHOWN_PROBLEMS = 3;
 
-/** Problems that only root can find, as it left them. */
+/** Problems that only root can find, from the status that root wrote. */
 function findStatusNeeds(context: Context): Need[] {
   const status = statusOf(context);
   if (!status) return [];
@@ -285,7 +285,7 @@ function formatNeeds(needs: readonly Need[]): Markup {
   )}</ul>`;
 }
 
-/** How current the part is that root leaves, and what nobody verifies. */
+/** The age of root's status, and what is not verified. */
 function formatStatusNote(context: Context): Markup {
   const status = statusOf(context);
   if (!status) return NO_STATUS;

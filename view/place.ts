@@ -14,7 +14,7 @@ import { noteChanges } from './changes.ts';
 
 export interface Place {
   site: Site;
-  /** The view's own directory, with its store and the record of who looked at what. */
+  /** The view's own directory, with its store and the record of accesses. */
   folder: string;
   /** Undefined when accesses are not recorded. */
   accessRecord: string | undefined;
@@ -120,7 +120,7 @@ async function refreshOnce(place: Place): Promise<boolean> {
 
 let filler: ChildProcess | undefined;
 
-/** Another process makes the store, so that this one can report that meanwhile. */
+/** A separate process makes the store, so that this one can tell users to wait. */
 function startFilling({ site, folder }: Place): ChildProcess {
   if (filler && filler.exitCode === null && filler.signalCode === null) return filler;
   filler = spawn(process.execPath, [process.argv[1] ?? '', '--index'], {

@@ -7,7 +7,7 @@ import { SEALED_MAGIC, sealedTo } from '../notes/result.ts';
 /** A sealed stream. */
 export interface Sealed {
   recipients: readonly string[];
-  /** What it was before it was sealed, as the client says. */
+  /** Its size and SHA-256 before it was sealed, as the client states them. */
   plain: { bytes: number; sha256: string };
 }
 

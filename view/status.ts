@@ -1,4 +1,4 @@
-// The status of the site that root left, and the notes about it on pages.
+// The status of the site that root wrote, and the notes about it on pages.
 import { actFolders } from '../admin/acts/request.ts';
 import { openStatus, type Status } from '../admin/acts/status.ts';
 import { html, type Markup } from '../pages/html.ts';
@@ -8,7 +8,7 @@ import type { Context } from './context.ts';
 /** The note on pages of a site without a status. */
 export const NO_STATUS = html`<p class="note">Certificates, expectations and assignments are shown where <code>webjobctl acts</code> runs: see docs/guide/view.md.</p>`;
 
-/** The status of the site; undefined where root leaves none. */
+/** The status of the site; undefined where root writes none. */
 export function statusOf({ site }: Context): Status | undefined {
   return openStatus(actFolders(site.settings).answers);
 }

@@ -92,7 +92,7 @@ async function readAt(stored: StoredStream, from: number, length: number): Promi
 
 interface Looked {
   isFound: boolean;
-  /** It was searched to its end. */
+  /** Whether the stream was searched to its end. */
   isWhole: boolean;
   /** The offset of the match, or how far the search has come. */
   at: number;

@@ -36,7 +36,7 @@ export interface ActPlace {
 export async function carryOut(id: string, request: ActRequest, place: ActPlace): Promise<string> {
   const { act, job = '', assignment = '', client, user, text = '', stream = 'out' } = request;
   const { settings } = place.site;
-  // That this user requested it is only the view's claim.
+  // Only the view claims that this user requested the act.
   const by = `${user} (webjob-view)`;
   switch (act) {
     case 'verify':

@@ -1,5 +1,5 @@
-// Leaves the status of a site for the view: what root finds out with the code of alert, latest and
-// assign. It is written as a whole, so that no page has to read a file that only root may read.
+// Writes the status of a site for the view: facts that root collects with the code of alert, latest
+// and assign. With it, no page has to read a file that only root may read.
 import { chmodSync, chownSync, renameSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { syncFolder } from 'webjob-locker/durable';
@@ -31,7 +31,7 @@ const MOST_PAST = 10;
 export interface StatusSource {
   site: Site;
   context: Context;
-  /** The folder of answers. */
+  /** The directory of answers. */
   answers: string;
   /** The user whose group may read it. */
   reader: Pick<User, 'gid'>;
@@ -104,7 +104,7 @@ const WRITERS: Record<StatusPart, (work: Work) => void | Promise<void>> = {
     const problems = findEnding(context.etcDirectory, { certificates }, now).map(({ what, where }) => ({
       kind: 'certificate',
       what,
-      // The paths of the server are not for its readers.
+      // Users of the view must not see the paths of the server.
       client: where.includes('/') ? undefined : where,
     }));
     save(database, 'certificates', problems);

@@ -61,7 +61,7 @@ export interface StatusClient {
 /** A status that is open for reading. */
 export class Status {
   readonly #database: Database;
-  /** When root looked. */
+  /** When root collected the facts. */
   readonly at: Date;
 
   constructor(database: Database) {
@@ -158,8 +158,8 @@ export function openStatus(answers: string): Status | undefined {
     const { dev, ino, mtimeMs } = statSync(path);
     mark = `${path} ${dev} ${ino} ${mtimeMs}`;
   } catch {
-    // Neither a missing file nor a folder of another user is an error: the page says how to set it
-    // up.
+    // Neither a missing file nor a directory of another user is an error: the page says how to set
+    // it up.
   }
   if (kept?.mark === mark) return kept.status;
   kept?.status.close();

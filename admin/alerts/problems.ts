@@ -21,7 +21,7 @@ import { type AlertState, checkOf, type Look, type Problem } from './state.ts';
 
 const DAY_SECONDS = 86_400;
 
-/** What was found, and what the next run must know of it. */
+/** The findings, and the facts about them that the next run needs. */
 export interface Found extends Look {
   verified: AlertState['verified'];
 }

@@ -13,7 +13,10 @@ import { keepFolder } from '../site/site-lock.ts';
 
 /** A problem of the site. */
 export interface Problem {
-  /** The name of the problem as long as it lasts; the first word is the check that found it. */
+  /**
+   * The name of the problem, which stays the same while the problem persists; its first word is the
+   * check that found it.
+   */
   key: string;
   what: string;
   /** A client, a file, or a job id. */
@@ -126,8 +129,8 @@ export function checkOf({ key }: Pick<Problem, 'key'>): string {
 }
 
 /**
- * Compares a look with the state: updates the problems and adds one message with everything new for
- * every channel, except in quiet hours. Returns the events.
+ * Compares the findings with the state: updates the problems and adds a message with all new events
+ * for every channel, except in quiet hours. Returns the events.
  */
 export function takeLook(state: AlertState, { problems, failed }: Look, policy: Policy, now: number): AlertEvent[] {
   const events: AlertEvent[] = [];

@@ -1,5 +1,5 @@
-// The custody entries of the jobs in a package: their deposits, and what became of them. Entries
-// that name other jobs are not included.
+// The custody entries of the jobs in a package: their deposits, and later events of these uploads.
+// Entries that name other jobs are not included.
 import { listCustodyFiles, STREAMS } from 'webjob-locker';
 import { encodeField, findJobIdParts } from 'webjob-protocol';
 import { type Entry, scanEntries } from '../../evidence/entries.ts';
@@ -21,7 +21,7 @@ export interface JobEntries {
   /** Entries that may be shown, oldest first. */
   shown: PlacedEntry[];
   /**
-   * Entries that also name other jobs and are not handed over. What they say of this job is used
+   * Entries that also name other jobs and are not handed over. Their facts about this job are used
    * all the same.
    */
   hidden: PlacedEntry[];

@@ -13,7 +13,7 @@ export async function findLogLines(site: Site, jobs: readonly Job[]): Promise<(j
     for (const line of linesOf(job)) {
       owners.set(JSON.stringify(line), job);
       const at = instantOf(line, site).getTime();
-      // A log may have any digits where a time should be; then all of it is read.
+      // A log may contain impossible times; then all of it is read.
       since = Number.isNaN(at) ? 0 : Math.min(since, at);
     }
   const found = new Map<Job, string[]>();

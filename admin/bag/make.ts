@@ -106,7 +106,7 @@ function record(
   }
 }
 
-/** What was gathered of one job. */
+/** The files and facts of one job. */
 type Gathered = ShownJob & { problems: readonly Finding[]; uploadCount: number; openedCount: number };
 
 async function fillPackage(site: Site, plan: PackagePlan, folder: string, madeAt: Date): Promise<MadePackage> {

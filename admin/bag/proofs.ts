@@ -1,5 +1,5 @@
-// What proves that the entries in a package were in the custody record: inclusion proofs, their
-// checkpoints, time stamps of those, and the public keys to check everything with.
+// The proofs that the entries in a package were in the custody record: inclusion proofs, their
+// checkpoints, the time stamps of those, and the public keys to check all of them.
 import type { KeyObject } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { Failure } from '../../cli/failure.ts';
@@ -70,7 +70,7 @@ function readPem(path: string): string {
 
 /** The signatures in a package. */
 export interface Proofs {
-  /** By the entries that they prove. */
+  /** The proofs by the entries that they prove. */
   proved: Map<Entry, EntryProved>;
   findings: Finding[];
   notes: string[];

@@ -96,7 +96,7 @@ interface Source {
   pack: string | undefined;
 }
 
-/** Copies every upload of a job, oldest first, and what is left of those that broke off. */
+/** Copies every upload of a job, oldest first, and the remaining files of those that broke off. */
 export async function copyUploads(
   bag: BagWriter,
   site: Site,
@@ -219,8 +219,8 @@ async function copyPacked(
 type JudgeRecord = (env: Buffer) => JudgedResult;
 
 /**
- * What the server says of an upload that a client may have signed: from the custody record, or
- * otherwise from the log.
+ * What the server recorded about an upload that a client may have signed: from the custody record,
+ * or otherwise from the log.
  */
 function judgeRecord(
   { site }: Evidence,
@@ -263,7 +263,7 @@ async function copyStream(
   try {
     written = await bag.addStream(`${folder}/${stream}`, chunks, wanted);
   } catch (error) {
-    // What cannot be read is a finding; what cannot be written is fatal.
+    // A file that cannot be read is a finding; one that cannot be written is fatal.
     if (!(error instanceof UnreadableStream)) throw error;
     verdict.streams[stream] = { state: 'unreadable', bytes: undefined, sha256: undefined, proof: undefined };
     verdict.findings.push({ kind: 'unreadable', place, detail: error.message });

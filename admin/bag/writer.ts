@@ -69,8 +69,8 @@ export class BagWriter {
   }
 
   /**
-   * Copies a stream into the bag. Throws UnreadableStream when it cannot be read to its end; then
-   * nothing of it is left.
+   * Copies a stream into the bag. Throws UnreadableStream when it cannot be read to its end; the
+   * partial copy is removed.
    */
   async addStream(
     path: string,

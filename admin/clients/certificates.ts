@@ -186,7 +186,7 @@ export function revokeCertificates(etcDirectory: string, serials: readonly strin
   });
 }
 
-/** The number of whole days left; negative when it is over. */
+/** The number of whole days until a time; negative for a time in the past. */
 export function daysLeft(until: Date): number {
   return Math.floor((until.getTime() - Date.now()) / 86_400_000);
 }

@@ -73,7 +73,7 @@ export function checkParcelFolder(folder: string, client: string): void {
   throw new Failure('failed', `${join(folder, taken)} already exists`, 'remove it, or choose another folder: --out');
 }
 
-/** Removes what a killed run left of a client's files. */
+/** Removes files of a client that a killed run left. */
 export function removeParcel(folder: string, client: string): void {
   if (!existsSync(folder)) return;
   const own = Object.values(names(client));

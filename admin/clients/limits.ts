@@ -47,8 +47,8 @@ export function readLimits(settings: ServerSettings, client: string, now = new D
 }
 
 /**
- * Removes the counts of a client, and no other file. Returns why something is left; undefined when
- * nothing is.
+ * Removes the counts of a client, and no other file. Returns why some are left; undefined when all
+ * were removed.
  */
 export function removeLimits({ limitsDirectory }: ServerSettings, client: string): string | undefined {
   try {

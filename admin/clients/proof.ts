@@ -53,7 +53,7 @@ function ask(url: string, { auth, cert, key }: Proof): Promise<number> {
   });
 }
 
-/** Asks until the answer is as wanted; false when the time is over. */
+/** Asks until the answer is as expected; false when the time limit is reached. */
 async function becomes(url: string, proof: Proof, isWanted: (status: number) => boolean): Promise<boolean> {
   for (const deadline = Date.now() + RELOAD_LIMIT_MS; ; await sleep(LOOK_MS)) {
     if (isWanted(await ask(url, proof))) return true;

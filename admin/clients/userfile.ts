@@ -144,7 +144,7 @@ function changeEntries(path: string, change: (entries: readonly Entry[]) => stri
 }
 
 /**
- * A line as httpd reads it: a backslash at its end joins it with the next one. One character for
+ * A line as httpd reads it, joined with the next one by a backslash at its end. One character for
  * each byte.
  */
 interface Entry {

@@ -74,7 +74,8 @@ async function act(command: Command, options: Options): Promise<void> {
       try {
         await leaveStatus({ site, context: openContext(command), answers, reader: inbox.owner });
       } finally {
-        // A request that came meanwhile has not started another run, because this one has the turn.
+        // Requests that arrived meanwhile have not started another run, because this run holds the
+        // lock.
         await answerAll();
       }
     });

@@ -120,7 +120,7 @@ async function add(
  */
 function checkSignatures({ settings }: Context, propertiesFile: string | undefined, targets: readonly string[]): void {
   const { batchCommand, configDirectory, enableConfigOverrides } = settings;
-  // A fleet is large, and settings seldom differ between clients: one of them stands for all.
+  // In a large fleet the settings seldom differ between clients, so only one client is checked.
   const client = targets[0] ?? '';
   let own = settings;
   try {
@@ -140,7 +140,7 @@ function checkSignatures({ settings }: Context, propertiesFile: string | undefin
   );
 }
 
-/** What is assigned, when, to whom, and the note that says so where it is signed. */
+/** The command, the times and the clients of the assignment, and its note if it is signed. */
 interface Wanted extends Times {
   command: string;
   args: readonly string[];
@@ -167,7 +167,7 @@ function planOf(command: string | undefined, args: string[], options: Options, g
   return { ...plan, until, signed: signAssignment(text, signer) };
 }
 
-/** What a file says that was signed elsewhere. Throws Failure `usage`, `failed`. */
+/** The content of a file that was signed elsewhere. Throws Failure `usage`, `failed`. */
 function takeSigned(command: string | undefined, options: Options): Wanted {
   const { signed: path = '', to, once, every, cron, notBefore, until, key } = options;
   if ([command, once, every, cron, notBefore, until, key].some((value) => value !== undefined))
@@ -189,7 +189,7 @@ function takeSigned(command: string | undefined, options: Options): Wanted {
   };
 }
 
-/** A name that was signed is compared with client ids, whatever group has this name here. */
+/** A signed name is compared with client ids only, even if a group of the site has this name. */
 function hintOf(signed: FoundAssignment | undefined, groups: Groups): string {
   const group = signed?.assignment.clients.find((word) => groups.has(word));
   return group === undefined

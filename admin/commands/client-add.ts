@@ -258,8 +258,8 @@ function parseThreshold(text: string): number {
 }
 
 /**
- * Notes that an add has begun. What a killed run had begun is undone first, because nobody was told
- * of it. Throws Failure `failed`.
+ * Notes that an add has begun. The unfinished add of a killed run is undone first, because nobody
+ * was told of it. Throws Failure `failed`.
  */
 function beginAdd(context: Context, client: string, folder: string): void {
   const begun = readNote(context, client);

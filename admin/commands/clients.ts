@@ -94,7 +94,7 @@ async function collectClients(sites: readonly Site[], { since, client }: Options
   return clients;
 }
 
-/** Adds what one site knows of a client to what others know. */
+/** Adds one site's facts about a client to those of other sites. */
 function add(clients: Map<string, Client>, clientId: string, totals: ClientTotals): void {
   const known = clients.get(clientId);
   if (!known) {

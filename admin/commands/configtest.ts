@@ -165,7 +165,7 @@ function findErrorLog(directives: readonly Directive[] | undefined): string | un
   return path.startsWith('/') ? path : undefined;
 }
 
-/** How to make httpd read the site, in its layout: as init has made it, or by hand. */
+/** The steps that make httpd read the site, for its layout: made by init, or by hand. */
 function findInclude(etcDirectory: string, { addDirectives, reload }: Mends): string {
   if (existsSync('/etc/apache2/conf-available/webjob.conf') && etcDirectory === '/etc/webjob')
     return `a2enconf webjob && ${reload}`;

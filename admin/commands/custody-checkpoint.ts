@@ -126,7 +126,7 @@ function makeSigner({ key: path, unsigned, add, origin, server }: Options): (hea
   return (head) => signNote(formatTreeHead(head), [signerOf(head.origin, key)]);
 }
 
-/** Only one process at a time writes what root keeps. */
+/** Only one process at a time writes the stored trees and checkpoints. */
 function inTurnOfRoot(settings: ServerSettings, work: () => void): void {
   if (!isRoot()) {
     work();
@@ -139,7 +139,7 @@ function inTurnOfRoot(settings: ServerSettings, work: () => void): void {
 }
 
 /**
- * Walks what is new of the records and their trees, and reports the head of each tree that extends
+ * Adds the new entries of the records to their trees, and yields the head of each tree that extends
  * its earlier state.
  */
 function measure(
@@ -198,7 +198,7 @@ function measure(
 }
 
 /**
- * Adds what is new to a tree, stores it, and returns its head; undefined for a record that no
+ * Adds new entries to a tree, stores it, and returns its head; undefined for a record that no
  * longer matches the tree.
  */
 function growTree(

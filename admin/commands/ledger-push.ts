@@ -1,4 +1,4 @@
-// webjobctl ledger push: pushes what is new of a site to the database of many sites.
+// webjobctl ledger push: pushes the changes of a site to the database of many sites.
 import { hostname } from 'node:os';
 import { dirname } from 'node:path';
 import { Command, InvalidArgumentError } from 'commander';

@@ -1,4 +1,4 @@
-// webjobctl metrics: prints a site in numbers for Prometheus.
+// webjobctl metrics: prints metrics of a site for Prometheus.
 import { realpathSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { Command } from 'commander';

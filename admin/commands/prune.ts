@@ -1,5 +1,5 @@
-// webjobctl prune: removes what the operator's rule selects and no hold covers, and records what it
-// was.
+// webjobctl prune: removes uploads that the operator's rule selects and no hold covers, and records
+// them.
 import { createInterface } from 'node:readline/promises';
 import { Command } from 'commander';
 import { countOf } from '../../cli/counts.ts';
@@ -159,7 +159,7 @@ async function removeSelected(
   progress.end();
 }
 
-/** Leaves out what is on hold at this moment, because a hold that is set meanwhile counts. */
+/** Leaves out uploads that are on hold now, because a hold that was set meanwhile counts. */
 async function dropHeld(site: Site, groups: readonly Surveyed[], selection: Selection): Promise<Surveyed[]> {
   const holds = readHolds(site.settings);
   if (holds.length > 0) await learnOwners(site, groups);

@@ -220,7 +220,7 @@ function describeJob(
   );
 }
 
-/** What operators did with the job, above all notes. */
+/** The acts of operators on the job, above all notes. */
 function describeActs(acts: readonly Act[], { settings }: Site): string[] {
   const lines = acts.map(({ event, kind, at, by, text }): string => {
     const what = kind === 'client' ? `${event} of the client` : event;

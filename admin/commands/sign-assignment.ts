@@ -1,5 +1,5 @@
-// webjobctl sign assignment: a command, its arguments, whom it is for and when, signed on a machine
-// that is not the server.
+// webjobctl sign assignment: signs a command with its arguments, clients and times, on a machine
+// other than the server.
 import { Command, InvalidArgumentError } from 'commander';
 import { parseDuration } from '../../cli/durations.ts';
 import { printJson, printLine, safeLine } from '../../cli/output.ts';

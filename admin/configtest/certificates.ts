@@ -33,7 +33,7 @@ export function checkCertificates(
     ...authorities.flatMap((path) => judgeAuthority(path, etcDirectory, directives)),
     ...judgeClients(etcDirectory, directives, mends),
   ];
-  // One that httpd refuses is not valid for any number of days.
+  // For a certificate that httpd refuses, the number of days does not matter.
   const isRefused = ({ severity, where }: Finding): boolean =>
     severity === 'note' && judged.some((one) => one.severity === 'error' && one.where === where);
   const dated = [

@@ -11,7 +11,7 @@ import { error, type Finding, note, warning } from './finding.ts';
 import type { Mends } from './mends.ts';
 
 const DAY_MS = 86_400_000;
-/** Days after which it has probably been forgotten. */
+/** Days after which the next checkpoint has probably been forgotten. */
 const OLD = 31;
 /** The policy of a site whose checkpoints go to witnesses, beside nph-webjob.cfg. */
 const POLICY = 'webjob-witnesses';

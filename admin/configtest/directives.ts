@@ -165,7 +165,7 @@ export interface Access {
   file: string;
   isByPassword: boolean;
   isByCertificate: boolean;
-  /** It takes the user from the name in a certificate. */
+  /** Whether the user is taken from the name in a certificate. */
   namesUser: boolean;
   userFile: string | undefined;
   findings: Finding[];
@@ -211,7 +211,7 @@ export function checkAccess(folder: string, user: User, kind: AccessKind, mends:
   return { file, isByPassword, isByCertificate, namesUser, userFile, findings };
 }
 
-/** `place` is that of its directive, with line 0 when there is none. */
+/** Checks the user file. `place` is that of its directive, with line 0 when there is none. */
 function checkUserFile(
   path: string | undefined,
   { file, line }: { file: string; line: number },

@@ -1,5 +1,5 @@
-// Checks the other servers of a site, as far as this one can see them, and the clock: job ids that
-// were issued twice, times in the future.
+// Checks the other servers of a site, as far as this server can see them, and the clock: job ids
+// that were issued twice, times in the future.
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { listCustodyFiles } from 'webjob-locker';

@@ -26,7 +26,7 @@ import { error, type Finding, note, warning } from './finding.ts';
 import type { Mends } from './mends.ts';
 
 const TIME_LIMIT_MS = 30_000;
-/** After this finding no other question is asked, because it would only be found again. */
+/** After this finding no other request is sent, because it would have the same result. */
 const UNREACHABLE = 'it cannot be reached';
 const SKEW_MS = 60_000;
 const FILE_NAME = 'webjobctl-probe';
@@ -193,7 +193,7 @@ function describeProbe(clientId: string, jobId: string, out: Buffer): Record<Rec
   };
 }
 
-/** Only what the script itself answers is in its log. */
+/** Only requests that the script answers are in its log. */
 function findReason({ status, isOurs }: Answer, caller: Caller, { settings, errorLog, mends }: ProbeSite): string {
   if (status === 401) {
     const passwd = `${mends.webjobctl} client passwd ${caller.clientId} --generate --out ${quote(caller.folder)}`;
@@ -257,7 +257,7 @@ function readCaller(conf: string): Caller {
   const isOn = (key: string): boolean => /^y$/i.test(get(key));
   const clientId = get('ClientId');
   if (!isClientId(clientId)) throw new Failure('failed', `--as: ${conf} has no ClientId`);
-  // Byte for byte, whatever characters they are.
+  // The credentials byte for byte, in any encoding.
   const bytes = new Map(
     parseKeyValue(readPem('--as', conf, 'latin1'), 'bytes').entries.map(({ key, value }) => [key.toLowerCase(), value]),
   );

@@ -13,7 +13,7 @@ import { error, type Finding, note, warning } from './finding.ts';
 import { type Directive, splitArguments } from './httpd.ts';
 
 const ANSWER_MS = 3000;
-/** An act that waits longer is not being carried out by anything. */
+/** If an act waits longer, no process carries out acts. */
 const LATE_MS = 300_000;
 
 /** Reports nothing for a site without a view in httpd. */

@@ -82,7 +82,7 @@ interface Answer {
 function judge(request: Request, answer: Answer | Error, mends: Mends): Finding[] {
   const { server, way } = request;
   const url = urlOf(request);
-  // It ended the handshake, which is a refusal too.
+  // httpd ended the handshake, which is a refusal too.
   if (answer instanceof Error) return [];
   const { status, reason, start } = answer;
   if (request.method === 'TRACE')

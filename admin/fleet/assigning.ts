@@ -1,4 +1,4 @@
-// What the commands about assignments share: making, changing, showing and recording them.
+// Code that the commands about assignments share: makes, changes, shows and records them.
 import { existsSync } from 'node:fs';
 import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { Failure } from '../../cli/failure.ts';
@@ -60,8 +60,8 @@ export async function addAssignment(
 const DAY = 86_400;
 
 /**
- * When a signed assignment ends of which nobody says it, in seconds since 1970: a signature that a
- * thief has must not be good for ever.
+ * The default end of a signed assignment, in seconds since 1970: a stolen signature must not be
+ * valid for ever.
  */
 export function endSigned({ schedule, from }: Pick<Assignment, 'schedule' | 'from'>): number {
   return from + (schedule.kind === 'once' ? 30 : 365) * DAY;

@@ -51,7 +51,10 @@ export function timesOf(options: TimeOptions, now: number): Times {
   return { schedule, from, until };
 }
 
-/** Throws Failure `usage` for more than a program can be given. */
+/**
+ * Checks the size of the arguments. Throws Failure `usage` when they exceed what a program can
+ * receive.
+ */
 export function checkArguments(args: readonly string[]): void {
   const size = args.reduce((sum, arg) => sum + Buffer.byteLength(arg) + 1, 0);
   if (size > MAX_ARGUMENT_BYTES)
@@ -81,7 +84,7 @@ export function checkCron(text: string): string {
   }
 }
 
-/** A time that comes: a span from now, or what parseInstant takes. */
+/** Parses a time in the future: a DURATION from now, or a TIME. */
 export function parseFuture(text: string): Date {
   if (/^[0-9]+[smhdw]$/.test(text)) return new Date(Date.now() + parseDuration(text) * 1000);
   return parseInstant(text);

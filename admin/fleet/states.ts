@@ -85,7 +85,7 @@ export async function readProgress(
     const claim = readClaim(dynamicDirectory, `${CLAIMS}/clients/${clientId}/${assignment.id}@${due}`);
     if (claim) taken.add({ due, clientId, ...claim });
   }
-  // Where nobody fetched it, others do not matter.
+  // If no client has fetched the assignment, other assignments do not matter.
   const others = taken.size === 0 ? [] : siblings.flatMap(({ id }) => keyed(id, readTaken(dynamicDirectory, id)));
   const claims = [...others, ...(taken.count > taken.size || others.length > 0 ? keyed(assignment.id, taken) : [])];
   const results = await readResults(site, assignment, { taken, claims, now });

@@ -1,4 +1,4 @@
-// Pushes what is new of a store to a database of many sites: each change once, even when this
+// Pushes the changes of a store to a database of many sites: each change once, even when this
 // process, the server or the connection fails. The database notes what was pushed in the same
 // transaction as the rows, and only then the store forgets it; rows pushed twice after a failure
 // replace themselves.
@@ -28,7 +28,9 @@ export interface Pushed {
 const UNITS = 5000;
 const ROWS = 10_000;
 
-/** The name of the site in the database, and what its readers must know of it. */
+/**
+ * The name of the site in the database, and what readers of the database must know about the site.
+ */
 interface Target {
   client: Client;
   name: string;
@@ -36,7 +38,7 @@ interface Target {
 }
 
 /**
- * Pushes everything that is new of a store that is up to date. Throws Failure `failed` when another
+ * Pushes all changes of a store that is up to date. Throws Failure `failed` when another
  * process is pushing the site or the name belongs to another site, and the errors of the server.
  */
 export async function push(database: Database, target: Target, advance: (jobs: number) => void): Promise<Pushed> {
@@ -81,7 +83,7 @@ async function lockSite(client: Client, name: string): Promise<void> {
 interface State {
   siteId: number;
   telling: string;
-  /** There are no rows of an earlier push that a row could replace. */
+  /** The database has no rows of an earlier push that a new row could replace. */
   isEmpty: boolean;
   isAll: boolean;
   /**
@@ -143,7 +145,7 @@ async function findSite(
   return { siteId: known.id, telling: known.telling, number: Number(known.number) };
 }
 
-/** What readers must know of a site whose files are on another machine. */
+/** What readers must know about a site whose files are on another machine. */
 export interface SiteSettings {
   host: string;
   baseDirectory: string;
