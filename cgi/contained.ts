@@ -41,8 +41,8 @@ export function openContained(root: string, relativePath: string): ContainedFile
 }
 
 /**
- * The path of an open file without any links. A path may be changed between two looks at it, and so
- * may its directories, so the descriptor itself is asked. Without /proc the path is resolved again
+ * The path of an open file without any links. A path and its directories may change between two
+ * system calls, so the path is read from the descriptor. Without /proc the path is resolved again
  * and must lead to this very file: that detects a link that stays, but not one that someone with
  * write access swaps in at the right moments.
  */

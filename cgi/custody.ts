@@ -1,4 +1,4 @@
-// Writes what the server knows of a deposit to the custody record, before the deposit is announced
+// Writes the facts about a deposit to the custody record, before the upload is announced
 // (docs/protocol.md, section 8).
 import { closeSync, existsSync, fstatSync, openSync, readFileSync } from 'node:fs';
 import {
@@ -51,8 +51,8 @@ export function* recordDeposit(exchange: Exchange, name: string, content: Conten
 const SEARCHED_BYTES = 8 * 1024 * 1024;
 
 /**
- * For those of these deposits of the request's job that a PutHook changed, what the client had
- * sent.
+ * Of these deposits of the request's job, the content that the client had sent where a PutHook
+ * changed it.
  */
 export function findReceived({ settings, jobId }: Exchange, names: readonly string[]): Map<string, Content> {
   const found = new Map<string, Content>();
@@ -91,7 +91,7 @@ export function* recordReplaced(exchange: Exchange, name: string, paths: GroupPa
   yield* record(exchange, { event: 'replaced', ...describeRequest(exchange, name, jobId), replacedBy: by, ...content });
 }
 
-/** Records what a client is given to run. Throws LockerFailure. */
+/** Records the orders that a client gets. Throws LockerFailure. */
 export function recordBatch(exchange: Exchange, orders: readonly { id: string; due: number; command: string }[]): void {
   if (!exchange.settings.enableCustody) return;
   const { name: _, ...request } = describeRequest(exchange, '', exchange.jobId);
@@ -117,7 +117,7 @@ function* record({ settings }: Exchange, facts: CustodyFacts): Steps<void> {
   }
 }
 
-/** Reads what a hook left of the streams. */
+/** Reads the streams as a hook left them. */
 export function readContent(paths: GroupPaths): Content {
   const content = { bytes: {}, sha256: {} } as { bytes: Record<StreamName, number>; sha256: Digests };
   for (const stream of STREAMS) {

@@ -1,4 +1,4 @@
-// One request and what is known of it so far, as GET, PUT, the checks and the log share it.
+// One request and the facts known about it so far, shared by GET, PUT, the checks and the log.
 import type { Body, CgiRequest } from 'node-cgi-compat';
 import type { GroupPaths, Slot } from 'webjob-locker';
 import type { GetQuery, PutQuery, Status } from 'webjob-protocol';
@@ -18,13 +18,13 @@ export interface Exchange {
   /** The number of this request, unique among all requests to this machine in this second. */
   sequence: number;
   /**
-   * The slot of the client that this request holds, or why it was given none. Set early where
+   * The slot of the client that this request holds, or why it got none. Set early where
    * bodies are received before the request is handled.
    */
   slot?: Slot | Refusal | undefined;
-  /** Known once it was issued (GET) or read from the request (PUT). */
+  /** The job id, known once it was issued (GET) or read from the request (PUT). */
   jobId?: string | undefined;
-  /** Known once it has matched. */
+  /** The query, known once it has matched. */
   query?: GetQuery & Partial<PutQuery>;
 }
 

@@ -174,7 +174,7 @@ function takeMade(what: string, path: string | undefined, read: (fd: number) => 
  */
 const ABANDONED_AFTER_MS = 3600 * 1000;
 
-/** Removes what killed requests have left. */
+/** Removes files that killed requests have left. */
 function removeAbandoned(folder: string): void {
   try {
     for (const name of readdirSync(folder)) {
@@ -183,7 +183,7 @@ function removeAbandoned(folder: string): void {
         removeFile(path);
     }
   } catch {
-    // Another request removes it, or the next one does.
+    // Another request removes the file now, or the next one does.
   }
 }
 
@@ -192,12 +192,12 @@ function removeFile(path: string): void {
   try {
     rmSync(path, { force: true, recursive: true });
   } catch {
-    // What cannot be removed stays.
+    // Files that cannot be removed stay.
   }
 }
 
 /**
- * Runs the PutHook on the complete files of an upload, and puts on disk what it left of them.
+ * Runs the PutHook on the complete files of an upload, and syncs the files that it left.
  * Throws Refusal 551, also when a file is gone or no longer regular, and the error of an fsync.
  */
 export function inspectUpload(exchange: Exchange, paths: GroupPaths): void {
@@ -397,6 +397,6 @@ function endGroup(pid: number): void {
   try {
     if (pid > 0) process.kill(-pid, 'SIGKILL');
   } catch {
-    // None of its processes is left.
+    // No process of the group is left.
   }
 }

@@ -98,7 +98,7 @@ export function openDayShare(exchange: Exchange, clientId: string, announced: nu
       try {
         held.giveBack({ bytes: announced - stays, uploads: outcome === 'nothing' ? 1 : 0 });
       } catch (error) {
-        // It stays counted for this day. The answer to the client is already decided.
+        // The upload stays counted for this day. The answer to the client is already decided.
         complain(`LimitsDirectory: ${failureOf(error).message}`);
       } finally {
         held.close();
@@ -121,7 +121,7 @@ function daysOf(at: Date): { day: string; oldest: string } {
 }
 
 /**
- * A site that wants limits and cannot count serves nobody, so that the problem is noticed at once
+ * Without counts a site with limits refuses all requests, so that the problem is noticed at once
  * and not when a disk is full.
  */
 function refuseFailures<Result>(work: () => Result): Result {

@@ -9,7 +9,7 @@ import { overrideSettings } from './overrides.ts';
 import type { serveResident } from './resident.ts';
 import { DEFAULT_FILES, readSettings } from './settings.ts';
 
-/** Built as a file of its own, found beside the real path of this one. */
+/** Built as a separate file, found beside the real path of this one. */
 const RESIDENT = './nph-webjob-resident.cjs';
 
 // Without a handler Node would die as soon as httpd gives the client up, leaving neither a log line

@@ -66,8 +66,8 @@ export function* receiveUpload(exchange: Exchange, query: PutQuery): Steps<Answe
 }
 
 /**
- * What concurrent uploads must not share, so that each is answered as if it came alone: the name,
- * and where there are daily limits, what is left of them for the client.
+ * The keys that concurrent uploads must not share, so that each is answered as if it were the only
+ * one: the name, and with daily limits the client's share of them.
  */
 function conflictsOf({ settings }: Exchange, name: string, clientId: string): string[] {
   const { incomingDirectory, maxBytesPerDay, maxUploadsPerDay, limitsDirectory } = settings;

@@ -1,6 +1,6 @@
 // The persistent worker (FastCGI): built as a file of its own beside the script, which loads it
-// when httpd did not start it for one request, and passes it the core. This file must not contain
-// any part of the core a second time.
+// when httpd did not start it for one request, and passes it the core. This file must not contain a
+// second copy of any part of the core.
 import type { CgiRequest } from 'node-cgi-compat';
 import { createResponder, type Responder } from 'node-cgi-compat/responder';
 import type { parsePutQuery } from 'webjob-protocol';

@@ -1,6 +1,6 @@
-// Request tracking: one line of JSON for each request in nph-webjob.json.log, with everything that
-// is known of it (docs/protocol.md, section 6). A site without EnableRequestTracking never loads
-// node:crypto for this.
+// Request tracking: one line of JSON for each request in nph-webjob.json.log, with all facts that
+// the server has about it (docs/protocol.md, section 6). A site without EnableRequestTracking never
+// loads node:crypto for this.
 import { basename } from 'node:path';
 import type { CgiEnvironment } from 'node-cgi-compat';
 import { digestRange, newHash } from 'webjob-locker';

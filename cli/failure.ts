@@ -4,8 +4,7 @@
 export const EXIT_CODES = {
   ok: 0,
   /**
-   * The command worked, but what it looked at is not as it should be: findings, no match, a
-   * difference.
+   * The command worked, but its result is negative: findings, no match, a difference.
    */
   findings: 1,
   usage: 2,

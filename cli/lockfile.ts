@@ -36,7 +36,7 @@ export function withLock<Type>(path: string, work: () => Type): Type {
   }
 }
 
-/** Removes what killed processes left of their locks here. */
+/** Removes files of locks that killed processes left here. */
 function removeLeft(lock: string): void {
   const start = `${basename(lock)}.`;
   for (const name of readdirSync(dirname(lock))) {

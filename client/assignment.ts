@@ -11,11 +11,14 @@ import { readTrustedKeys } from './manifest.ts';
 import type { ClientSettings } from './settings.ts';
 import { printable } from './status.ts';
 
-/** What a client makes of the orders of one batch. */
+/** Checks the orders of one batch. */
 export interface OrderCheck {
   /** Throws Failure `get` for an order that must not be run. */
   check(order: Order): void;
-  /** The same; an order that it returns for is never taken again. */
+  /**
+   * Checks an order and takes its due time, so that the order is never run again. Throws Failure
+   * `get` for an order that must not be run.
+   */
   take(order: Order): void;
 }
 

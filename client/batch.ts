@@ -41,8 +41,8 @@ export async function runBatch(path: string): Promise<number> {
 }
 
 /**
- * Warns of the assignments of a batch that must not run, where their reason is seen without the
- * server, and returns how many there are. Throws Failure `run` for anything else than a batch.
+ * Warns of the assignments of a batch that must not run, as far as that can be decided without the
+ * server, and returns their number. Throws Failure `run` for anything but a batch.
  */
 export async function countRefused(settings: ClientSettings, path: string): Promise<number> {
   const check = await prepareCheck(settings);

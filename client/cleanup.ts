@@ -38,6 +38,6 @@ function attempt(step: () => unknown): void {
   try {
     step();
   } catch {
-    // Nothing else can be done, and the job itself has ended.
+    // The job itself has ended, so the error of a step is ignored.
   }
 }

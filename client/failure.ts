@@ -23,7 +23,7 @@ export function warn(message: string): void {
 
 export class Failure extends KnownFailure<keyof typeof EXIT_CODES> {}
 
-/** A failed exchange; the stage that called adds which one. */
+/** A failed exchange; the calling stage adds its own name. */
 export class WireError extends Error {
   /** Seconds until the next try may succeed; undefined when trying again makes no sense. */
   readonly retryAfter: number | undefined;

@@ -194,7 +194,7 @@ function claim(folder: JobFolder): boolean {
   }
 }
 
-/** Under the name of a process that is gone, the job waits as well. */
+/** If this fails, the job keeps the name of a process that has ended, and waits as well. */
 function giveBack(folder: JobFolder, name: string): void {
   try {
     folder.rename(name);

@@ -83,7 +83,8 @@ export function parseAssignmentText(text: string): AssignmentText {
 /**
  * Checks the signatures of an assignment; findRefusal() checks its content.
  *
- * @throws NoteError for bytes that are not an assignment, for a wrong signature of a trusted key, and below the threshold
+ * @throws NoteError for bytes that are not an assignment, for a wrong signature of a trusted key,
+ *     and below the threshold
  */
 export function openAssignment(bytes: Uint8Array, trusted: readonly TrustedKey[], threshold: number): OpenedAssignment {
   if (bytes.length > MAX_NOTE_BYTES) throw new NoteError(`longer than ${MAX_NOTE_BYTES} bytes`);

@@ -1,9 +1,9 @@
 #!/bin/sh
-{ # Nothing is run before the closing brace was read, so that a file cut short does nothing.
+{ # The shell runs nothing before it has read the closing brace, so a truncated file does nothing.
 # A PaD file: a program that carries a payload and delivers it. Made by pad-make-script.
 #     sh FILE.pad [options] command [arguments]    unpacks the payload beside FILE.pad and runs the command
 #     sh FILE.pad                                  lists the payload and checks it
-#     sh FILE.pad --help                           says more
+#     sh FILE.pad --help                           prints help
 #@values@
 
 case $0 in
@@ -16,20 +16,21 @@ pad_help() {
   cat <<PAD_END
 Usage: $pad_file [options] [command [arguments]]
 
-Carries $pad_name. Unpacks it beside itself, runs the command with every %payload in its arguments
-replaced by $pad_name, takes it away again, and exits as the command did.
-Without a command: lists what it carries and checks its SHA-256.
+Carries $pad_name. Unpacks it beside this file, runs the command with every %payload in its
+arguments replaced by $pad_name, removes it, and exits with the status of the command.
+Without a command: lists the payload and checks its SHA-256.
 
 Options, before the command:
-  --keep       leave the payload where it is; without a command, only unpack it
-  --overwrite  replace what has the payload's name already
-  --unchecked  go on where no tool can compute a SHA-256; a wrong one is refused all the same
+  --keep       do not remove the payload; without a command, only unpack it
+  --overwrite  replace an existing file or directory of the same name
+  --unchecked  continue if no tool can compute a SHA-256; a wrong one is still refused
   --version    print what made this file
   --help       print this help
   --           the command follows
 
-Exit codes: the command's, 128 + n when signal n ended it, 126 or 127 when it cannot be run;
-125 when it was not run, because something is wrong with this file or its folder. Of a list: 0 or 1.
+Exit codes: that of the command, 128 + n when signal n ended it, 126 or 127 when it cannot be run;
+125 when it was not run because of a problem with this file or its directory. Without a command:
+0 or 1.
 PAD_END
 }
 
@@ -57,9 +58,9 @@ pad_main() {
   if [ ! -f "$pad_self" ] || [ ! -r "$pad_self" ]; then
     pad_fail "cannot read itself as $pad_self" 'run it by its path; it cannot be piped into a shell'
   fi
-  # Of its last line the last byte: whatever is missing of a download, that is.
+  # A truncated download lacks at least the last byte of the last line.
   [ "$(tail -c 5 "$pad_self" && echo .)" = '====
-.' ] || pad_fail 'cut short: its end is missing'
+.' ] || pad_fail 'truncated: its end is missing'
   pad_catch_signals
   if [ "$pad_own_failure" -eq 1 ]; then
     pad_list
@@ -74,7 +75,7 @@ pad_list() {
   pad_check_size "$(pad_frame | pad_decode "$pad_decoder" | wc -c)"
   pad_check_digest "$(pad_frame | pad_decode "$pad_decoder" | pad_digest "$pad_digester")"
   if [ "$pad_kind" = folder ]; then
-    pad_frame | pad_decode "$pad_decoder" | tar tf - || pad_fail 'its tar cannot be listed'
+    pad_frame | pad_decode "$pad_decoder" | tar tf - || pad_fail 'the tar in it cannot be listed'
   fi
   printf '%s: %s of %s bytes, SHA-256 %s: OK\n' "$pad_name" "$pad_kind" "$pad_bytes" "$pad_sha256"
 }
@@ -94,7 +95,7 @@ pad_deliver() {
       set -- "$@" "$pad_filled"
       pad_count=$((pad_count - 1))
     done
-    # No builtin is to end this shell before it has tidied up.
+    # In a subshell, so that no builtin can end this shell before it has removed its files.
     (umask "$pad_umask" && exec "$@")
     pad_status=$?
     # ksh and yash count signals from 256 and 384.
@@ -119,17 +120,17 @@ pad_fill_in() {
   pad_filled=$pad_filled$pad_rest
 }
 
-# Decodes into a private folder, and believes nothing before it was checked.
+# Decodes the payload into a private directory and checks it there.
 pad_unpack() {
   pad_find_decoder
   pad_find_digester || [ "$pad_unchecked" ] || pad_fail 'no tool here can compute a SHA-256, so nothing is run' \
-    "tried: $pad_digesters; --unchecked before the command goes on without"
+    "tried: $pad_digesters; --unchecked before the command runs it unchecked"
   pad_work=${pad_folder}.pad.$$ pad_count=0
   until mkdir "$pad_work" 2>/dev/null; do
     pad_count=$((pad_count + 1))
     if [ "$pad_count" -gt 99 ]; then
       pad_work=''
-      pad_fail "cannot make a folder in $pad_folder" 'the payload is unpacked beside this file, so its folder must be writable'
+      pad_fail "cannot make a directory in $pad_folder" 'the payload is unpacked beside this file, so its directory must be writable'
     fi
     pad_work=${pad_folder}.pad.$$.$pad_count
   done
@@ -139,16 +140,17 @@ pad_unpack() {
   [ ! "$pad_digester" ] || pad_check_digest "$(pad_digest "$pad_digester" <"$pad_unpacked")"
 }
 
-# Gives the checked payload its name. Never through a link: ln and mv into a folder and mkdir do not follow one.
+# Gives the checked payload its name, never through a link: mkdir follows none, and neither do ln and
+# mv into a directory.
 pad_place() {
-  [ "$pad_name" != "$pad_file" ] || pad_fail "would replace itself by $pad_name" 'give this file a name that ends in .pad'
+  [ "$pad_name" != "$pad_file" ] || pad_fail "would replace itself by $pad_name" 'rename this file to a name that ends in .pad'
   pad_target=$pad_folder$pad_name
   [ "$pad_overwrite" ] || pad_is_free || pad_fail_taken
   if [ "$pad_kind" = folder ]; then
     [ ! "$pad_overwrite" ] || rm -rf "$pad_target"
     mkdir "$pad_target" || pad_fail_taken
     pad_placed=yes
-    (cd "$pad_target" && tar xmof -) <"$pad_unpacked" || pad_fail 'its tar cannot be unpacked'
+    (cd "$pad_target" && tar xmof -) <"$pad_unpacked" || pad_fail 'the tar in it cannot be unpacked'
   else
     chmod "$pad_mode" "$pad_unpacked"
     if [ "$pad_overwrite" ]; then
@@ -168,10 +170,10 @@ pad_is_free() {
 }
 
 pad_fail_taken() {
-  pad_fail "$pad_target already exists" 'remove it, or say --overwrite before the command'
+  pad_fail "$pad_target already exists" 'remove it, or use --overwrite before the command'
 }
 
-# The body of this file as uudecode reads it; one line in front and one behind is no base64.
+# Prints the body of this file as uudecode reads it: a line, the base64, and another line.
 pad_frame() {
   sed -n '/^begin-base64 /,$p' "$pad_self"
 }
@@ -183,7 +185,7 @@ pad_decode() {
     openssl) sed -e 1d -e '$d' | openssl base64 -d ;;
     uudecode) uudecode -o /dev/stdout | cat ;;
     'uudecode -p') uudecode -p ;;
-    # Without any module: base64 is uuencode with other letters and no count.
+    # Needs no module: base64 is uuencode with other letters and without a length.
     perl) sed -e 1d -e '$d' | perl -ne 'BEGIN { binmode STDOUT } y#A-Za-z0-9+/##cd; y#A-Za-z0-9+/# -_#; print unpack("u", chr(32 + length($_) * 3 / 4) . $_)' ;;
   esac
 }
@@ -199,7 +201,8 @@ pad_digest() {
   esac
 }
 
-# Which tool is there, and of which kind, shows in what it makes of a known line. (In yash a loop's variable ends with it.)
+# Tries each tool on a known line, which shows whether it exists and of which kind it is. (In yash the
+# variable of a loop ends with the loop.)
 pad_find_decoder() {
   for pad_tool in 'base64 -d' 'base64 -D' openssl uudecode 'uudecode -p' perl; do
     pad_decoder=$pad_tool
@@ -222,25 +225,25 @@ pad_find_digester() {
   return 1
 }
 
-# Some wc print blanks in front.
+# Some versions of wc print blanks before the number.
 pad_check_size() {
   case " $1" in
     *" $pad_bytes") ;;
-    *) pad_fail "damaged: unpacks to $1 bytes and not to $pad_bytes" ;;
+    *) pad_fail "damaged: unpacks to $1 bytes instead of $pad_bytes" ;;
   esac
 }
 
 pad_check_digest() {
   case $1 in
     *"$pad_sha256"*) ;;
-    *) pad_fail 'damaged: its SHA-256 is not the one it was made with' ;;
+    *) pad_fail 'damaged: its SHA-256 has changed' ;;
   esac
 }
 
-# A signal is acted on between two steps; the command gets those that are sent to the group by itself.
+# Signals are handled between two steps. The command itself gets signals that are sent to the group.
 pad_catch_signals() {
   for pad_signal in 1 2 3 13 15; do
-    # shellcheck disable=SC2064 # now is the time: the number is meant
+    # shellcheck disable=SC2064 # expanded now: each trap contains its number
     trap "pad_caught=$pad_signal" "$pad_signal"
   done
 }

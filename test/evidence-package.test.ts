@@ -309,7 +309,7 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
       [
         5,
         (env: string) => env.replace(/^ResultSignature=.*\n/m, ''),
-        /env: the signature of the client was taken out$/m,
+        /env: the signature of the client was removed$/m,
       ],
     ] as const) {
       const { folder: forged } = await make(1, plant(number, { edit }), ...its.keys);
@@ -358,14 +358,14 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
     assert.equal(readRecords(custodyOf(site, 'webjobctl')).at(-1)?.opened, 2);
     const wanted = linesOf((await its.expect(0, 'evidence', '--verify', folder)).text).sort();
     assert.equal(
-      wanted.filter((line) => line.endsWith('.plain: what the client sealed, as the run record says')).length,
+      wanted.filter((line) => line.endsWith('.plain: as the client sealed it, according to the run record')).length,
       2,
     );
     for (const { name, check } of checkers) assert.deepEqual(linesOf(check(folder).text).sort(), wanted, name);
     // The copy is not what the client says that it sealed.
     const lied = await make(1, id('lied'), '--identity', identity);
     assert.match(lied.ran.text, /^hash-wrong .*lied\.out: its plain text does not match the run record$/m);
-    const said = /^FAILED .*out\.plain: not what the client sealed, as the run record says$/m;
+    const said = /^FAILED .*out\.plain: not as the client sealed it, according to the run record$/m;
     assert.match(pick(checkers).check(lied.folder).text, said);
     assert.match((await its.expect(1, 'evidence', '--verify', lied.folder)).text, said);
     const none = await make(0, id('alone'));
@@ -393,13 +393,13 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
     await add(two ?? '', three ?? '');
     const { folder } = await make(0, ...asked);
     const wanted = linesOf((await its.expect(0, 'evidence', '--verify', folder)).text).sort();
-    const said = 'cosigned by witness.example/two witness.example/three, as data/keys/witnesses/policy asks';
+    const said = 'cosigned by witness.example/two witness.example/three, as data/keys/witnesses/policy requires';
     assert.equal(wanted.filter((line) => line.endsWith(said)).length, 1);
     for (const { name, check } of checkers) assert.deepEqual(linesOf(check(folder).text).sort(), wanted, name);
     await its.expect(0, 'evidence', '--verify', folder, '--witnesses', its.at('policy'));
     writeFileSync(its.at('other'), `${makeWitness('elsewhere').verifierKey}\n`);
     const other = await its.expect(1, 'evidence', '--verify', folder, '--witnesses', its.at('other'));
-    assert.match(other.text, /^FAILED .*not cosigned as the policy that was given asks: too few witnesses/m);
+    assert.match(other.text, /^FAILED .*not cosigned as the given policy requires: too few witnesses/m);
     const [path = ''] = [...filesOf(folder).keys()].filter((file) => file.endsWith('.newest.checkpoint'));
     const fails = async (what: string, change: () => void, pattern: RegExp): Promise<void> => {
       const was = filesOf(folder);
@@ -414,7 +414,7 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
       (...lines: (string | undefined)[]) =>
       () =>
         writeFileSync(join(folder, path), text + lines.join(''));
-    const few = /^FAILED .*: not cosigned as data\/keys\/witnesses\/policy asks$/m;
+    const few = /^FAILED .*: not cosigned as data\/keys\/witnesses\/policy requires$/m;
     await fails('one is missing', rewrite(two), few);
     await fails('two of a group that one does for', rewrite(one, two), few);
     const bend = (bytes: Buffer): Buffer => bytes.fill(bytes.readUInt8(40) ^ 1, 40, 41);
@@ -489,7 +489,7 @@ function idOf(line = ''): string {
 
 /** The format of the time in a time stamp differs. */
 function withoutTime(line: string): string {
-  return line.replace(/ was there at .*$/, ' was there');
+  return line.replace(/ existed at .*$/, ' existed');
 }
 
 describe(`${PACKAGES} random packages, ${MUTATIONS} bytes changed, seed ${SEED}`, () => {

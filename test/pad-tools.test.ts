@@ -218,7 +218,7 @@ describe('a script that was tampered with', () => {
   it('says what is wrong', () => {
     const file = shop.add('here/bad.pad', tampered[0]?.[1](text) ?? '');
     const { code, stderr } = attempt(file, []);
-    assert.deepEqual([code, stderr], [125, 'bad.pad: error: damaged: its SHA-256 is not the one it was made with\n']);
+    assert.deepEqual([code, stderr], [125, 'bad.pad: error: damaged: its SHA-256 has changed\n']);
     const list = run(['sh', file]);
     assert.deepEqual([list.code, list.stdout, list.stderr], [1, '', stderr]);
     rmSync(file);
@@ -233,7 +233,7 @@ describe('a folder that cannot be written', () => {
     assert.equal(run(['sh', join(folder, 'data.pad')]).code, 0);
     const { code, stderr } = run(['sh', join(folder, 'data.pad'), 'true']);
     assert.equal(code, 125);
-    assert.match(stderr, /error: cannot make a folder in .*sealed\/\n.*hint: /);
+    assert.match(stderr, /error: cannot make a directory in .*sealed\/\n.*hint: /);
     chmodSync(folder, 0o755);
   });
 });

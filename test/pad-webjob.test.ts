@@ -116,7 +116,7 @@ describe('a PaD file', () => {
     home.add('data.pad', pad.replace(btoa('good\n'), btoa('evil\n')));
     const mark = join(shop.path, 'mark');
     const { err, env } = await deliver(['data.pad', 'touch', mark]);
-    assert.equal(err.toString(), 'data.pad: error: damaged: its SHA-256 is not the one it was made with\n');
+    assert.equal(err.toString(), 'data.pad: error: damaged: its SHA-256 has changed\n');
     assert.equal(parseRecord(env).fields.KidStatus, '125');
     assert.ok(!existsSync(mark));
   });

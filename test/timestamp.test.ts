@@ -137,7 +137,7 @@ accuracy=secs:1
     const check = (ca: string, file = at('checkpoint')): Promise<Ran> =>
       custody('check', file, '--key', at('custody.pub'), '--timestamp', join(kept, stamp), '--ca', tsa(ca));
     const good = await check('ca.pem');
-    assert.deepEqual([good.exitCode, /^good: it was there at 20\S+Z$/m.test(good.text)], [0, true], good.stderr);
+    assert.deepEqual([good.exitCode, /^good: it existed at 20\S+Z$/m.test(good.text)], [0, true], good.stderr);
     const other = await check('other.pem');
     assert.equal(other.exitCode, 1);
     assert.match(other.stderr, /error: the time stamp is not valid: [a-z][a-z ,]+$/m);

@@ -39,7 +39,7 @@ export function formatReadme(
 ${about.filter((line) => line !== undefined).join('\n')}
 
 WebJob runs a program from a central server on another machine, the client, and
-keeps what it printed. Each such run is a job. This folder is a BagIt bag
+keeps what it printed. Each such run is a job. This directory is a BagIt bag
 (RFC 8493): the evidence is below data/, and any BagIt tool can check the lists.
 
 
@@ -49,11 +49,12 @@ CHECK IT
 
 checks everything below, prints OK, FAILED or NOTE line by line, and exits with
 0 only if nothing failed. It is a shell script that can be read, and needs
-sha256sum and openssl 3. A NOTE is what this package cannot prove.
+sha256sum and openssl 3. A NOTE names a fact that this package cannot prove.
 
 At its end it prints the SHA-256 of tagmanifest-sha256.txt, of itself, and of
-each key. Compare these with what the sender told you by another way, such as
-by telephone: anyone who can change every file in this folder can also make new lists.
+each key. Compare these with those that the sender gave you separately, such as
+by telephone: anyone who can change every file in this directory can also make
+new lists.
 
 
 WHAT EACH FILE IS

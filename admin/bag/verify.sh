@@ -1,15 +1,18 @@
 #!/bin/sh
-# Checks the package that this file lies in, or the one that is given: every file, every stream, every proof and
-# every signature. Needs a POSIX shell and its tools, sha256sum, and openssl 3; no WebJob, and no network.
+# Checks the package in the directory of this file, or in the given one: every file, every stream,
+# every proof and every signature. Needs a POSIX shell and its tools, sha256sum, and openssl 3, but
+# neither WebJob nor a network.
 #
 #     sh VERIFY.sh [DIRECTORY]
 #
-# Prints a line for each check: OK, FAILED, or NOTE for what this package cannot prove. Exits with 0 when nothing
-# failed, 1 when something did, and 2 when it could not check. README.txt says what each file is.
+# Prints a line for each check: OK, FAILED, or NOTE for a fact that this package cannot prove. Exits
+# with 0 when no check failed, 1 when one failed, and 2 when the checks could not be made.
+# README.txt describes each file.
 #
-# A package can vouch for itself only so far: anyone who can change all of it can make new lists. The digest of the
-# list that covers everything else is printed at the end; compare it with the one that the sender told you by
-# another way. The same holds for the keys: compare them with what you know of their owners.
+# A package cannot prove that it was not replaced: anyone who can change all of it can make new
+# lists. The digest of the list that covers everything else is printed at the end; compare it with
+# the one that the sender gave you separately. Compare the keys with those that you know from their
+# owners.
 
 set -u
 LC_ALL=C
@@ -17,7 +20,7 @@ export LC_ALL
 umask 077
 
 passed=0 failed=0 noted=0 work=''
-# The checkpoints that were found good, and the keys that are those of their names.
+# The checkpoints that were found valid, and the keys that were found to belong to their names.
 checkpoints='' owned=''
 return=$(printf '\r')
 
@@ -28,7 +31,7 @@ ok() {
 
 fail() {
   failed=$((failed + 1))
-  # Names and findings may hold what a terminal would obey.
+  # Names and findings may contain control characters of a terminal.
   printf 'FAILED  %s: %s\n' "$1" "$2" | tr -c '\012\040-\176\200-\377' '?'
 }
 
@@ -52,7 +55,8 @@ digest() {
   printf '%s' "${sum%% *}"
 }
 
-# True for what a decimal number of at most 15 digits is; one that began with 0 would be octal to the shell.
+# True for a decimal number of at most 15 digits. The shell would read one that begins with 0 as
+# octal.
 is_number() {
   case $1 in
     0) return 0 ;;
@@ -60,7 +64,7 @@ is_number() {
   esac
 }
 
-# --- The bag (RFC 8493): the lists name every file, and every file is what the lists say.
+# --- The bag (RFC 8493): the lists name every file, and every file has the digest in its list.
 
 check_bag() {
   printf 'BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n' >"$work/bagit"
@@ -80,18 +84,18 @@ check_bag() {
 
 check_list() {
   list=$1 listed=0 good=0 bad=0
-  # In every line 64 digits, two blanks, and a name that leads nowhere else.
+  # Every line has 64 digits, two blanks, and a name that stays inside of the package.
   if [ ! -s "$list" ] ||
     grep -q -v -E '^[0-9a-f]{64}  [A-Za-z0-9_][A-Za-z0-9_.~+-]*(/[A-Za-z0-9_][A-Za-z0-9_.~+-]*)*$' "$list"; then
     fail "$list" 'not a list of SHA-256 and names'
     return
   fi
   cut -c 67- "$list" >"$work/listed"
-  # What stands twice is in both.
+  # A name that occurs once is in only one of the two lists.
   sort "$work/listed" "$work/listed" "$2" | uniq -u >"$work/unlisted"
   while IFS= read -r name; do fail "$name" "not in $list"; done <"$work/unlisted"
   [ -s "$work/unlisted" ] || ok "$list: no file is missing from it"
-  # Prints NAME: OK or NAME: FAILED, and something behind that where a file is not there.
+  # sha256sum prints NAME: OK or NAME: FAILED, with further words for a missing file.
   sha256sum -c "$list" 2>"$work/errors" | sed -n 's/^\(.*\): OK$/\1/p' >"$work/good"
   sort "$work/good" "$work/good" "$work/listed" | uniq -u >"$work/bad"
   while IFS= read -r name; do listed=$((listed + 1)); done <"$work/listed"
@@ -108,8 +112,8 @@ check_list() {
 
 # --- Signed notes (c2sp.org/signed-note): a text, a blank line, and a line for each signature.
 
-# Checks the note in $1, called $2, with the keys in data/keys/$3. Its text is left in $work/text. With $4 only signatures of
-# that name count.
+# Checks the note in $1, called $2 in messages, with the keys in data/keys/$3. Leaves the text of
+# the note in $work/text. With $4 only signatures of that name count.
 check_note() {
   place=$2 keys=data/keys/$3 wanted=${4-} signers='' unknown='' wrong=''
   {
@@ -140,12 +144,13 @@ check_note() {
   [ ! "$wrong" ]
 }
 
-# Checks the signature $2 of the key named $1 over $work/text. Returns 1 for a wrong one, 2 when the key is not in $keys.
+# Checks the signature $2 of the key named $1 over $work/text. Returns 1 for a wrong signature, 2
+# when the key is not in $keys.
 check_signature() {
   is_base64 "$2" || return 1
   printf '%s\n' "$2" | openssl base64 -d -A >"$work/decoded"
   tail -c +5 "$work/decoded" >"$work/signature"
-  # shellcheck disable=SC2046 # four words
+  # shellcheck disable=SC2046 # split into four words
   set -- "$1" $(od -An -tx1 -N4 "$work/decoded")
   id=$2$3$4$5 key=$keys/$2$3$4$5.pem
   [ -f "$key" ] || return 2
@@ -158,13 +163,14 @@ $key $1
   is_signed "$work/text"
 }
 
-# Whether the key in $key made $work/signature of the file $1.
+# Whether $work/signature is a signature of the key in $key over the file $1.
 is_signed() {
   openssl pkeyutl -verify -pubin -inkey "$key" -rawin -in "$1" -sigfile "$work/signature" >/dev/null 2>&1
 }
 
-# Whether the key in $key is that of the name $1 and the type $2: the id is the beginning of the SHA-256 of name, newline, the
-# type (octal: 001 is Ed25519, 004 a witness with such a key), and the 32 bytes of the key.
+# Whether the key in $key has the name $1 and the type $2. The id is the beginning of the SHA-256 of
+# the name, a newline, the type (octal: 001 is Ed25519, 004 is a witness with an Ed25519 key), and
+# the 32 bytes of the key.
 owns_key() {
   openssl pkey -pubin -in "$key" -outform DER -out "$work/key" 2>/dev/null || return 1
   own=$({ printf "%s\\n\\$2" "$1" && tail -c 32 "$work/key"; } | digest)
@@ -174,8 +180,8 @@ $key $1
 "
 }
 
-# True for base64 of 32 bytes, or of two more than a multiple of three, in the one way to write it: what the last letter says
-# beyond them is 0.
+# True for canonical base64 of a number of bytes that is two more than a multiple of three, such as
+# 32: the unused bits of the last letter are 0.
 is_base64() {
   case $1 in
     *[!A-Za-z0-9+/=]* | *=?*) return 1 ;;
@@ -186,7 +192,8 @@ is_base64() {
 
 # --- Merkle trees (RFC 6962, RFC 9162): whether a path leads from an entry to the root of a tree.
 
-# From the entry $1, which has the number $2 in a tree of $3, by the hashes in $work/path, a line each, to the root $4.
+# Whether the hashes in $work/path, one on each line, lead from the entry $1, which has the number
+# $2 in a tree of $3 entries, to the root $4.
 is_included() {
   position=$2 last=$(($3 - 1)) node=$work/node.a other=$work/node.b
   [ "$position" -le "$last" ] || return 1
@@ -212,7 +219,8 @@ join_nodes() {
   { printf '\001' && cat "$1" "$2"; } | openssl dgst -sha256 -binary
 }
 
-# --- Checkpoints (c2sp.org/tlog-checkpoint): the name of a log, how many entries it has, and the root of its tree.
+# --- Checkpoints (c2sp.org/tlog-checkpoint): the name of a log, its number of entries, and the root
+# of its tree.
 
 # Reads the checkpoint in $1 into origin, size and root.
 read_checkpoint() {
@@ -220,7 +228,7 @@ read_checkpoint() {
   [ -n "$origin" ] && is_number "$size" && [ ${#root} -eq 44 ]
 }
 
-# Checks the checkpoint in $1, called $2.
+# Checks the checkpoint in $1, called $2 in messages.
 check_checkpoint() {
   if ! read_checkpoint "$1"; then
     fail "$2" 'not a checkpoint'
@@ -239,11 +247,13 @@ check_checkpoints() {
   done
 }
 
-# --- Witnesses (c2sp.org/tlog-cosignature): others who have seen a checkpoint, and that it only added to what they saw before.
+# --- Witnesses (c2sp.org/tlog-cosignature): parties that have seen a checkpoint, and have checked
+# that it extends the one that they saw before.
 
 policy=data/keys/witnesses/policy
 
-# Whether enough of those in the policy have signed the checkpoint in $1, called $2. Its text is in $work/text.
+# Whether enough witnesses of the policy have signed the checkpoint in $1, called $2 in messages.
+# The text of the checkpoint is in $work/text.
 check_cosigners() {
   cosigned=' ' cosigners='' wrong=''
   {
@@ -260,15 +270,16 @@ check_cosigners() {
   if [ "$wrong" ]; then
     fail "$2" "the cosignature of $wrong is wrong"
   elif is_quorum; then
-    ok "$2: cosigned by${cosigners:- nobody}, as $policy asks"
+    ok "$2: cosigned by${cosigners:- nobody}, as $policy requires"
   else
     wrong=quorum
-    fail "$2" "not cosigned as $policy asks"
+    fail "$2" "not cosigned as $policy requires"
   fi
   [ ! "$wrong" ]
 }
 
-# Checks the cosignature $2 of the witness named $1 over its time and $work/text. Returns 1 for a wrong one, 2 when its key is not there.
+# Checks the cosignature $2 of the witness named $1 over its time and $work/text. Returns 1 for a
+# wrong cosignature, 2 when the key of the witness is missing.
 check_cosignature() {
   # 4 bytes of the key id, 8 of the time, 64 of the signature.
   case ${2%==} in
@@ -278,7 +289,7 @@ check_cosignature() {
   esac
   printf '%s\n' "$2" | openssl base64 -d -A >"$work/decoded"
   tail -c +13 "$work/decoded" >"$work/signature"
-  # shellcheck disable=SC2046 # the words are meant
+  # shellcheck disable=SC2046 # split into words
   set -- "$1" $(od -An -tx1 -N12 "$work/decoded")
   id=$2$3$4$5 key=data/keys/witnesses/$2$3$4$5.pem time=$((0x$9${10}${11}${12}${13}))
   [ -f "$key" ] || return 2
@@ -287,14 +298,15 @@ check_cosignature() {
   is_signed "$work/cosigned"
 }
 
-# Whether those in $cosigned are enough for the policy (c2sp.org/tlog-policy): a line names nothing but what is above it.
+# Whether the witnesses in $cosigned are enough for the policy (c2sp.org/tlog-policy). A line of the
+# policy refers only to names in earlier lines.
 is_quorum() {
   met=' none ' quorum=''
   set -f
   while read -r kind name first members; do
     case $kind in
       witness)
-        # NAME+ID+KEY: a key may have a plus in it.
+        # NAME+ID+KEY: the key may contain a plus.
         rest=${first#*+}
         case $cosigned in
           *" ${first%%+*}+${rest%%+*} "*) ! is_key "${rest%%+*}" "${rest#*+}" || met="$met$name " ;;
@@ -321,13 +333,13 @@ is_quorum() {
   [ "$quorum" ] && [ "$met" != "${met#*" $quorum "}" ]
 }
 
-# Whether the key of a witness with the id $1 is $2, and not another that has this id.
+# Whether the witness key with the id $1 is $2, and not another key with the same id.
 is_key() {
   openssl pkey -pubin -in "data/keys/witnesses/$1.pem" -outform DER -out "$work/key" 2>/dev/null </dev/null || return 1
   [ "$2" = "$({ printf '\004' && tail -c 32 "$work/key"; } | openssl base64 -A)" ]
 }
 
-# --- Time stamps (RFC 3161): that a checkpoint was there at a time, by the word of an authority.
+# --- Time stamps (RFC 3161): statements of an authority that a checkpoint existed at a time.
 
 check_stamp() {
   if [ ! -f data/keys/tsa-ca.pem ]; then
@@ -345,19 +357,20 @@ check_stamp() {
     fail "$1" 'not a time stamp'
     return
   fi
-  # As of its own time: that the certificate of the authority has ended since says nothing against it.
+  # Checked as of its own time: the certificate of the authority may have expired since.
   if openssl ts -verify -data "$2" -in "$1" -CAfile data/keys/tsa-ca.pem -attime "$seconds" >"$work/verified" 2>/dev/null &&
     IFS= read -r line <"$work/verified" && [ "$line" = 'Verification: OK' ]; then
-    ok "$1: $2 was there at $stamped"
+    ok "$1: $2 existed at $stamped"
   else
     fail "$1" "not a good time stamp of $2"
   fi
 }
 
-# Reads `Nov 24 06:12:40.5 2026 GMT` into seconds since 1970, which openssl takes; both are empty for anything else.
+# Reads `Nov 24 06:12:40.5 2026 GMT` into $seconds since 1970, as openssl needs it. $seconds is
+# empty for any other text.
 read_time() {
   stamped=$1 seconds=''
-  # shellcheck disable=SC2086 # the words are meant
+  # shellcheck disable=SC2086 # split into words
   set -- $1
   [ $# -eq 5 ] && [ "$5" = GMT ] || return 0
   month=1
@@ -376,13 +389,13 @@ read_time() {
     is_number "${value:-0}" || return 0
     eval "$name=\${value:-0}"
   done
-  # Years that begin in March end with the day that some of them lack.
+  # Counts years from March, so that the leap day is the last day of a year.
   [ "$month" -gt 2 ] || year=$((year - 1))
   days=$((365 * year + year / 4 - year / 100 + year / 400 + (153 * ((month + 9) % 12) + 2) / 5 + day - 719469))
   seconds=$((days * 86400 + hour * 3600 + minute * 60 + second))
 }
 
-# --- Jobs: what the custody record of the server says of them, and whether the files are that.
+# --- Jobs: their entries in the custody record of the server, and whether the files match them.
 
 check_jobs() {
   for job in data/jobs/*; do
@@ -400,17 +413,18 @@ check_jobs() {
   done
 }
 
-# An entry of the custody record, and the proof (c2sp.org/tlog-proof) that it was in it when a checkpoint was made.
+# Checks an entry of the custody record, and the proof (c2sp.org/tlog-proof) that the record
+# contained it when a checkpoint was made.
 check_entry() {
   entry=$1 proof=${1%.json}.tlog-proof
-  # What counts is the line without its end.
+  # The checksum is that of the line without its newline.
   { IFS= read -r line && ! IFS= read -r rest && [ -z "$rest" ]; } <"$entry" || line=''
   stated=${line##*,\"sum\":\"}
   if [ "$(printf '%s' "${line%,\"sum\":\"*}" | digest)\"}" != "$stated" ]; then
     fail "$entry" 'does not match its own checksum'
     return
   fi
-  ok "$entry: its own sum"
+  ok "$entry: matches its own checksum"
   if [ ! -f "$proof" ]; then
     note "$entry" 'no checkpoint vouches for it'
     return
@@ -421,10 +435,10 @@ check_entry() {
   fi
   entry_line=$line
   if [ "$extra" != "$(printf '%s' "$line" | openssl base64 -A)" ]; then
-    fail "$proof" "of another entry than $entry"
+    fail "$proof" "proves another entry than $entry"
     return
   fi
-  # Most proofs of a package lead to one of its checkpoints.
+  # Most proofs in a package are for one of its checkpoints.
   known=''
   for file in $checkpoints; do
     if cmp -s "$work/checkpoint" "$file"; then
@@ -470,12 +484,12 @@ check_upload() {
   check_record "$1"
 }
 
-# Whether the files in $1 are those of the entry beside them, and of its job.
+# Checks whether the files in $1 match the entry beside them, and belong to its job.
 check_deposit() {
   folder=$1
   IFS= read -r line <"$folder/custody.json" || line=''
   IFS= read -r ready <"$folder/rdy" || ready=''
-  # shellcheck disable=SC2046 # the words are meant, and no name has blanks
+  # shellcheck disable=SC2046 # split into words: no name has blanks
   set -- $(sha256sum "$folder/out" "$folder/err" "$folder/env")
   digests="{\"out\":\"$1\",\"err\":\"$3\",\"env\":\"$5\"}"
   # shellcheck disable=SC2046
@@ -486,11 +500,12 @@ check_deposit() {
   fi
   job_id=${ready#Jid=}
   case $job_id in
-    # As JSON writes it.
+    # Escaped as in JSON.
     *[\\\"]*) job_id=$(printf '%s\n' "$job_id" | sed 's/[\\"]/\\&/g') ;;
   esac
-  # Behind a comma or a brace: what a client sent, before a hook of the server changed it, has two. One that was adopted is
-  # one of several.
+  # In a deposit the facts of the stored streams are followed by a comma; those of the received
+  # streams, before a hook of the server changed them, by a brace. An adopted upload is one of
+  # several.
   case $line in
     *,\"event\":\"deposit\",*"$facts,"* | *,\"event\":\"adopt\",*"\"jobId\":\"$job_id\",$facts}"*)
       ok "$folder: out, err and env are what the custody record says"
@@ -499,11 +514,12 @@ check_deposit() {
   esac
   case $line in
     *"\"jobId\":\"$job_id\""*) ok "$folder: of the job $job_id, as the custody record says" ;;
-    *) fail "$folder" 'the custody record has it under another job id' ;;
+    *) fail "$folder" 'the custody record names another job id' ;;
   esac
 }
 
-# The record of the run, which the client wrote: the hashes in it, and where the client has a key for that its signature.
+# Checks the run record, which the client wrote: its hashes, and its signature if the client has a
+# key.
 check_record() {
   kind='' out='' err='' number=0 client='' record_job='' sizes='' plain='' signature='' more=''
   printf 'webjob-result/v1\n' >"$work/text"
@@ -542,11 +558,12 @@ check_record() {
   check_hash "$1/err" "${err%"$return"}"
 }
 
-# The signature of the client over its record, and with it over out and err: what check_record found.
+# Checks the signature of the client that check_record has read, which covers the run record and by
+# it out and err.
 check_result() {
   keys=data/keys/clients
   if [ ! "$signature" ]; then
-    [ ! "$sizes" ] || fail "$1/env" 'the signature of the client was taken out'
+    [ ! "$sizes" ] || fail "$1/env" 'the signature of the client was removed'
     return
   fi
   signer=${signature%% *}
@@ -563,7 +580,7 @@ check_result() {
       return
       ;;
   esac
-  # shellcheck disable=SC2046 # the words are meant, and no name has blanks
+  # shellcheck disable=SC2046 # split into words: no name has blanks
   set -- "$1" $(sha256sum "$1/out" "$1/err") $(wc -c "$1/out" "$1/err")
   IFS= read -r ready <"$1/rdy" || ready=''
   if [ "$more" ] || [ "$signer" != "$client" ]; then
@@ -577,14 +594,15 @@ check_result() {
   fi
 }
 
-# What a client sealed in $1, where it is there as it was before: its size and hash are fields of the record that begin with $2.
+# Checks the decrypted copy of the sealed stream $1, if the package has one. The fields of the run
+# record with its size and digest begin with $2.
 check_plain() {
   [ -f "$1.plain" ] || return 0
-  # shellcheck disable=SC2046 # the words are meant, and no name has blanks
+  # shellcheck disable=SC2046 # split into words: no name has blanks
   set -- "$1.plain" "$2" $(sha256sum "$1.plain") $(wc -c "$1.plain")
   case "$plain " in
-    *" $2Bytes=$5 $2Sha256=$3 "*) ok "$1: what the client sealed, as the run record says" ;;
-    *) fail "$1" 'not what the client sealed, as the run record says' ;;
+    *" $2Bytes=$5 $2Sha256=$3 "*) ok "$1: as the client sealed it, according to the run record" ;;
+    *) fail "$1" 'not as the client sealed it, according to the run record' ;;
   esac
 }
 
@@ -602,7 +620,8 @@ check_hash() {
   fi
 }
 
-# What the authors of a program signed: that it is this program, for this client, for some time.
+# Checks the manifest of a program, by which its authors signed the program for some clients and
+# times.
 check_manifest() {
   check_note "$1/program.manifest" "$1/program.manifest" manifests || return
   { IFS= read -r first && IFS= read -r second; } <"$work/text" || second=''
@@ -620,7 +639,7 @@ check_manifest() {
     done <"$file"
     break
   done
-  [ "$second" = "${asked%"$return"}" ] || fail "$1/program.manifest" 'of another program than the client asked for'
+  [ "$second" = "${asked%"$return"}" ] || fail "$1/program.manifest" 'for another program than the client requested'
 }
 
 check_findings() {
@@ -630,7 +649,7 @@ check_findings() {
   done <data/findings.txt
 }
 
-# 1 note, 2 notes
+# Prints `1 note` or `2 notes`.
 count() {
   if [ "$1" -eq 1 ]; then
     printf '1 %s' "$2"
@@ -646,7 +665,7 @@ main() {
   esac
   cd "${1:-$own}" || give_up 'no such directory'
   [ -d data ] || give_up 'this is not a package: there is no data'
-  # Without one of them a check could say nothing, and nothing is no proof.
+  # Without one of these tools a check could pass although it checked nothing.
   for tool in cat cmp cut find grep mkdir od openssl rm sed sha256sum sort tail tr uniq wc; do
     command -v "$tool" >/dev/null 2>&1 || give_up "$tool is not installed"
   done
@@ -663,7 +682,7 @@ main() {
   printf '\n'
   # shellcheck disable=SC2046 # no name in a list has blanks
   sha256sum $(grep '^data/keys/' "$work/found-data") VERIFY.sh tagmanifest-sha256.txt
-  printf 'Compare these SHA-256 with what the sender told you by another way.\n\n'
+  printf 'Compare these SHA-256 digests with those that the sender gave you separately.\n\n'
   if [ "$failed" -gt 0 ]; then
     printf 'FAILED: %s failed, %s passed, %s\n' "$(count "$failed" check)" "$passed" "$(count "$noted" note)"
     exit 1

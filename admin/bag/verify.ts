@@ -125,7 +125,7 @@ class PackageCheck {
     if (ca === undefined) return note(path, "the certificate of the authority's CA is not in this package");
     try {
       const time = checkStamp(Buffer.from(this.#read(path) ?? '', 'latin1'), text, { ca });
-      return ok(path, `${checkpoint} was there at ${time.toISOString()}`);
+      return ok(path, `${checkpoint} existed at ${time.toISOString()}`);
     } catch (error) {
       if (!(error instanceof Failure) || error.kind !== 'findings') throw error;
       return failed(path, error.message);
@@ -155,16 +155,16 @@ class PackageCheck {
    * package.
    */
   #checkCosigners(place: string, text: string): BagCheck[] {
-    const source = this.#keys.cosigners ? 'the policy that was given' : POLICY;
+    const source = this.#keys.cosigners ? 'the given policy' : POLICY;
     try {
       const cosigners = this.#keys.cosigners ?? (this.#has(POLICY) ? this.#ownPolicy() : undefined);
       if (!cosigners) return [];
       const { signed } = checkCosigners(parseNote(Buffer.from(text)), cosigners);
       const names = signed.map(({ name }) => name).join(' ') || 'nobody';
-      return [ok(place, `cosigned by ${names}, as ${source} asks`)];
+      return [ok(place, `cosigned by ${names}, as ${source} requires`)];
     } catch (error) {
       if (!(error instanceof NoteError)) throw error;
-      return [failed(place, `not cosigned as ${source} asks: ${error.message}`)];
+      return [failed(place, `not cosigned as ${source} requires: ${error.message}`)];
     }
   }
 
@@ -245,7 +245,7 @@ class PackageCheck {
       yield failed(path, 'does not match its own checksum');
       return;
     }
-    yield ok(path, 'its own sum');
+    yield ok(path, 'matches its own checksum');
     const place = path.replace(/\.json$/, '.tlog-proof');
     if (!this.#has(place)) {
       yield note(path, 'no checkpoint vouches for it');
@@ -255,7 +255,7 @@ class PackageCheck {
       const proof = parseProof(this.#readUtf8(place));
       const entry = Buffer.from(text, 'latin1');
       if (!proof.entry?.equals(entry)) {
-        yield failed(place, `of another entry than ${path}`);
+        yield failed(place, `proves another entry than ${path}`);
         return;
       }
       // Most proofs of a package are for one of its checkpoints.
@@ -304,7 +304,7 @@ class PackageCheck {
       : failed(upload, 'not what the custody record says');
     yield (same.length > 0 ? same : told).some((deposit) => deposit.jobId === jobId)
       ? ok(upload, `of the job ${jobId}, as the custody record says`)
-      : failed(upload, 'the custody record has it under another job id');
+      : failed(upload, 'the custody record names another job id');
   }
 
   #readDeposits(path: string) {
@@ -346,8 +346,8 @@ class PackageCheck {
       const found = this.#digests.get(place);
       if (!found) continue;
       yield isPlain(extra, stream, found)
-        ? ok(place, 'what the client sealed, as the run record says')
-        : failed(place, 'not what the client sealed, as the run record says');
+        ? ok(place, 'as the client sealed it, according to the run record')
+        : failed(place, 'not as the client sealed it, according to the run record');
     }
   }
 
@@ -393,7 +393,7 @@ class PackageCheck {
       const asked = /^GetRequest=(.*?)\r?$/m.exec(env === undefined ? '' : (this.#read(env) ?? ''))?.[1];
       return asked === undefined || asked === name || check.verdict === 'failed'
         ? check
-        : failed(place, 'of another program than the client asked for');
+        : failed(place, 'for another program than the client requested');
     } catch (error) {
       if (!(error instanceof NoteError)) throw error;
       return failed(place, error.message);

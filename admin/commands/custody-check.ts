@@ -78,7 +78,7 @@ function run(path: string, options: Options, isJson: boolean): void {
   if (options.timestamp === undefined || options.ca === undefined) return;
   const time = checkStamp(read(options.timestamp), text, { ca: options.ca }).toISOString();
   if (isJson) printJson({ kind: 'timestamp', time });
-  else printLine(`good: it was there at ${time}`);
+  else printLine(`good: it existed at ${time}`);
 }
 
 function describe({ kind, origin, size, of, text }: Checked): string[] {

@@ -1,6 +1,6 @@
-// Walks a custody record and reports what is no longer as it was written. Reads it piece by piece,
-// remembers a few bytes of each record, and continues where it stopped when more is appended. The
-// server does not load this file.
+// Walks a custody record and reports records that are no longer as they were written. Reads it
+// piece by piece, remembers a few bytes of each record, and continues where it stopped when more is
+// appended. The server does not load this file.
 import { fstatSync, readdirSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { type CustodyName, type CustodyRecord, parseCustody, parseCustodyName } from './custody.ts';

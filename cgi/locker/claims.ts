@@ -77,7 +77,7 @@ export function claim<Key extends ClaimKey>(
   return claimed;
 }
 
-/** The slot of a client that was never heard of again is free after this time. */
+/** The slot of a client that does not return is free after this time. */
 const PLACE_SECONDS = 3600;
 
 /**
@@ -128,7 +128,7 @@ function removeLink(path: string): void {
   try {
     unlinkSync(path);
   } catch {
-    // Another process removed it.
+    // Another process removed the link.
   }
 }
 
@@ -182,7 +182,7 @@ function note(folder: string, { clientId, serverId, jobId }: Claimant, claimed: 
       }
     }
   } catch {
-    // The links contain the same.
+    // The links contain the same facts.
   }
 }
 

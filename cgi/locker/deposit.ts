@@ -41,8 +41,8 @@ export interface DepositPlan {
    */
   findChanged?: ((bases: readonly string[]) => FindRepeated | undefined) | undefined;
   /**
-   * Called before anything is created for an upload that is not known to be stored already,
-   * possibly twice. What it throws is passed on.
+   * Called, possibly twice, before anything is created for an upload that is not known to be stored
+   * already. Its errors are passed on.
    */
   beforeStoring?: (() => void) | undefined;
 }

@@ -1,4 +1,4 @@
-// SHA-256 of data that passes through or is on disk. node:crypto is loaded with the first digest
+// Computes the SHA-256 of streams and of files. node:crypto is loaded with the first digest
 // only, because loading it takes time.
 import { readSync } from 'node:fs';
 import type { ByteSource } from './deposit.ts';

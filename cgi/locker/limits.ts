@@ -109,24 +109,24 @@ function codeOf(error: unknown): string | undefined {
   return (error as NodeJS.ErrnoException).code;
 }
 
-/** What uploads use. */
+/** The counts of uploads. */
 export interface Use {
   bytes: number;
   uploads: number;
 }
 
-/** What is counted for an upload before it is stored. */
+/** The count of an upload, made before it is stored. */
 export interface Reservation {
-  /** Returns what was not used after all. Throws the errors of system calls. */
+  /** Subtracts the bytes that were not stored. Throws the errors of system calls. */
   giveBack(unused: Use): void;
   close(): void;
 }
 
 /**
  * Counts an upload of so many bytes for a client and a day (`20261130`) before it is stored.
- * Returns the limit that it would exceed; 0 means no limit. Of uploads that arrive at once,
- * those whose line is first count for those after them, and never too little is counted. Removes
- * the records of days before `oldest`. Throws LockerFailure `full`, and the errors of system calls.
+ * Returns the limit that it would exceed; 0 means no limit. Of concurrent uploads, each counts
+ * those whose lines precede its own, so that never too little is counted. Removes the records of
+ * days before `oldest`. Throws LockerFailure `full`, and the errors of system calls.
  */
 export function reserve(
   folder: string,
@@ -141,8 +141,8 @@ export function reserve(
     const problem = findExceeded(add(before.sum, sumOthers(folder, day, serverId, oldest)), bytes, limits);
     if (problem) return closed(fd, problem);
     append(fd, before, { bytes, uploads: 1 });
-    // Lines that were appended between the look and ours count first. On another server, the later
-    // reader sees both.
+    // Lines that were appended after the record was read and before our line count first. Of two
+    // servers, the one that reads later sees both lines.
     const ahead = sumAhead(fd, before);
     const late = findExceeded(add(ahead, sumOthers(folder, day, serverId, oldest)), bytes, limits);
     if (!late) return { giveBack: (unused) => giveBack(fd, unused), close: () => closeSync(fd) };
@@ -172,7 +172,7 @@ function add(one: Use, other: Use): Use {
   return { bytes: one.bytes + other.bytes, uploads: one.uploads + other.uploads };
 }
 
-/** What the other servers of the locker counted on that day. */
+/** The counts of the other servers of the locker on that day. */
 function sumOthers(folder: string, day: string, serverId: string, oldest: string): Use {
   let sum: Use = { bytes: 0, uploads: 0 };
   for (const name of readdirSync(folder)) {
@@ -236,7 +236,7 @@ function readView(fd: number): View {
   return { sum, end };
 }
 
-/** What is counted before our own line, which was appended when the record looked like `before`. */
+/** The counts before our own line, which was appended when the record looked like `before`. */
 function sumAhead(fd: number, before: View): Use {
   let { sum } = before;
   for (const line of readLines(fd, before.end, fstatSync(fd).size).lines) {
@@ -247,8 +247,8 @@ function sumAhead(fd: number, before: View): Use {
 }
 
 /**
- * The lines that end in a range of the file. Anything a full disk cut short is at the beginning of
- * the next line.
+ * The lines that end in a range of the file. The part of a line that a full disk truncated is at
+ * the beginning of the next line.
  */
 function readLines(fd: number, from: number, size: number): { lines: Line[]; end: number } {
   const buffer = Buffer.alloc(size - from);

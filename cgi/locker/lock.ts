@@ -49,7 +49,7 @@ export function releaseLock(lock: Lock): void {
   try {
     if (isHeld(lock)) unlinkSync(lock.path);
   } catch {
-    // The file system no longer answers. The next writer recognises what is left by its age.
+    // The file system no longer answers. The next writer recognises the remaining lock by its age.
   } finally {
     closeSync(lock.fd);
   }
@@ -63,7 +63,7 @@ function createLock(paths: GroupPaths): number {
   }
   if (!isAbandoned(paths)) throw new LockerFailure('exists', 'another upload is writing this name');
   removeDeadLock(paths.lck, isOld);
-  // A faster process holds it now: EEXIST.
+  // A faster process holds the lock now: EEXIST.
   return openNew(paths.lck);
 }
 
@@ -84,8 +84,8 @@ function isOld(path: string): boolean {
  * gone, or has moved the new lock of the faster process, which it then restores.
  */
 export function removeDeadLock(path: string, isDead: (path: string) => boolean): void {
-  // A short name, because the lock's name may already have the maximum length. What a kill leaves
-  // here is an abandoned lock like any other.
+  // A short name, because the lock's name may already have the maximum length. A file that a kill
+  // leaves here is an abandoned lock like any other.
   const aside = `${dirname(path)}/.${process.pid}.lck`;
   try {
     renameSync(path, aside);

@@ -50,7 +50,7 @@ export class TakenClaims {
     }
   }
 
-  /** Adds the newest claim of a client that no line tells. */
+  /** Adds the newest claim of a client that has no line. */
   add(claim: TakenClaim): void {
     if (!this.find(claim.clientId)) this.size += 1;
     this.#added.set(claim.clientId, claim);
@@ -74,7 +74,7 @@ export class TakenClaims {
     }
   }
 
-  /** Every claim that a line tells. */
+  /** Every claim with a line. */
   *all(): Generator<TakenClaim> {
     const text = this.#text;
     for (let at = 0; at < text.length; ) {

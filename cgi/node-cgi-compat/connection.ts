@@ -121,7 +121,7 @@ export class Connection {
     // The peer has aborted a request that is being answered.
     else if (this.#exchange?.requestId === requestId && type === RECORD_TYPES.abortRequest)
       this.#finish(this.#exchange);
-    // Anything else concerns a request that has ended.
+    // All other records concern a request that has ended.
   }
 
   #manage({ type, content }: FastCgiRecord): void {

@@ -109,7 +109,7 @@ function startScript(options: CgiHostOptions, variables: CgiEnvironment): ChildP
   const { scriptFilename } = options;
   try {
     return spawn(scriptFilename, [], {
-      // RFC 3875, section 7.2.
+      // The script's own directory is the current one (RFC 3875, section 7.2).
       cwd: dirname(scriptFilename),
       env: { PATH: process.env.PATH, ...options.env, ...variables },
       stdio: ['pipe', 'pipe', 'pipe'],

@@ -14,7 +14,7 @@ const MEMORY_BODY_BYTES = 64 * 1024;
  * kilobytes.
  */
 const WRITE_BYTES = 256 * 1024;
-/** What must stay free on the file system beside the body. */
+/** The bytes that must stay free on the file system besides the body. */
 const RESERVE_BYTES = 1024 * 1024;
 const FIRST_BYTES = 4096;
 /** Linux has this flag on every architecture that Node supports, but Node does not name it. */
@@ -31,7 +31,7 @@ export class Spool implements Body {
   #size = 0;
   #written = 0;
   #at = 0;
-  /** Nothing more is kept, because nobody wants it or there is no room. */
+  /** Whether the rest of the body is discarded, because no reader wants it or there is no room. */
   #isShut = false;
   #failure: Error | undefined;
 
