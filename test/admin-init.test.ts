@@ -164,7 +164,7 @@ describe('webjobctl init, a second time', () => {
 
   it('replaces a differing file with --force, keeps the old one, and follows no link', async () => {
     const passwd = readFileSync('/etc/passwd', 'utf8');
-    // What a killed run had begun.
+    // The unfinished files of a killed run.
     rmSync(place('integrity/profiles'), { recursive: true });
     mkdirSync(place('integrity/.profiles.new'), 0o700);
     const replaced = parseLines(await init(0, '--force', '--json')).filter(({ state }) => state === 'replaced');

@@ -40,7 +40,7 @@ afterEach(async () => {
 
 const rulesOf = (...lines: string[]): void => writeFileSync(join(folder, 'expect'), `${lines.join('\n')}\n`);
 const webhook = (): string => `tell webhook ${sink.origin}/hook`;
-/** A problem as long as this line is in the rules. */
+/** A problem that persists while this line is in the rules. */
 const SILENT = 'expect nobody none.sh every=1h';
 
 interface Letter {

@@ -221,7 +221,7 @@ describe('uploads that are checked together', () => {
     await assert.rejects(check([1, { name: 'other' }]), /other\.env is not there/);
     const time = { ...second.files, out: { ...out, mtime: out.mtime + 1000 } };
     await assert.rejects(check([1, { files: time }]), /upload\.out is not there/);
-    // The same bytes, but one of them is taken for its neighbour's.
+    // The same bytes, but one of them counts as part of the neighbouring file.
     const shifted: typeof check = (...change) => assert.rejects(check(...change), /archive\.tar\.gz: damaged/);
     await shifted([1, { length: second.length - 1 }], [2, { offset: third.offset - 1, length: third.length + 1 }]);
     await shifted([0, { length: first.length + 1 }], [1, { offset: second.offset + 1, length: second.length - 1 }]);

@@ -19,7 +19,7 @@ import { formatHead } from './wire-request.ts';
 
 const SETTINGS = { BatchCommand: 'batch' };
 const GET_BATCH = Buffer.from(formatHead('GET', { fileName: 'batch' }), 'latin1');
-/** The assignments of client1 and others like it, in the order of the file. */
+/** Assignments of client1, in the order of the file. */
 const IDS = ['1', '2', '3'];
 
 let site: Site;
@@ -215,7 +215,7 @@ describe('a server that is killed', { skip: NO_STRACE }, () => {
           `after ${where}`,
         );
         if (isAnswered) counts.answered += 1;
-        // There are fewer calls than this.
+        // A batch makes fewer calls than this.
         if (isAnswered && exitCode === 0) break;
       }
     }
@@ -225,7 +225,7 @@ describe('a server that is killed', { skip: NO_STRACE }, () => {
 
   it('by a full disk answers 507 or 500, and the next batch has everything', async () => {
     const scratch = makeScratch(site, 'trace');
-    // Without its only place the first could not be in the next batch.
+    // If its only slot were not free, the first assignment could not be in the next batch.
     assign(IDS.map((id) => ({ id, ...(id === '1' && { limit: 1 }) })));
     const fsyncs = ['ENOSPC:when=3', 'EIO:when=5', 'EIO:when=7'].map((error) => `fsync:error=${error}`);
     for (const injection of ['symlink:error=ENOSPC:when=2', ...fsyncs]) {

@@ -1,8 +1,8 @@
-// A fleet that asks two servers on one locker for its batches, originals and clients of ours, while
-// the servers are killed at random moments, runs of one client overlap, and the clocks of the
-// servers are set: every assignment is run at most once for each due time, what was not run is
-// never told as done, and the numbers add up whenever somebody looks. WEBJOB_TEST_CLIENTS=500 is
-// how large the fleet is.
+// A fleet of original clients and ours that fetches its batches from two servers on one locker,
+// while the servers are killed at random moments, runs of one client overlap, and the clocks of the
+// servers are set: every assignment is run at most once for each due time, an assignment that was
+// not run is never shown as done, and the numbers always add up. WEBJOB_TEST_CLIENTS=500 sets the
+// size of the fleet.
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { chmodSync, chownSync, copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -21,7 +21,7 @@ import { parseLines, runWebjobctl } from './operator.ts';
 import { WEBJOB } from './program-runs.ts';
 
 const COUNT = Number(process.env.WEBJOB_TEST_CLIENTS ?? 12);
-/** Of so many clients one is ours. */
+/** One in this many clients is ours. */
 const OURS = 4;
 const AT_ONCE = 4;
 const SERVERS = ['server_1', 'server_2'] as const;
@@ -30,7 +30,7 @@ const NO_CURL = spawnSync('curl', ['--version']).error ? 'no curl' : false;
 
 type ServerId = (typeof SERVERS)[number];
 
-/** A server that can be killed as a whole, and comes back at its port. */
+/** A server that can be killed with all its processes, and is restarted at the same port. */
 interface Node {
   port: number;
   clock: FakeClock;
@@ -40,7 +40,7 @@ interface Node {
 
 let site: Site;
 let nodes: Record<ServerId, Node>;
-/** What was run: a line `CLIENT NUMBER` each time. */
+/** The runs: a line `CLIENT NUMBER` for each. */
 let runs: string;
 const clients = Array.from({ length: COUNT }, (_, index) => `h${index}`);
 const isOurs = (client: string): boolean => Number(client.slice(1)) % OURS === 0;
@@ -77,7 +77,7 @@ function makeSecond(): Site {
   return second;
 }
 
-/** The first one runs a script for each request, the second one has a worker that stays. */
+/** The first server runs a script for each request, the second one has a persistent worker. */
 async function makeNode(own: Site, id: ServerId): Promise<Node> {
   const clock = makeFakeClock(join(site.root, `clock-${id}`));
   const variables = Object.entries(clock.environment).filter(([name]) => name !== 'TZ');
@@ -114,7 +114,7 @@ async function makeNode(own: Site, id: ServerId): Promise<Node> {
   return node;
 }
 
-/** A process may end by itself between the moment it is found and this. */
+/** The process may have ended by itself since it was found. */
 function killIfThere(pid: number): void {
   try {
     process.kill(pid, 'SIGKILL');
@@ -144,7 +144,7 @@ function makeClient(client: string): void {
   }
 }
 
-/** Lets a client ask for its batch as cron does; resolves with the exit code. */
+/** Runs the batch of a client as cron does; resolves with the exit code. */
 async function ask(client: string): Promise<number | null> {
   const conf = confOf(client, Math.random() < 0.2 ? 'server_1' : 'server_2');
   const words = isOurs(client)
@@ -157,8 +157,8 @@ async function ask(client: string): Promise<number | null> {
 }
 
 /**
- * Has all clients ask once, in any order, so many at a time; some by two runs that overlap.
- * `between` is told how many have asked.
+ * Runs the batch of every client once, in any order, several at a time; some clients have two
+ * overlapping runs. Calls `between` with the number of clients so far.
  */
 async function askAll(between: (asked: number) => Promise<void> = async () => {}): Promise<void> {
   const queue = clients.toSorted(() => Math.random() - 0.5);
@@ -181,7 +181,7 @@ interface Row {
   state: string;
 }
 
-/** The state of each client; that they add up is asserted. */
+/** Returns the state of each client. Asserts that the numbers add up. */
 async function show(id: string, environment = {}): Promise<Row[]> {
   const { stdout, stderr } = await control(['--json', 'assign', 'show', id], environment);
   const [head, ...rows] = parseLines(stdout) as [{ clients: number; states: Record<string, number> }, ...Row[]];
@@ -197,7 +197,10 @@ async function show(id: string, environment = {}): Promise<Row[]> {
   return rows;
 }
 
-/** Kills one server after the other, and sets clocks, until told to stop; returns how often. */
+/**
+ * Kills one server after the other, and sets clocks, until told to stop; returns the number of
+ * kills.
+ */
 async function trouble(isOver: () => boolean): Promise<{ kills: number; clocks: number }> {
   const counts = { kills: 0, clocks: 0 };
   while (!isOver() || counts.kills === 0) {
@@ -217,7 +220,7 @@ async function trouble(isOver: () => boolean): Promise<{ kills: number; clocks: 
   return counts;
 }
 
-/** Looks at an assignment again and again until told to stop; returns how often. */
+/** Checks an assignment repeatedly until told to stop; returns the number of checks. */
 async function look(isOver: () => boolean): Promise<number> {
   let looks = 0;
   for (; !isOver(); looks += 1) {
@@ -228,7 +231,8 @@ async function look(isOver: () => boolean): Promise<number> {
 }
 
 /**
- * The numbers of assignments that are due once; the last of them is cancelled while clients ask.
+ * The numbers of assignments that are due once; the last of them is cancelled while clients fetch
+ * batches.
  */
 const ONCE = ['1', '2', '3'];
 const CANCELLED = '3';
@@ -261,7 +265,7 @@ it('runs every assignment once for each due time, or reports it as lost', {
     );
   await Promise.allSettled(parts);
   const [, { kills, clocks }, looks] = await Promise.all(parts);
-  // What was cut off gets its chance to be delivered, and who could not ask asks again.
+  // Interrupted uploads are delivered, and clients that found no server try again.
   await askAll();
   for (const client of clients.filter(isOurs))
     spawnSync(process.execPath, [WEBJOB, '--flush', '-f', confOf(client, 'server_2')], { cwd: site.root });
@@ -282,7 +286,7 @@ it('runs every assignment once for each due time, or reports it as lost', {
     }
   for (const [key, count] of ran)
     assert.ok(count <= (given.get(key) ?? 0), `${key} ran ${count} times and was given ${given.get(key)} times`);
-  // A day later nothing is on its way any more.
+  // A day later no job is in progress.
   const later = { ...makeFakeClock(join(site.root, 'clock-later')) };
   later.set('+25h');
   const totals: Record<string, number> = {};

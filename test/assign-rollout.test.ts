@@ -171,7 +171,7 @@ describe('the jobs of a batch', () => {
     const [given] = await askAll(CLIENTS.slice(0, 1));
     assert.ok(given);
     const { clientId, jobId } = given;
-    // The first one is lost on its way.
+    // The first batch is lost on its way.
     const due = (await its.readJson<{ client: string; due: string }>('assign', 'show', idOf('second'))).find(
       ({ client }) => client === clientId,
     )?.due;
@@ -191,7 +191,7 @@ describe('the jobs of a batch', () => {
     assert.deepEqual(await stateOf('first'), ['lost', null]);
   });
 
-  /** Three assignments of one command to c0, of which a client tells nothing but exit codes. */
+  /** Three assignments of one command to c0, whose client reports nothing but exit codes. */
   async function giveThree(): Promise<{ batch: Batch; due: string[]; states: () => Promise<unknown[]> }> {
     addCommand(its.site, 'c0', 'host.sh', '#!/bin/sh\n');
     for (const word of ['first', 'second', 'third']) await assign(word);

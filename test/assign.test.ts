@@ -158,8 +158,7 @@ describe('an assignment', () => {
   });
 
   it('is run by an original client', { skip: isCurlMissing }, async () => {
-    // Its runs are told from others by the second in which they began, and one that failed is
-    // just over.
+    // Runs are distinguished by the second in which they began, and a failed run has just ended.
     await nextSecond();
     const [one, two] = [
       await assign('--to', 'client1', '--', 'show-words.sh', ...WORDS),

@@ -30,8 +30,8 @@ interface Fault {
   /** The fault's name in the test. */
   name: string;
   /**
-   * Its place, and places where it hides other faults: no two faults in one place are made at the
-   * same time.
+   * The places of the fault, and those where it hides other faults: a round has at most one fault
+   * in each place.
    */
   places: readonly ('incoming' | 'logs' | 'programs' | 'settings' | 'script' | 'access' | 'httpd')[];
   breaks(): void;
@@ -244,7 +244,7 @@ const mount = (path: string, ...more: string[]): void => {
   noteMount(path);
 };
 
-/** What httpd still runs there must end first. */
+/** The processes that httpd runs there must end first. */
 const unmountBind = (path: string): void => {
   assert.equal(spawnSync('umount', ['-l', path]).status, 0);
 };
@@ -270,7 +270,7 @@ describe('a broken site', { skip: obstacle }, () => {
   const httpdConf = (line: string) => () => writeFileSync(site.conf, `${readFileSync(site.conf, 'utf8')}${line}\n`);
   const immutable = (name: string): Pick<Fault, 'breaks' | 'tidies'> => ({
     breaks: () => assert.equal(spawnSync('chattr', ['+i', path(name)]).status, 0),
-    // Otherwise it could not be removed.
+    // Otherwise the directory could not be removed.
     tidies: () => void spawnSync('chattr', ['-i', path(name)]),
   });
   const program = (text: string) => () => site.addProgram(text);

@@ -153,7 +153,7 @@ describe('a CA whose key is not on the web server', () => {
     await sleep(1100);
     await ground.run(0, 'ca', 'crl', elsewhere);
     copyFileSync(join(elsewhere, 'webjob-ca.crl'), old);
-    // Its dates have a resolution of one second.
+    // The dates of a revocation list have a resolution of one second.
     await sleep(1100);
     await ground.run(0, 'ca', 'revoke', elsewhere, 'client2');
     assert.match(await must('ca', 'install', join(elsewhere, 'webjob-ca.crl')), /apachectl graceful/);

@@ -259,8 +259,7 @@ describe('what the host gives a script', () => {
 
   it('is a process of its own for each of eight requests at a time', async () => {
     const started = join(folder.path, 'started');
-    // None of them answers before all eight have started; a hundred tries take five seconds and
-    // more.
+    // Each script waits until all eight have started; a hundred tries take at least five seconds.
     const meet = script(
       'meet',
       `mkdir -p '${started}'`,

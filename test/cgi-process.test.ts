@@ -137,7 +137,7 @@ describe('a socket in place of pipes', () => {
     };
   }
 
-  /** Runs the script on a connection that its client reset after these bytes of the body. */
+  /** Runs the script on a connection that the client resets after these bytes of the body. */
   async function runReset(variables: Record<string, string>, body: Buffer): Promise<{ code: number; stderr: string }> {
     const { ours, client, close } = await connected();
     try {

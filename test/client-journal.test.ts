@@ -171,7 +171,7 @@ describe('a journal on a full disk', { skip: obstacle && `no tmpfs: ${obstacle}`
       await run('first');
       fillBytes(join(disk, 'filler'));
       const warnings: string[] = [];
-      // The rest of the last block takes the beginning of a line, and then nothing.
+      // The last block has space for the beginning of a line only.
       for (let n = 0; n < 8; n += 1) {
         const { code, stderr } = await run(String(n));
         assert.equal(code, 0);

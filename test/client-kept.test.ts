@@ -233,7 +233,7 @@ describe('a webjob that was killed while its program ran', () => {
     assert.deepEqual(await flush(), { code: 0, signal: null, stdout: '', stderr: '' });
   });
 
-  /** What is stored of stdout so far, wherever. */
+  /** The part of stdout that is stored so far, in any directory. */
   function keptOut(): string | undefined {
     const found = [home.client.temp, home.spool].flatMap((folder) =>
       existsSync(folder) ? readdirSync(folder, { recursive: true }).map((name) => join(folder, String(name))) : [],

@@ -217,7 +217,7 @@ describe('LockFile', () => {
     mkdirSync(shared, { mode: 0o755 });
     const path = join(shared, 'webjob.lock');
     const source = `
-      // The checkout itself may lie where that user cannot go.
+      // The checkout itself may be in a directory that this user cannot enter.
       const { takeLock } = await import('${join(import.meta.dirname, '..', 'client', 'lock.ts')}');
       process.setgid(${USER?.gid}); process.setuid(${USER?.uid});
       try { takeLock('${path}'); console.log('taken'); } catch (error) { console.log(error.kind + ' ' + error.message); }`;
@@ -284,7 +284,7 @@ describe('LockFile', () => {
         taken += 1;
         try { mkdirSync('${inside}'); rmdirSync('${inside}'); }
         catch (error) { appendFileSync('${overlaps}', error.code + '\\n'); }
-        // As one that was killed leaves it, or as one that ended.
+        // The lock of a killed run, or of one that has ended.
         if (Math.random() < 0.5) writeFileSync('${lock}', '${deadPid()}\\n'); else release();
       }
       console.log(taken);`;

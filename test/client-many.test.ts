@@ -32,7 +32,7 @@ let union: Union | undefined;
 let spool: string;
 let server: HttpdServer | undefined;
 /**
- * The duration of a run beside others on this machine under its current load, when the server is
+ * The duration of a run beside others under the current load of this machine, when the server is
  * not killed.
  */
 let runMs: number;

@@ -27,8 +27,8 @@ export interface ClientSite {
 }
 
 /**
- * Served by a persistent worker, whose requests need no start of Node, unless the options name an
- * MPM: then by CGI.
+ * Served by a persistent worker, which saves the start of Node for each request, or by CGI if the
+ * options name an MPM.
  */
 export async function startClientSite(options: Partial<HttpdOptions> = {}): Promise<ClientSite> {
   const site = makeSite({ resident: options.mpm === undefined });

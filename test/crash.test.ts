@@ -45,7 +45,7 @@ const REPLACING = { ...NAMING, OverwriteExistingFiles: 'Y', KeepDifferingUploads
 
 const KEEPING = { ...NAMING, OverwriteExistingFiles: 'Y' };
 
-/** What follows a kill needs no process that can be killed. */
+/** Requests after a kill need no process that can be killed. */
 async function put(site: Site, upload: Upload): Promise<number | undefined> {
   return (await askWorker(rawPut(upload), site.propertiesFile)).status;
 }

@@ -136,7 +136,7 @@ describe('docs/guide/custody.md', () => {
       });
     const age = (name: string, days: number): void => setAge(site, name, days);
     const ALL = ['signature', 'beginning', 'chain', 'segments', 'last', 'locker'] as const;
-    /** Between other blocks, the one that compares the locker with the records. */
+    /** The block that compares the locker with the records, run between other blocks. */
     const check = async (
       state: string,
       findings: string[] = [],

@@ -154,7 +154,7 @@ describe('verify --since at a site that root has verified', {
     assert.equal(code, 0, stderr);
   };
 
-  /** How many records are read for what is new, as verify does it. */
+  /** The number of records that are read for new ones, as by verify. */
   const countRead = (since: Date): number => {
     const { settings } = readSettings(site.propertiesFile);
     const [joined] = joinSites([

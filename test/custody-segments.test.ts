@@ -502,11 +502,11 @@ describe('verify --since', { skip: process.getuid?.() !== 0 }, () => {
     const one = verify();
     assert.deepEqual([one.found, one.groups], [wrong, 2]);
     assert.deepEqual(verify(10_000), one, 'ten times as large, and read once');
-    // A turn may hold two uploads, and three came.
+    // A pass may keep two uploads in memory, and there are three.
     const many = verify(1000);
     assert.deepEqual([many.found, many.groups], [wrong, 2]);
     assert.ok(many.opens > 3 * one.opens, `${many.opens} files opened, ${one.opens} in one turn`);
-    // Of an upload without a record all records are asked.
+    // For an upload without a record, all records are read.
     plant('slipped', { custody: false });
     const more = [...wrong, 'unrecorded slipped'];
     for (const turnBytes of [undefined, 10_000, 1000]) {

@@ -16,7 +16,7 @@ interface Named extends Site {
   name: string;
 }
 
-/** A site with its files where the README's lines for `name` expect them. */
+/** A site with its files in the places that the README's lines for `name` expect. */
 function makeNamedSite(root: string, name: string): Named {
   const site = makeSite({ settings: { PutNameFormat: '%cid_%cmd_%jid', ServerId: name } });
   const apache = join(root, 'usr/local/apache');

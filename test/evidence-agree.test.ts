@@ -1,5 +1,5 @@
-// verify and report agree on every upload, at random sites: 30 here, 500 and more with
-// WEBJOB_TEST_SITES.
+// verify and report agree on every upload, at random sites. WEBJOB_TEST_SITES sets the number of
+// sites.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';

@@ -72,7 +72,7 @@ function makeSite(): Made {
   };
 }
 
-/** An upload that a server accepts, or refuses. */
+/** Plants an upload that a server accepts or refuses. */
 function put(made: Made, count: number): void {
   const [name, serverId] = [from(NAMES), from(SERVERS)];
   const jobId = `${serverId}_${1_795_000_000 + pick(3)}_${String(count).padStart(5, '0')}`;

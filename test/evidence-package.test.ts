@@ -306,11 +306,7 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
     assert.equal((await its.webjobctl('evidence', '--verify', edited.folder)).exitCode, 1);
     for (const [number, edit, said] of [
       [4, (env: string) => env.replace('KidStatus=0', 'KidStatus=1'), /env: the signature of client3 is wrong$/m],
-      [
-        5,
-        (env: string) => env.replace(/^ResultSignature=.*\n/m, ''),
-        /env: the signature of the client was removed$/m,
-      ],
+      [5, (env: string) => env.replace(/^ResultSignature=.*\n/m, ''), /env: the signature of the client was removed$/m],
     ] as const) {
       const { folder: forged } = await make(1, plant(number, { edit }), ...its.keys);
       if (number === 4) assert.match(check(forged).text, said);

@@ -1,5 +1,5 @@
-// What root saw of the custody record stays known when the record is cut: the attacker is a web
-// user who can write to it at will.
+// The witness shows what the custody record contained when a web user, who can write to the record
+// at will, cuts it.
 import assert from 'node:assert/strict';
 import fs, {
   chmodSync,

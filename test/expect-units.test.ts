@@ -1,4 +1,4 @@
-// The file of expectations, line by line, and the states of `webjobctl alert` over several looks
+// The file of expectations, line by line, and the states of `webjobctl alert` over several checks
 // and deliveries, without a site.
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';

@@ -56,7 +56,7 @@ export class Gluster {
     return path;
   }
 
-  /** The process behind a mount is killed; whatever uses the mount gets ENOTCONN. */
+  /** Kills the process behind a mount; then every use of the mount fails with ENOTCONN. */
   killMount(name: string): void {
     this.#mounts.get(name)?.kill('SIGKILL');
   }
@@ -76,7 +76,10 @@ export class Gluster {
     this.volume('start', 'force');
   }
 
-  /** Waits until every file is on all bricks again. Writers would always leave something to do. */
+  /**
+   * Waits until every file is on all bricks again. Must be called without writers, which would keep
+   * the bricks busy.
+   */
   async untilRepaired(): Promise<void> {
     await waitFor('the repair of the replicas', async () => {
       await sleep(500);
@@ -86,7 +89,7 @@ export class Gluster {
     });
   }
 
-  /** Ends what this process has started; the bricks end with the namespaces. */
+  /** Ends the processes that this one has started; the bricks end with the namespaces. */
   stop(): void {
     for (const child of [...this.#mounts.values(), this.#daemon]) child?.kill('SIGKILL');
   }

@@ -77,7 +77,7 @@ async function killUnderLoad(site: Site, kills: number, random: () => number): P
         process.kill(victim, 'SIGKILL');
         round.kills += 1;
       } catch (error) {
-        // It was killed before, and has just been waited for.
+        // The worker was killed before, and has just ended.
         if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
       }
     }
@@ -90,7 +90,7 @@ async function killUnderLoad(site: Site, kills: number, random: () => number): P
   }
 }
 
-/** Returns the number of announced uploads, and how many of them no client was told of. */
+/** Returns the number of announced uploads, and the number of those that no client was told of. */
 function judge(site: Site, { uploads, statuses }: Round): { announced: number; unheard: number; unfinished: number } {
   const counts = { announced: 0, unheard: 0, unfinished: 0 };
   const recorded = new Map(readRecords(custodyOf(site)).map(({ name, sha256 }) => [name, sha256]));

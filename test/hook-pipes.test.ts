@@ -159,7 +159,7 @@ describe('a full disk below SpoolDirectory', { skip: findMountObstacle() }, () =
       mountTmpfs(small, 'size=1m');
       try {
         giveAway(small);
-        // A failure that has to wait for the time limit comes too late for httpd.
+        // A failure that waits for the time limit comes too late for httpd.
         useGetHook(command, { SpoolDirectory: small, GetHookTimeLimit: '600' });
         const { status, body } = await ask('GET');
         assert.deepEqual([status, body.length], [551, 0]);

@@ -1,5 +1,5 @@
-// What operators did about a job, told from the index and from the records behind what it has read:
-// always what the records alone tell.
+// What operators did about a job, from the index and from newer records: always the same as from
+// the records alone.
 import assert from 'node:assert/strict';
 import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -37,7 +37,7 @@ describe('the acts on a job', () => {
   after(() => its?.close());
 
   const fromStore = (): string[] => readActs(readSite(its.site.propertiesFile), job).map(({ text }) => text);
-  /** The texts of the acts, which are those of the records alone. */
+  /** The texts of the acts, which must equal those from the records alone. */
   function readTexts(): string[] {
     const site = readSite(its.site.propertiesFile);
     const acts = readActs(site, job);
@@ -69,7 +69,7 @@ describe('the acts on a job', () => {
   });
 
   it('go on in further segments', async () => {
-    // As webjobctl writes them where nobody but root can exchange the folder of logs.
+    // As webjobctl writes them where nobody but root can replace the directory of logs.
     for (let count = 0; count < 20; count++) {
       const facts = { by: 'root', event: 'note', jobId: ids.first, text: `note ${count} ${'x'.repeat(400)}` };
       appendCustody(record, { time: new Date(), ...facts }, { mayCreate: true, segmentLimit: 4096 });
@@ -86,7 +86,7 @@ describe('the acts on a job', () => {
     const kept = `${record}.kept`;
     renameSync(record, kept);
     writeFileSync(record, readFileSync(kept, 'latin1').replaceAll('the first note', 'another note!!'), 'latin1');
-    // A record that was edited tells nothing: its sum is another.
+    // An edited record is ignored, because its checksum is wrong.
     assert.deepEqual(readTexts().slice(0, 2), ['case 7', 'the second note']);
     rmSync(record);
     const fewer = readTexts().length;

@@ -1,5 +1,5 @@
-// A directory of the locker that is too large to be listed for every question: what broke off in it
-// is found a little later, and what was announced at once, by its custody record.
+// A directory of the locker that is too large to be listed for every question: broken-off uploads
+// in it are found a little later, and announced uploads at once, by their custody records.
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -21,7 +21,7 @@ before(async () => {
   plantPast(its.site, 'UTC', [{ at: new Date(Date.now() - HOUR_MS) }]);
   assert.equal((await its.webjobctl('index')).exitCode, 0);
 });
-/** As if it held so much at the last walk. */
+/** Makes the store believe that the directory was large at the last walk. */
 beforeEach(() => change((database) => database.exec("UPDATE folders SET uploads = 30000 WHERE path = '.'")));
 after(() => its.close());
 
@@ -103,7 +103,7 @@ it('finds an upload that is recorded while the logs are read, by its record alon
   const advance = (): void => {
     if (isDone) return;
     isDone = true;
-    // No time in the log leads to this name.
+    // The time in this name is not in the log.
     plantPast(its.site, 'UTC', [{ at, jobId, get: false, put: false, name: 'client1_20200101000000_1_host.sh' }]);
   };
   const opened = await openStoreAt(store, readSite(its.site.propertiesFile), { advance });

@@ -47,7 +47,7 @@ describe('a name with a job id in it', () => {
           const name = expandTokens(format, { ...facts, clientId, fileName, jobId });
           const found = parse(name, encodeField(jobId));
           // The same name may belong to another client and command, and then nothing decides: the
-          // values must be ones that make this name.
+          // values must be a pair that makes this name.
           assert.ok(found?.clientId !== undefined && found.command !== undefined, name);
           const again = { ...facts, jobId, clientId: found.clientId, fileName: found.command };
           assert.equal(expandTokens(format, again), name);

@@ -1,4 +1,4 @@
-// The parts of the ledger: lines and files of a log, what a run record or a name tells, and which
+// The parts of the ledger: lines and files of a log, the facts in a run record or a name, and which
 // requests and uploads are one job.
 import assert from 'node:assert/strict';
 import {
@@ -572,7 +572,7 @@ describe('the requests and uploads of one job', () => {
     assert.deepEqual(join([line('PUT', 0), line('PUT', day), line('PUT', day + 9)], [upload('u', 0)]), [
       'done 86409 3 2 u',
     ]);
-    // A client that was offline delivers what it ran days ago.
+    // A client that was offline delivers a job that it ran days ago.
     assert.deepEqual(join([line('GET', 0), line('PUT', day + 1)], [upload('u', day + 1)]), ['done 86401 2 0 u']);
   });
 

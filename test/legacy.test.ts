@@ -121,7 +121,7 @@ describe('original servers that share the locker and the log', needsPerl, () => 
     };
     const theirs = async (who: number): Promise<void> => {
       const writer = startWriter();
-      // As long as ours write, at a pace that leaves the processors to them.
+      // Runs as long as our writers do, at a pace that leaves the processors to them.
       for (let run = 0; left > 0 || run < THEIRS; run++, await sleep(10)) {
         const [name, jobId] = [`theirs_${who}_${run}`, `server_2_0000000001_2${who}${run}`];
         assert.equal(await writer.put(`client1_${name}`, jobId, sizesOf(run)), 200);

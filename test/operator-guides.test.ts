@@ -55,7 +55,7 @@ function run(site: Site, command: string): Ended {
 function expect(site: Site, command: string, codes: number[] = [0]): string {
   const { status, stdout, stderr } = run(site, command);
   assert.ok(codes.includes(status ?? -1), `${command}: ${status}: ${stderr}`);
-  // Exit code 1 is a finding, and says so; an error would say more.
+  // Exit code 1 means a finding, whose message has a fixed form; an error would print more.
   assert.doesNotMatch(stderr, /error:|not found$/m, command);
   return stdout;
 }
@@ -92,7 +92,7 @@ describe('docs/guide/keep.md', () => {
       const day = packs()[0]?.replace('.jsonl', '') ?? '';
       checkAlone(site, day, was);
       expect(site, take('webjobctl unpack 2026-10-01').replace('2026-10-01', day));
-      // What two clients sent on that day, and was never archived.
+      // Uploads of two clients on that day that were never archived.
       assert.equal(groupNames(site).length, 3);
       expect(site, take('webjobctl pack --older-than 30d'));
       expect(site, take('webjobctl index'));
@@ -135,7 +135,7 @@ describe('docs/guide/keep.md', () => {
 
 describe('crontabs in the guides', () => {
   const SITE = /^WEBJOB_PROPERTIES_FILE=(.*)$/m;
-  /** Blocks that say where they go, with the page. */
+  /** Blocks with a label that names their file, by page. */
   const tabs = readdirSync(guide)
     .filter((page) => page.endsWith('.md'))
     .flatMap((page) => [
@@ -207,7 +207,8 @@ describe('docs/guide/find.md', () => {
       assert.ok(commands.length >= 15, `${commands.length} commands`);
       for (const command of commands) {
         if (command.includes('| jq') && !hasProgram('jq')) continue;
-        // Something differs, is silent, or is not found, because this site is not the page's.
+        // The command exits with 1 for a difference, a silent client or no match, because this site
+        // is not that of the page.
         const mayFind = /^webjobctl (?:diff|search|clients|jobs) /.test(command);
         expect(site, command, mayFind ? [0, 1] : [0]);
       }

@@ -221,7 +221,10 @@ describe('somebody who plants all the time', () => {
 describe('a signal to the group', () => {
   const mark = (): string => join(shop.path, 'here', 'mark');
 
-  /** Starts a PaD file, signals its group as soon as there is a mark, and returns how it ended. */
+  /**
+   * Starts a PaD file, sends its group a signal as soon as a mark exists, and returns how the file
+   * ended.
+   */
   async function interrupt(words: readonly string[], signal: NodeJS.Signals, env = process.env): Promise<unknown[]> {
     const [program = '', ...args] = words;
     const child = spawn(program, args, { detached: true, stdio: 'ignore', env });
@@ -277,7 +280,7 @@ describe('a signal to the group', () => {
 
   it('between two steps is not lost either', async () => {
     const pad = place('file');
-    // mkdir is done when the signal comes, and only the script itself receives it.
+    // mkdir has ended when the signal comes, and only the script itself receives the signal.
     const folder = shop.folder('telling');
     const script = `PATH=/usr/bin:/bin; mkdir "$@" && kill -TERM $PPID`;
     writeFileSync(join(folder, 'mkdir'), `#!/bin/sh\n${script}\n`, { mode: 0o755 });

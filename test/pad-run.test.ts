@@ -117,7 +117,7 @@ for (const [index, shell] of SHELLS.entries()) {
     });
 
     it('exits as the command did', () => {
-      // The exit codes of shells themselves, the limits, and some more in every shell.
+      // Exit codes that shells themselves use, the limits, and a few others in every shell.
       for (const status of [...share([1, 2, 126, 127, 128, 255], index), index + 10, 3 * index + 160])
         assert.equal(run([...shell.words, pad, 'sh', '-c', `exit ${status}`]).code, status);
       for (const signal of share([2, 9, 15], index)) {

@@ -88,7 +88,7 @@ process.on('message', async (run: HostedRun) => {
 process.on('beforeExit', () => current?.end());
 process.on('disconnect', () => process.exit());
 
-/** Only now, because the user need not be able to read the sources of the tests. */
+/** Not earlier, because the user may not be able to read the sources of the tests. */
 function becomeUser(uid: number, gid: number): void {
   process.setgroups?.([]);
   process.setgid?.(gid);
@@ -191,7 +191,7 @@ function readTarget(fd: string): string | undefined {
 function closeKept(before: ReadonlySet<string>): void {
   for (const fd of listDescriptors()) {
     if (before.has(fd)) continue;
-    // A thread of Node, as one that looks up a name, may close its file meanwhile.
+    // A thread of Node, such as one that looks up a host name, may close its file meanwhile.
     const target = readTarget(fd);
     if (target === undefined) continue;
     const isDirectory = statSync(`/proc/self/fd/${fd}`, { throwIfNoEntry: false })?.isDirectory();

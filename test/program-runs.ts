@@ -43,15 +43,15 @@ export interface Hosting {
   program: string;
   /** Another user's uid and gid; only for root. */
   user?: { uid: number; gid: number } | undefined;
-  /** A prefix of the command: what the process runs in. */
+  /** A prefix of the command that starts the process. */
   within?: readonly string[] | undefined;
 }
 
 interface Host {
   child: ChildProcess;
-  /** What its runs read. */
+  /** The file from which its runs read. */
   input: number;
-  /** What it and the programs that its runs start write to. */
+  /** The files to which the process and the programs of its runs write. */
   output: readonly [stdout: number, stderr: number];
   isBusy: boolean;
 }

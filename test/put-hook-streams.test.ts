@@ -1,6 +1,5 @@
-// What a PutHook leaves of an upload: what it removed is not announced, what it changed is on disk,
-// and a client that sends the same bytes again is recognised, although the files have other bytes
-// by then.
+// The streams that a PutHook leaves: an upload without one of them is not announced, changed ones
+// are on disk, and a repeated upload is recognised although the files have other bytes by then.
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';

@@ -1,6 +1,6 @@
 // A site of several servers with everything that happens to sites: refused, broken and repeated
-// PUTs, rotated logs, removed uploads, clocks that are set. Always the same for the same seed. And
-// everything that the ledger says of one.
+// PUTs, rotated logs, removed uploads, clocks that are set. Always the same for the same seed. Also
+// returns all results of the ledger for a site.
 import assert from 'node:assert/strict';
 import {
   appendFileSync,
@@ -223,7 +223,7 @@ const plain = (sums: Sums): unknown => {
 const sorted = (map: ReadonlyMap<string, unknown>): unknown =>
   [...map].filter(([, value]) => value !== 0).sort(([a], [b]) => (a < b ? -1 : 1));
 
-/** Everything that the ledger says of a site. */
+/** All results of the ledger for a site. */
 export async function tell(site: Site): Promise<Record<string, unknown>> {
   const jobs: unknown[] = [];
   for await (const job of readJobs(site)) jobs.push(jobJson(site, job));

@@ -1,5 +1,5 @@
-// The end of a persistent worker by SIGTERM at the wrong moment: no client that had reached it is
-// lost, and it does end.
+// A persistent worker that gets SIGTERM at a bad moment loses no client that has reached it, and
+// ends.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';

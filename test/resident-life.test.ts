@@ -136,7 +136,7 @@ describe('settings', () => {
     // Half of a file: without BaseDirectory, all paths would be others.
     for (const half of ['', whole.slice(0, 20), `${whole}EnableGetService=N\n`, `${whole}EnableGet`]) {
       writeFileSync(file, half);
-      // So that it is recent on a machine of any speed: each is looked at once.
+      // The future time keeps the file recent on a machine of any speed: each file is checked once.
       const soon = new Date(Date.now() + 60_000);
       utimesSync(file, soon, soon);
       assert.equal((await get(socket, site())).status, 200, JSON.stringify(half));
@@ -290,7 +290,7 @@ describe('what runs after an answer', () => {
   });
 });
 
-/** Takes the part of systemd: descriptor 3 is a listening socket, and the environment says so. */
+/** Acts as systemd: descriptor 3 is a listening socket, and the environment says so. */
 const ACTIVATE = `
 use Socket; use POSIX ();
 my ($path, @command) = @ARGV;

@@ -299,7 +299,7 @@ describe('the end of several processes', () => {
   it('does not come when all are killed at once: who asks then waits for the next ones', async () => {
     const resident = await start();
     const workers = childrenOf(resident.pid);
-    // It starts none while it is stopped.
+    // The primary starts no worker while it is stopped.
     process.kill(resident.pid, 'SIGSTOP');
     for (const pid of workers) process.kill(pid, 'SIGKILL');
     assert.ok(await until(() => !workers.some(isAlive)));
@@ -346,8 +346,8 @@ describe('the end of several processes', () => {
 });
 
 /**
- * Takes the part of systemd: holds a socket and passes it as descriptor 3 to a program, which it
- * restarts after a failure.
+ * Acts as systemd: holds a socket and passes it as descriptor 3 to a program, which it restarts
+ * after a failure.
  */
 const ACTIVATE = `
 use Socket; use POSIX ();
@@ -390,7 +390,7 @@ describe('a socket that somebody else made', () => {
     const [leader = 0] = childrenOf(child.pid ?? 0);
     const workers = childrenOf(leader);
     for (const pid of workers) process.kill(pid, 'SIGKILL');
-    // One that is still dying may take the request with it.
+    // A worker that is about to die may take the request with it.
     assert.ok(await until(() => !workers.some(isAlive)));
     assert.equal(await status(), 200);
     await ended;

@@ -165,7 +165,7 @@ describe('a job of a client with a result key', () => {
     );
     execFileSync('mkdir', [keys]);
     copyFileSync(at('etc/webjob-result-keys/client1'), join(keys, 'client1'));
-    // The first job came before it.
+    // The first job came before the key.
     await new Promise((resolve) => setTimeout(resolve, 1100));
     const now = `${new Date().toISOString().slice(0, 19)}Z`;
     const text = readFileSync(join(keys, 'client1'), 'utf8').trimEnd().split('\n');

@@ -1,5 +1,5 @@
-// Examiners to seal to, with Debian's age and with the package, and what opens what was sealed to
-// them.
+// Examiners for sealed streams, with Debian's age and with the package, and functions that open the
+// streams.
 import { spawnSync } from 'node:child_process';
 import { Decrypter, generateHybridIdentity, generateX25519Identity, identityToRecipient } from 'age-encryption';
 

@@ -95,7 +95,7 @@ describe('docs/guide/setup.md', () => {
     assert.match(log.at(-1) ?? '', / client1 127\.0\.0\.1 PUT client1 host\.sh .* 200 -- Success$/);
     assert.equal(readdirSync(join(integrity, 'incoming')).filter((name) => name.includes('_host.sh.')).length, 4);
     assert.ok(existsSync(at('guide/site/report/index.html')));
-    // What the table below leaves for later; this client has no certificate.
+    // The steps that the table below leaves for later; this client has no certificate.
     const later = [...page.matchAll(/^\|[^|]*\|(.*)\|$/gm)].flatMap(([, cell = '']) =>
       [...cell.matchAll(/`(webjobctl [^`]+)`/g)].map(([, command = '']) => command),
     );
@@ -108,7 +108,9 @@ describe('docs/guide/setup.md', () => {
   });
 });
 
-/** What depends on the run: times, job ids, the name of this machine, widths. */
+/**
+ * Replaces everything that depends on the run: times, job ids, the name of this machine, widths.
+ */
 const normalize = (text: string): string =>
   text
     .replace(/\d{4}-\d\d-\d\d \d\d:\d\d:\d\d/g, 'TIME')

@@ -84,7 +84,9 @@ const dueTimes = (): string => {
 };
 const RAN = '[collect.sh][-v][two words]';
 
-/** Why each of these orders is refused; none of them runs, and nothing is noted. */
+/**
+ * Returns why each of these orders is refused; none of them may run, and no due time may be noted.
+ */
 async function assertRefused(attacks: readonly (readonly [what: string, order: Order, why: RegExp])[]): Promise<void> {
   const was = dueTimes();
   const { code, stdout, stderr } = await runBatch(...attacks.map(([, one]) => one));

@@ -107,8 +107,9 @@ export function isCut(request: Buffer): boolean {
 const SAMPLE_MS = 50;
 
 /**
- * Call it before a request. The returned function resolves when a new script of the site waits for
- * input: asleep in two samples, without processor time between them. Rejects after TIME_LIMIT_MS.
+ * Must be called before a request. The returned function resolves when a new script of the site
+ * waits for input: asleep in two samples, without processor time between them. Rejects after
+ * TIME_LIMIT_MS.
  */
 export function watchForScript(site: Site): () => Promise<void> {
   const known = findProcesses(site);

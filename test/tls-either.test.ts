@@ -1,5 +1,5 @@
-// A site that accepts a password or a certificate: each client is let in with what it has, and
-// nobody with parts of two.
+// A site that accepts a password or a certificate: each client gets in with its own credentials,
+// and no client with a mixture of two.
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { readdirSync, rmSync } from 'node:fs';

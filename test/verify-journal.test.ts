@@ -1,5 +1,5 @@
-// webjobctl verify --journal: a client's own record of what it sent reveals what a server
-// acknowledged and dropped or changed, however well the server's own records match.
+// webjobctl verify --journal: a client's own record of its uploads reveals those that a server
+// acknowledged and then dropped or changed, even if the server's own records match.
 import assert from 'node:assert/strict';
 import { copyFileSync, readdirSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -69,7 +69,7 @@ describe('webjobctl verify --journal', () => {
     const name = (forged[0] ?? '').slice(its.site.incoming.length + 1, -4);
     const places = { incomingDirectory: its.site.incoming, logfilesDirectory: join(its.site.base, 'logfiles') };
     plantGroup({ ...places, name, jobId: jobs[3] ?? '', out: 'all is well\n', err: '' });
-    // And only the job id of the first is left in the custody record.
+    // The custody record then has only the job id of the first.
     const lines = readFileSync(custody(), 'utf8').split('\n');
     writeFileSync(custody(), lines.filter((line) => !line.includes(`"jobId":"${jobs[1]}"`)).join('\n'));
     const { found, lines: said, summary } = await hold();

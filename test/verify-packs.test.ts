@@ -1,6 +1,6 @@
 // webjobctl verify and archives: archived uploads stay evidence, so a changed or missing archive is
-// reported like an upload, and so is what was changed before it was archived, or is missing after
-// it was unpacked.
+// reported like an upload, and so is an upload that was changed before it was archived, or is
+// missing after it was unpacked.
 import assert from 'node:assert/strict';
 import { copyFileSync, readdirSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

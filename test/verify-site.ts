@@ -1,4 +1,4 @@
-// A locker with its custody record, made by the server's own code, for tests of what reads them.
+// A locker with its custody record, made by the server's own code, for tests of their readers.
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { formatRecord, type RecordField } from 'webjob-protocol';

@@ -124,8 +124,7 @@ class Ground {
   }
 
   /**
-   * Makes a change, looks with `look`, and restores everything. Undefined when the change has no
-   * effect.
+   * Makes a change, calls `look`, and restores everything. Undefined when the change has no effect.
    */
   async tamper<Result>(change: Change, look: () => Result | Promise<Result>): Promise<Result | undefined> {
     const real = [...change].filter(([path, bytes]) => bytes === undefined || !bytes.equals(this.bytesOf(path)));
@@ -141,7 +140,7 @@ class Ground {
 
   /** Whether a finding is about something that was changed. */
   isAbout(change: Change, { place }: Pick<Finding, 'place'>): boolean {
-    // What a custody record no longer covers may be any upload.
+    // A damaged custody record may affect any upload.
     if (this.custody.some((path) => change.has(path))) return true;
     const nameOf = (path: string): string => path.replace(/\.[a-z]+$/, '');
     return [...change.keys()].some((path) => nameOf(place) === nameOf(path.slice(this.incomingDirectory.length + 1)));
@@ -325,7 +324,7 @@ describe('webjobctl verify', () => {
   async function command(): Promise<string[]> {
     const config = join(ground.root, 'nph-webjob.cfg');
     writeFileSync(config, `BaseDirectory=${ground.root}\nServerId=server_1\n`);
-    // What root saw before would reveal more than the function that it is compared with.
+    // The witness would reveal more than the function with which this is compared.
     rmSync(join(ground.root, 'config'), { recursive: true, force: true });
     const { text, exitCode, stderr } = await runWebjobctl(['--config', config, '--json', 'verify']);
     const lines = text.split('\n').flatMap((line) => (line === '' ? [] : [JSON.parse(line) as Finding]));
@@ -366,8 +365,8 @@ describe('a checkpoint', () => {
   });
 
   /**
-   * What only a checkpoint reveals: the last records, changed with skill, or removed with their
-   * uploads.
+   * Changes that only a checkpoint reveals: the last records, rewritten with valid checksums, or
+   * removed with their uploads.
    */
   const SKILLED: Record<string, () => Change> = {
     'a record and its sum': () =>

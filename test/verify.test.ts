@@ -148,11 +148,11 @@ describe('webjobctl verify', () => {
     plant('again', { out: 'new' });
     plant('theirs', { serverId: 'server_2' });
     assert.deepEqual(found(), ['unrecorded slipped']);
-    // A restored upload must be what it was.
+    // A restored upload must be unchanged.
     writeFileSync(at('back.err'), 'changed');
     assert.deepEqual(found(), ['hash-wrong back.err', 'size-changed back.err', 'unrecorded slipped']);
     for (const extension of ['out', 'err', 'env', 'rdy']) rmSync(at(`back.${extension}`));
-    // What another server deposited may be removed here.
+    // Uploads that another server stored may be removed here.
     rmSync(at('theirs.rdy'));
     for (const extension of ['out', 'err', 'env']) rmSync(at(`theirs.${extension}`));
     assert.deepEqual(found(), ['group-missing theirs', 'unrecorded slipped']);

@@ -1,5 +1,5 @@
-// Acts in the view, in a real browser under a real httpd: what the group may do, and that nobody
-// else can do it. `webjobctl acts` runs when something is in the inbox, as systemd would run it.
+// Acts in the view, in a real browser under a real httpd: the group can act, and nobody else can.
+// `webjobctl acts` runs when something is in the inbox, as systemd would run it.
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
@@ -91,7 +91,7 @@ async function readActs(job = ids.second): Promise<Act[]> {
   return acts;
 }
 
-/** It had no effect: there is neither a record nor a request. */
+/** The form had no effect: there is neither a record nor a request. */
 async function nothingCameOf(attack: () => Promise<Response>, status: number | number[], what: string): Promise<void> {
   const before = (await readActs()).length;
   const answer = await attack();
@@ -193,7 +193,7 @@ describe('a user of the group', () => {
       isCarriedOut = true;
     }
     await waitFor('the note', async () => (await readActs()).at(-1)?.text === 'later');
-    // It has no upload that could be verified.
+    // The job has no upload that could be verified.
     assert.equal((await post(await readForm('verify', ids.got), OWN(), { job: ids.got })).status, 303);
     assert.match(await (await ask(`/act/job/${ids.got}`)).text(), /failed<\/span> Verify, .*: no upload has a job id/);
   });

@@ -1,4 +1,4 @@
-// What root leaves for the view, in a real browser under a real httpd: what needs somebody on the
+// The status that root writes for the view, in a real browser under a real httpd: problems on the
 // overview, missed expectations, assignments with acts on them, golden runs and sealed streams.
 // `webjobctl acts` runs when something is in the inbox, as systemd would run it.
 import assert from 'node:assert/strict';
@@ -60,7 +60,7 @@ before(async () => {
     'warn certificates 30d',
   ];
   writeFileSync(join(folder, 'expect'), `${rules.join('\n')}\n`);
-  // Root's alone, as an URL in it may be a secret.
+  // Readable for root only, because a URL in it may be a secret.
   chmodSync(join(folder, 'expect'), 0o600);
   const record = { SealedTo: RECIPIENT, PlainOutBytes: '4', PlainOutSha256: 'f'.repeat(64) };
   sealed = await its.run({ clientId: 'client1', fileName: 'ps.sh', out: SEALED, record: record as object });
@@ -141,7 +141,7 @@ describe('the overview', () => {
     }>('/index.json');
     assert.deepEqual(status.expectations, { problems: CLIENTS + 2, failure: null });
     assert.deepEqual(status.assignments, { problems: 0, failure: null });
-    // The last run of host.sh printed something else than the one before.
+    // The last run of host.sh had another output than the one before.
     await waitFor('the comparison', async () => {
       const found = await readJson<{ changed: typeof changed }>('/index.json');
       return found.changed.some(({ job, earlier }) => job === ids.second && earlier === ids.failed);
@@ -302,7 +302,7 @@ for (const [width, colorScheme] of [
         `({ width: document.documentElement.scrollWidth, faint: ${FIND_FAINT_TEXT}.faint, pwned: typeof window.pwned })`,
       );
       assert.deepEqual(looked, { width, faint: [], pwned: 'undefined' }, path);
-      // What axe finds depends on no width; the colours are measured above.
+      // The findings of axe do not depend on the width; the colours are measured above.
       if (width === 1280) assert.deepEqual(await findViolations(view), [], path);
     }
     assert.deepEqual(view.complaints, []);

@@ -231,7 +231,7 @@ describe('the sums of a time', () => {
       const puts = Array.from({ length: 60 }, (_, id) => line(id, 7 * id, 'PUT', id % 5 === 0 ? 455 : 200));
       appendFileSync(folder.logFile, puts.join(''));
       assert.equal(await check(), 60);
-      // Another log: what the first had is gone.
+      // Another log: the lines of the first are gone.
       rmSync(folder.logFile);
       writeFileSync(folder.logFile, line(1, 5, 'GET', 404));
       assert.equal(await check(), 1);

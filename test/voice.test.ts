@@ -1,6 +1,6 @@
 // Words and phrases that the project does not use, searched in what people read: guides, man pages,
-// shipped files, messages and comments. A simple list; docs/glossary.md has the right words. Also: how
-// long lines are, and whether links lead somewhere.
+// shipped files, messages and comments. A simple list; docs/glossary.md has the right words. Also:
+// how long lines are, and whether links lead somewhere.
 import assert from 'node:assert/strict';
 import { globSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -134,7 +134,7 @@ function wrapped(text: string): string[] {
 describe('the prose of a page', () => {
   for (const file of PAGES.filter((page) => page !== 'CHANGELOG.md').sort())
     it(`wraps at ${COLUMNS} columns: ${file}`, () => {
-      // What has no blank to break at, such as a link or a command, may be longer.
+      // A line without a blank at which it could break, such as a link or a command, may be longer.
       const long = wrapped(read(file)).flatMap((line, index) =>
         [...line].length > COLUMNS && /\S .*\S/.test(line.replace(/`[^`]*`|\]\([^)]*\)/g, 'X').slice(0, COLUMNS))
           ? [`${file}:${index + 1}`]

@@ -1,5 +1,5 @@
-// Commands that record many uploads do so a hundred at a time: what is in the second record counts
-// like what is in the first, and what cannot be recorded stays.
+// Commands that record many uploads do so a hundred at a time: uploads in the second record count
+// like those in the first, and uploads that cannot be recorded stay.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';

@@ -224,7 +224,7 @@ async function attack(
     rmSync(last);
     assert.deepEqual(touched.slice(1, touched.indexOf(last)), [], `opened, made or removed: ${stderr}`);
     assert.deepEqual(readFiles(own), was);
-    // 5: what diff was to compare is gone.
+    // 5: the upload that diff was to compare is gone.
     assert.ok([0, 1, 4, 5].includes(exitCode ?? -1), `${exitCode}: ${stderr}`);
     return told.length - 1;
   } finally {

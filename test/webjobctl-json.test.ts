@@ -95,7 +95,7 @@ describe('webjobctl --json', () => {
     await postgres?.stop();
   });
 
-  /** What the view would put into its inbox. */
+  /** The request that the view would put into its inbox. */
   function askForAct(): void {
     const inbox = join(locker.site.base, 'config', 'webjob-acts', 'inbox');
     mkdirSync(inbox, { recursive: true });
@@ -113,7 +113,7 @@ describe('webjobctl --json', () => {
     if (owner) for (const path of [inbox, file]) chownSync(path, owner.uid, owner.gid);
   }
 
-  /** In an order in which each finds what it needs; a command may occur twice. */
+  /** The commands in an order in which each finds its input; a command may occur twice. */
   const tries = (): [command: string, args: string[]][] => {
     const { root } = locker.site;
     const key = ['--key', join(root, 'signing.key')];

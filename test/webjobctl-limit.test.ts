@@ -1,4 +1,4 @@
-// jobs --limit looks back only as far as necessary, and says the same of each job as without a
+// jobs --limit reads only as far back as necessary, and prints each job as it would without a
 // limit.
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';

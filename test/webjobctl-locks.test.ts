@@ -63,7 +63,7 @@ describe('the locks of webjobctl', () => {
         const make = IN_THE_WAY[kind];
         plant('one', 'two', 'three');
         make(at('one.lck'));
-        // It was not read, and must not be removed.
+        // The file was not read, and must not be removed.
         renameSync(at('two.err'), at('kept'));
         make(at('two.err'));
         assert.equal(await run(...command), 1);

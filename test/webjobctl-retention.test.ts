@@ -1,6 +1,6 @@
 // prune, hold and pack where a second criterion decides: the client of an upload, the day that
-// counts, and whether an archive really has the same. Nothing is removed that must stay, and
-// everything else is.
+// counts, and whether an archive really has the same. All selected uploads are removed, and no
+// others.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import {
@@ -378,8 +378,8 @@ describe('prune of packs', () => {
       writeFileSync(kept, readFileSync(archive));
       assert.equal((await webjobctl('prune', '--older-than', '30d', '--yes')).exitCode, 0);
       assert.deepEqual(readdirSync(packed), []);
-      // The process that removed it was killed before the archive was gone; and it was changed
-      // since.
+      // The process that removed the archive was killed before the file was gone, and the file was
+      // changed since.
       writeFileSync(archive, Buffer.concat([readFileSync(kept), Buffer.from('x')]));
       await webjobctl('prune', '--older-than', '30d', '--yes');
       assert.ok(existsSync(archive), 'a changed archive is gone');

@@ -125,7 +125,7 @@ describe('the numbers in an answer', () => {
     const { groups, findings, inProgress, older } = summary ?? {};
     assert.deepEqual({ groups, bytes: summary?.bytes }, { groups: AGES.length * 2, bytes });
     assert.deepEqual({ findings, inProgress, older }, { findings: 0, inProgress: 0, older: 0 });
-    // A process is writing one, and one has lost a stream.
+    // One upload is being written, and another has lost a stream.
     writeFileSync(join(site.incoming, 'working.lck'), 'Jid=server_1_1085355126_00009\n');
     const lost = readFileSync(join(site.incoming, 'upload1.err'));
     rmSync(join(site.incoming, 'upload1.err'));

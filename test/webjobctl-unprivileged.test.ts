@@ -1,5 +1,5 @@
-// webjobctl as a user who may read or write only a part of a site: it reports what it may not,
-// never considers complete what it could not read, and removes nothing that it could not record.
+// webjobctl as a user who may read or write only a part of a site: it reports denied access, never
+// treats unread data as complete, and removes nothing that it cannot record.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { chmodSync, chownSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';

@@ -40,7 +40,7 @@ export function startWine(): Wine {
   const prefix = mkdtempSync(join(tmpdir(), 'webjob-wine-'));
   const env = makeEnvironment(prefix);
   endWithUs(env);
-  // It need not start again for every run.
+  // The Wine server stays, so that it need not start again for every run.
   spawnSync('wineserver', ['--persistent'], { env, stdio: 'ignore', timeout: RUN_MS });
   const stop = (): void => {
     spawnSync('wineserver', ['--kill'], { env, stdio: 'ignore', timeout: RUN_MS });
