@@ -85,8 +85,8 @@ function writeBeside(
 const UNFINISHED = /^(?:[0-9a-f]{12}|new-[A-Za-z0-9]{6})$/;
 
 /**
- * Removes the temporary files that killed writers of a file left. The caller makes sure that there
- * is no other writer.
+ * Removes the temporary files that killed writers of a file left. The caller makes sure that no
+ * other writer exists.
  */
 export function removeUnfinished(path: string): void {
   const start = `.${basename(path)}.`;

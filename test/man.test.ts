@@ -77,8 +77,8 @@ function sampleValues(words: string): { good: string[]; bad: string[] } {
   const fixed: Record<string, { good: string[]; bad: string[] }> = {
     'absolute path': { good: ['/', '/a b/c'], bad: ['', 'a/b', '/\u0001'] },
     'relative path with tokens': { good: ['%cid', 'a/%s'], bad: ['', '/a', 'a/../b', './a', 'a//b', '%q', 'a b'] },
-    'folders separated by colons, or nothing': { good: ['', 'a', 'a:b.c:_-'], bad: ['a/b', '..', 'a::b', 'a b'] },
-    'server ids with folders, separated by commas, or nothing': {
+    'directories separated by colons, or nothing': { good: ['', 'a', 'a:b.c:_-'], bad: ['a/b', '..', 'a::b', 'a b'] },
+    'server ids with directories, separated by commas, or nothing': {
       ...{ good: ['', 'server_2:/a b', 's-2:/a,s.3:/b/c'], bad: ['a', 'a:b', 'a:/b,', '/b', 'a b:/c', 'a:/\u0001'] },
     },
     'file name, or nothing': { good: ['', 'batch', 'a_+.:-1'], bad: ['a b', 'a/b', 'a~'] },
@@ -211,7 +211,7 @@ describe('nph-webjob(8)', () => {
     const documented = codesAfter(read('docs/protocol.md'), 'Checks run in this order');
     assert.equal(documented.length, 13);
     const page = readSection(serverPage, 'STATUS CODES').join('\n');
-    assert.deepEqual(codesAfter(page, 'If several apply, the first in this order'), documented);
+    assert.deepEqual(codesAfter(page, 'If several apply, the answer is the first in this order'), documented);
   });
 
   it('has every variable that the sources read, and no other', () => {
