@@ -1,7 +1,7 @@
 // The parts of webjobctl client: the files of a client kit, the user file, and the CA of the
 // clients, with their required modes and the order in which they must be on disk.
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { X509Certificate } from 'node:crypto';
 import fs, {
   chmodSync,
@@ -20,6 +20,7 @@ import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import {
   daysLeft,
   findLatest,
@@ -43,8 +44,11 @@ import { readNote, removeNote, writeNote } from '../admin/clients/client-lock.ts
 import { type Context, findServer, parseClientId, parseDays, readPassword } from '../admin/clients/context.ts';
 import { checkPassword, readUserFile, removeUser, setUser } from '../admin/clients/userfile.ts';
 import { makeServerCertificate, openAuthority } from '../admin/site/authority.ts';
+import { openLocks } from '../cli/lockfile.ts';
 import { obtainHtpasswd } from '../scripts/httpd-package.ts';
+import { collect } from './bare.ts';
 import { runWebjobctl } from './locker-site.ts';
+import { WEBJOBCTL } from './program-runs.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'webjob-setup-'));
 after(() => rmSync(root, { recursive: true }));
@@ -390,6 +394,16 @@ describe('the file of users', () => {
   });
 });
 
+it('a command for clients needs a site', async () => {
+  for (const [words, said] of [
+    [['-c', '/nowhere.cfg'], '/nowhere.cfg does not exist'],
+    [[], 'there is no nph-webjob.cfg'],
+  ] as const) {
+    const { exitCode, stderr } = await runWebjobctl([...words, 'client', 'list']);
+    assert.deepEqual([exitCode, stderr.split('\n')[0]], [3, `webjobctl: error: ${said}`]);
+  }
+});
+
 describe('the CA of the clients', () => {
   const base = folderOf();
   const etc = join(base, 'etc');
@@ -520,6 +534,38 @@ describe('the CA of the clients', () => {
     assert.equal(await run(1, 'client', 'remove', 'client4'), '');
   });
 
+  it('is changed for a client by one command at a time, and remove takes what the one before has given', async () => {
+    writeFileSync(join(etc, 'webjob.htpasswd'), 'client7:{SHA}x\n');
+    issueCertificate(etc, 'client7', 5, 'new key');
+    issueCertificate(etc, 'client7', 6, 'new key');
+    const out = ['--out', join(base, 'client7')];
+    mkdirSync(join(base, 'client7'));
+    for (const words of [
+      ['passwd', 'client7', '--generate', ...out],
+      ['result-key', 'client7', ...out],
+      ['renew', 'client7', '--new-key', ...out],
+      ['remove', 'client7'],
+      ['add', 'client7', '--generate', '--url', 'http://localhost', '--out', join(base, 'again')],
+    ]) {
+      const [verb = ''] = words;
+      const lock = '.webjob-client.client7.lock';
+      const other = openLocks(join(etc, `${lock}.other`));
+      assert.ok(other.take(join(etc, lock)));
+      const child = spawn(process.execPath, [WEBJOBCTL, '-c', conf, 'client', ...words], { stdio: 'pipe' });
+      const ended = collect(child, 60);
+      while (child.exitCode === null && !existsSync(join(etc, `${lock}.${child.pid}.new`))) await sleep(10);
+      assert.equal(child.exitCode, null, `${verb} did not wait`);
+      if (verb === 'remove') issueCertificate(etc, 'client7', 7, 'new key');
+      other.release();
+      const { exitCode, stderr } = await ended;
+      assert.equal(exitCode, 0, `${verb}: ${stderr}`);
+    }
+    assert.deepEqual(
+      own('client7').map(({ state }) => state),
+      ['revoked', 'revoked', 'revoked', 'revoked'],
+    );
+  });
+
   it('renews for the key that a client has, by the request that it kept', async () => {
     const out = join(base, 'renewed');
     const before = readFileSync(join(ca, 'client1.csr'), 'utf8');
@@ -530,6 +576,12 @@ describe('the CA of the clients', () => {
     await run(2, 'client', 'renew', 'client1', '--new-key', '--csr', join(out, 'client1.csr'));
     await run(4, 'client', 'renew', 'client1', '--new-key', '--out', out);
     await run(4, 'client', 'renew', 'client3', '--out', out);
+    // A client may be back long after its certificate ended.
+    await run(0, 'client', 'renew', 'ended', '--days', '3', '--out', join(base, 'ended'), '--new-key', '--revoke');
+    assert.deepEqual(
+      own('ended').map(({ state }) => state),
+      ['revoked', 'valid'],
+    );
     await run(0, 'client', 'renew', 'client1', '--days', '2', '--out', out, '--revoke');
     assert.deepEqual(
       own('client1').map(({ state }) => state),

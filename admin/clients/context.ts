@@ -27,8 +27,8 @@ export interface ContextOptions {
 /** Opens the site of a command. Throws Failure `settings` when there is no nph-webjob.cfg. */
 export function openContext(command: Command): Context {
   const { propertiesFile, settings } = openSite(command);
-  if (propertiesFile === undefined || !existsSync(propertiesFile))
-    throw new Failure('settings', `there is no ${propertiesFile ?? 'nph-webjob.cfg'}`, 'webjobctl init makes a site');
+  if (propertiesFile === undefined)
+    throw new Failure('settings', 'there is no nph-webjob.cfg', 'webjobctl init makes a site');
   const etcDirectory = dirname(resolve(propertiesFile));
   const { userFile = join(etcDirectory, 'webjob.htpasswd') } = command.opts<ContextOptions>();
   return { settings, etcDirectory, userFile, isJson: globalOptions(command).json === true };

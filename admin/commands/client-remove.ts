@@ -55,22 +55,25 @@ export function removeCommand(): Command {
 
 async function remove(context: Context, client: string, options: Options): Promise<void> {
   const url = options.apply ? findServer(context, options.url, undefined).url : '';
-  const serials = listCertificates(context.etcDirectory)
-    .filter((certificate) => certificate.client === client && certificate.state === 'valid')
-    .map(({ serial }) => serial);
-  const hadPassword = readUserFile(context.userFile).some(({ name }) => name === client);
-  const isKnown = hadPassword || serials.length > 0;
-  const proof = options.apply && hadPassword ? await beginPasswordProof(context, url) : undefined;
+  const proof = options.apply && hasPassword(context, client) ? await beginPasswordProof(context, url) : undefined;
+  let isKnown = false;
   try {
-    const canaries = options.apply && serials.length > 0 ? issueCanaries(context) : undefined;
-    withClient(context, client, () => {
+    const { hadPassword, serials, canaries } = withClient(context, client, () => {
+      // Under the lock, because another command may just have given it a certificate.
+      const serials = listCertificates(context.etcDirectory)
+        .filter((certificate) => certificate.client === client && certificate.state === 'valid')
+        .map(({ serial }) => serial);
+      const hadPassword = hasPassword(context, client);
+      const canaries = options.apply && serials.length > 0 ? issueCanaries(context) : undefined;
       removeUser(context.userFile, client);
       proof?.remove();
       endResultKeys(context, client);
       if (serials.length > 0)
         revokeCertificates(context.etcDirectory, [...serials, ...(canaries ? [canaries.revoked.serial] : [])]);
       removeNote(context, client);
+      return { hadPassword, serials, canaries };
     });
+    isKnown = hadPassword || serials.length > 0;
     if (context.isJson) printJson({ client, password: hadPassword, revoked: serials });
     else if (isKnown) printLine(`${client} is removed; ${profileOf(context, client)} stays`);
     if (options.apply && isKnown) {
@@ -89,6 +92,10 @@ async function remove(context: Context, client: string, options: Options): Promi
     say(`there is no client ${client}`);
     process.exitCode = EXIT_CODES.findings;
   }
+}
+
+function hasPassword({ userFile }: Context, client: string): boolean {
+  return readUserFile(userFile).some(({ name }) => name === client);
 }
 
 /** Says which credentials still work until httpd is reloaded. */
