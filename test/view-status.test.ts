@@ -313,13 +313,19 @@ for (const [width, colorScheme] of [
 it('lists more assignments than a page has once', async () => {
   const path = join(folder, 'assignments');
   const { id: _, ...facts } = JSON.parse(readFileSync(path, 'utf8').split('\n')[0] ?? '');
-  const many = Array.from({ length: 60 }, (_, index) => `${JSON.stringify({ id: String(100 + index), ...facts })}\n`);
+  // So many that the last page is full.
+  const { assignments: known } = await readJson<Listed>('/assignments.json');
+  const many = Array.from(
+    { length: 100 - known.length },
+    (_, index) => `${JSON.stringify({ id: String(100 + index), ...facts })}\n`,
+  );
   appendFileSync(path, many.join(''));
   utimesSync(join(its.site.base, 'config', 'webjob-acts', 'answers', 'status.sqlite'), 0, 0);
   assert.equal((await its.webjobctl('acts')).exitCode, 0);
   const found: string[] = [];
   for (let page: string | undefined = '/assignments.json'; page !== undefined; ) {
     const { assignments, next }: Listed = await readJson<Listed>(page);
+    assert.notEqual(assignments.length, 0, page);
     found.push(...assignments.map(({ assignment }) => assignment));
     page = next?.replace('/webjob-view', '');
   }

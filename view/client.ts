@@ -3,7 +3,7 @@
 
 import { formatBytes } from '../cli/output.ts';
 import { jobJson } from '../ledger/fields.ts';
-import { isFailure, type Job } from '../ledger/job.ts';
+import { isFailure, type Job, type JobState } from '../ledger/job.ts';
 import { type ClientTotals, readClient } from '../ledger/jobs.ts';
 import { findEarlier, newestOfEach, scanJobs } from '../ledger/scan.ts';
 import { html, type Markup } from '../pages/html.ts';
@@ -22,6 +22,8 @@ const MAX_COMMANDS = 100;
 const SHOWN_JOBS = 20;
 const TIMELINE_JOBS = 1000;
 export const TIMELINE_DAYS = 14;
+/** What counts as failed here and in the list of clients; refused requests are counted apart. */
+export const FAILED_STATES: readonly JobState[] = ['failed', 'incomplete', 'missing'];
 /** The number of runs from which the usual interval is computed. */
 const PERIOD_RUNS = 12;
 
@@ -72,7 +74,7 @@ export async function clientPage(context: Context, name: string): Promise<Page> 
   const { totals, newest, recent } = await readClientPage(context, name);
   const { book, links, now } = context;
   const count = [...totals.states.values()].reduce((sum, value) => sum + value, 0);
-  const failures = (totals.states.get('failed') ?? 0) + (totals.states.get('incomplete') ?? 0);
+  const failures = FAILED_STATES.reduce((sum, state) => sum + (totals.states.get(state) ?? 0), 0);
   const changed = newest.filter(({ isChanged }) => isChanged).length;
   const mine = links.page('/jobs', { client: name });
   return {
@@ -86,7 +88,7 @@ ${formatTiles([
     'failed',
     groupDigits(failures),
     failures > 0 ? 'bad' : undefined,
-    links.page('/jobs', { client: name, state: 'failed,incomplete' }),
+    links.page('/jobs', { client: name, state: FAILED_STATES.join(',') }),
   ],
   ['changed since the run before', changed, changed > 0 ? 'warn' : undefined, '#commands'],
   ['bytes received', formatBytes(totals.received)],

@@ -6,6 +6,7 @@ import { listCommands } from '../ledger/scan.ts';
 import { html, type Markup } from '../pages/html.ts';
 import { formatClient, formatCommand, formatEnd, formatInstant, formatState } from '../pages/tables.ts';
 import type { Page } from './answer.ts';
+import { FAILED_STATES } from './client.ts';
 import type { Context } from './context.ts';
 import { groupDigits } from './words.ts';
 
@@ -53,7 +54,7 @@ function formatClients(shown: Clients['rows'], { links, book }: Context): Markup
 <thead><tr><th scope="col">Client</th><th scope="col">Last seen</th><th scope="col" class="number">Jobs</th><th scope="col" class="number">Failed</th><th scope="col" class="number">Refused</th><th scope="col" class="number">Bytes</th></tr></thead>
 <tbody>
 ${shown.map(([clientId, totals]) => {
-  const failed = sumOf(totals, 'failed', 'incomplete', 'missing');
+  const failed = sumOf(totals, ...FAILED_STATES);
   return html`<tr data-row><th scope="row" class="client"><a data-main href="${links.client(clientId)}">${clientId}</a></th><td class="time">${formatInstant(totals.seenAt, book)}</td><td class="number"><span class="of">jobs</span> ${groupDigits(sumOf(totals))}</td><td class="number"><span class="of">failed</span> ${failed > 0 ? html`<span class="bad">${groupDigits(failed)}</span>` : 0}</td><td class="number"><span class="of">refused</span> ${groupDigits(sumOf(totals, 'refused'))}</td><td class="number">${formatBytes(totals.received)}</td></tr>
 `;
 })}</tbody>
