@@ -27,6 +27,7 @@ import { readSite } from '../admin/site/site.ts';
 import { configure } from '../scripts/site.ts';
 import { findReader } from '../scripts/view.ts';
 import { type FilledLocker, fillLocker, type LockerSite, makeLockerSite, type Ran } from './locker-site.ts';
+import { plantPast } from './past-site.ts';
 import { findWebUser } from './tree.ts';
 
 const isRoot = process.getuid?.() === 0;
@@ -127,6 +128,12 @@ describe('webjobctl note', () => {
       assert.equal((await its.webjobctl('note', ids.first, text)).exitCode, 2, JSON.stringify(text));
     assert.equal((await its.webjobctl('note', 'server_1', 'x')).exitCode, 2);
     assert.equal((await its.webjobctl('note', 'nothing', 'x')).exitCode, 1);
+    // Nobody reads the notes of an id that no server issues.
+    const [{ jobId = '' } = {}] = plantPast(its.site, 'UTC', [
+      { at: new Date(0), jobId: 'x'.repeat(256), put: false, out: false },
+    ]);
+    const { exitCode, stderr } = await its.webjobctl('note', jobId, 'x');
+    assert.deepEqual([exitCode, /a note needs a job with an id of the server/.test(stderr)], [2, true], stderr);
     assert.equal(readEvents().length, events);
   });
 });
@@ -388,6 +395,14 @@ describe('monitoring of acts', () => {
       const then = Date.now() / 1000 - 600;
       utimesSync(join(inbox, `${id}.json`), then, then);
       assert.match((await check()).join(), /^an act waits since .*, and nothing carries them out$/);
+      for (const mode of [0o720, 0o702]) {
+        chmodSync(state, mode);
+        chmodSync(inbox, 0o700);
+        assert.match((await check()).join(), /^others can write to the directory of the view,an act waits/);
+        chmodSync(state, 0o755);
+        chmodSync(inbox, mode);
+        assert.match((await check()).join(), /^[^\n]*inbox is not safe: users other than its owner/);
+      }
       chmodSync(inbox, 0o777);
       chmodSync(state, 0o777);
       const wrong = await check();

@@ -252,6 +252,11 @@ describe('webjobctl assign', () => {
     [['a.sh', '--to', 'client1', '--every', '1h', '--cron', '* * * * *'], 2, /use one of --once, --every and --cron/],
     [['a.sh', '--to', 'client1', '--cron', '61 * * * *'], 2, /61 is not a minute of a cron expression/],
     [['a.sh', '--to', 'client1', '--until', '2020-01-01'], 2, /--until must be after the first time/],
+    [
+      ['a.sh', '--to', 'client1', '--not-before', '2199-01-01', '--until', '2199-01-01'],
+      2,
+      /--until must be after the first time/,
+    ],
     [['a.sh', 'x'.repeat(120_001), '--to', 'client1'], 2, /the arguments must be at most 120000 bytes \(got 120002\)/],
     [['show', '999'], 1, /there is no assignment 999/],
   ];

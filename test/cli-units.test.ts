@@ -65,6 +65,11 @@ describe('text for a terminal', () => {
       assert.equal(JSON.parse(formatJson({ text })).text, text);
       assert.equal(/[\x00-\x1f\x7f-\x9f\u202e\u2028]/.test(formatJson({ text })), false);
     }
+    for (let code = 0; code < 0x10000; code++) {
+      const text = String.fromCharCode(code);
+      const isShown = safeLine(text) === text;
+      assert.equal(isShown, !/[\p{Cc}\p{Bidi_Control}\p{Zl}\p{Zp}\ufeff]/u.test(text), code.toString(16));
+    }
     assert.deepEqual([paint('x', 'red', true), paint('x', 'red', false)], ['\x1b[31mx\x1b[0m', 'x']);
   });
 

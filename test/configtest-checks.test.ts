@@ -6,13 +6,13 @@ import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, w
 import { createServer, type IncomingMessage } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { delimiter, dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { checkCertificates } from '../admin/configtest/certificates.ts';
 import { checkAccess, checkDirectives, checkModules, findScriptFolders } from '../admin/configtest/directives.ts';
 import type { Finding } from '../admin/configtest/finding.ts';
 import { checkFleet } from '../admin/configtest/fleet.ts';
-import { type Directive, splitArguments } from '../admin/configtest/httpd.ts';
+import { askHttpd, type Directive, splitArguments } from '../admin/configtest/httpd.ts';
 import { makeMends } from '../admin/configtest/mends.ts';
 import { checkNodes } from '../admin/configtest/nodes.ts';
 import { probe } from '../admin/configtest/probe.ts';
@@ -67,6 +67,24 @@ describe('the modules of httpd', () => {
     assert.deepEqual(missing(NEEDED, true), PASSWORDS);
     assert.deepEqual(missing([...NEEDED, ...PASSWORDS], true), []);
     assert.deepEqual(missing(NEEDED, false, true), ['ssl']);
+  });
+});
+
+describe('the httpd that is asked', () => {
+  it('is the one in PATH, before those in other places', () => {
+    const program = write(at('bin', 'apachectl'), '#!/bin/sh\necho refused >&2\nexit 1\n', 0o755);
+    const before = process.env.PATH;
+    try {
+      process.env.PATH = `/nowhere${delimiter}${dirname(program)}${delimiter}${before}`;
+      const { program: asked, httpd, findings } = askHttpd(undefined, undefined);
+      assert.deepEqual([asked, httpd], [program, undefined]);
+      assert.deepEqual(
+        findings.map(({ severity, what }) => `${severity}: ${what}`),
+        ['error: httpd refuses its configuration: refused'],
+      );
+    } finally {
+      process.env.PATH = before;
+    }
   });
 });
 
@@ -351,6 +369,22 @@ describe('folders and logs', { skip: !isRoot && 'owners need root' }, () => {
     );
   });
 
+  it('have their free space told once, wherever the logs are', () => {
+    const elsewhere = mkdtempSync('/dev/shm/webjob-logs-');
+    try {
+      for (const logs of ['', `LogfilesDirectory=${elsewhere}\n`]) {
+        const file = write(at('space.cfg'), `BaseDirectory=${root}\nIncomingDirectory=${root}\n${logs}`);
+        const findings = checkTree(checkControls(file).settings, file, other);
+        assert.deepEqual(
+          findings.filter(({ what }) => what.startsWith('free: ')).map(({ where }) => where),
+          [root],
+        );
+      }
+    } finally {
+      rmSync(elsewhere, { recursive: true });
+    }
+  });
+
   for (const [what, change, found] of [
     [
       'IncomingDirectory that is missing',
@@ -501,6 +535,10 @@ describe('the script', () => {
       check({ 'nph-webjob.cgi': '#!/usr/bin/env node\n' })[0],
       "warning: its Node is looked up in httpd's PATH, which may differ from yours",
     );
+    assert.deepEqual(check({ 'nph-webjob.cgi': '#!/usr/bin/env no-node-here\n' }), [
+      "warning: its Node is looked up in httpd's PATH, which may differ from yours",
+      'error: its interpreter is not Node',
+    ]);
   });
 
   it('may be run by the web user, and changed by others only', { skip: !isRoot && 'owners need root' }, () => {

@@ -266,8 +266,10 @@ describe('webjobctl custody, as a transparency log', () => {
     };
     await keep(one.cosign(text, days(50)));
     assert.match(await said(), few);
-    await keep(one.cosign(text, days(50)), two.cosign(text, days(40)));
-    assert.match(await said(), /warning.*that enough witnesses have cosigned is 40 days old/);
+    await keep(one.cosign(text, days(50)), two.cosign(text, days(31)));
+    assert.match(await said(), /warning.*that enough witnesses have cosigned is 31 days old/);
+    await keep(one.cosign(text, days(31)), two.cosign(text, days(30)));
+    assert.match(await said(), /note.*that enough witnesses have cosigned is 30 days old/);
     await keep(one.cosign(text, days(2)), two.cosign(text, days(3)));
     assert.match(await said(), /note.*that enough witnesses have cosigned is 2 days old/);
     rmSync(path);
@@ -275,8 +277,11 @@ describe('webjobctl custody, as a transparency log', () => {
 
   it('is signed elsewhere: the text goes out, the note comes in, and nothing else is kept', async () => {
     await runJobs(1);
+    const checkpoints = join(site.base, 'config', 'nph-webjob', 'custody-checkpoints.server_1');
+    const kept = readFileSync(checkpoints, 'utf8');
     const { text, exitCode } = await custody('checkpoint', '--unsigned', '--server', 'server_1');
     assert.equal(exitCode, 0);
+    assert.equal(readFileSync(checkpoints, 'utf8'), kept);
     const key = createPrivateKey(readFileSync(at('custody.key'), 'utf8'));
     writeFileSync(at('signed'), signNote(text, [signerOf(ORIGIN, key)]));
     assert.equal((await custody('prove', jobs.at(-1) ?? '')).exitCode, 1);

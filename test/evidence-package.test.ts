@@ -139,10 +139,19 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
     const wanted = linesOf(ran.text).map(withoutTime).sort();
     assert.equal(wanted.filter((line) => line.includes('stamped by')).length, 2, 'what came before the time stamp');
     assert.equal(wanted.filter((line) => line.includes('signed by example.org/author')).length, 2);
+    // The recipient's own copy of the script, to which the package is an argument.
+    const script = its.at('VERIFY.sh');
+    copyFileSync(join(folder, 'VERIFY.sh'), script);
+    const compared = [...filesOf(folder).keys()].filter((path) =>
+      /^(?:data\/keys\/.*|VERIFY\.sh|tagmanifest-sha256\.txt)$/.test(path),
+    );
+    assert.ok(compared.length > 3, `${compared}`);
     for (const { name, check } of checkers) {
-      const { code, text } = check(folder);
+      const { code, text } = check(folder, script);
       assert.equal(code, 0, `${name}: ${text}`);
       assert.match(text, /\nOK: \d+ checks passed, \d+ notes?\n$/, name);
+      const printed = [...text.matchAll(/^[0-9a-f]{64} {2}(.*)$/gm)].map(([, path]) => path);
+      assert.deepEqual(printed.sort(), compared.sort(), name);
       assert.deepEqual(linesOf(text).map(withoutTime).sort(), wanted, name);
     }
   });

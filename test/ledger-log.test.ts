@@ -5,6 +5,7 @@ import { spawnSync } from 'node:child_process';
 import {
   appendFileSync,
   closeSync,
+  mkdirSync,
   mkdtempSync,
   openSync,
   readdirSync,
@@ -18,7 +19,9 @@ import { join } from 'node:path';
 import { after, afterEach, describe, it } from 'node:test';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { canRun } from '../admin/node-version.ts';
+import { readSite } from '../admin/site/site.ts';
 import { followLines } from '../ledger/follow.ts';
+import { followLogs } from '../ledger/log.ts';
 import { BLOCK_BYTES, findFirstTime, findLastTime, readBlock, seekTime } from '../ledger/seek.ts';
 import { makeLockerSite, runWebjobctl } from './locker-site.ts';
 
@@ -229,6 +232,39 @@ describe('a log that is followed', () => {
       ),
       ['one', 'half of a line', 'two', 'three'],
     );
+  });
+
+  it('of several servers is said to be followed once, when everything in all of them was read', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'webjob-servers-'));
+    const its = makeLockerSite({ UseGMT: 'Y' });
+    const site = readSite(its.site.propertiesFile);
+    const servers = ['one', 'two', 'three'].map((name) => {
+      const logfilesDirectory = join(folder, name);
+      mkdirSync(logfilesDirectory);
+      // The second takes the longest to read.
+      const count = name === 'two' ? 20_000 : 1;
+      writeFileSync(join(logfilesDirectory, 'nph-webjob.log'), lineOf('2026-11-01 00:00:00', name).repeat(count));
+      return { serverId: name, logfilesDirectory, enableCustody: false };
+    });
+    const said: number[] = [];
+    let read = 0;
+    const add = (): void => {
+      for (const { logfilesDirectory } of servers)
+        appendFileSync(join(logfilesDirectory, 'nph-webjob.log'), lineOf('2026-11-01 00:00:01', 'new'));
+    };
+    const onFollow = (): void => {
+      said.push(read);
+      setImmediate(add);
+    };
+    for await (const block of followLogs({ ...site, servers }, new Date(0), onFollow)) {
+      read += block.length;
+      if (read >= 20_003) break;
+    }
+    assert.deepEqual(said, [20_002]);
+    // Each reader ends with its next line.
+    add();
+    rmSync(folder, { recursive: true });
+    its.close();
   });
 
   it('is waited for while nothing has its name', async () => {

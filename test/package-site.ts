@@ -4,7 +4,7 @@
 import { execFileSync, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { chmodSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { isAbsolute, join, resolve } from 'node:path';
 import { addCommand } from '../scripts/site.ts';
 import { groupNames, setAge } from './keep-site.ts';
 import { type LockerSite, makeLockerSite, makeRecord, type Ran } from './locker-site.ts';
@@ -113,7 +113,7 @@ const TOOLS = [
 
 export interface Checker {
   name: string;
-  /** Runs a VERIFY.sh, by default that of the package; returns its exit code and output. */
+  /** Runs a VERIFY.sh, else that of the package; returns its exit code and output. */
   check(folder: string, script?: string): { code: number | null; text: string };
 }
 
@@ -133,7 +133,8 @@ export function makeCheckers(folder: string): Checker[] {
     return {
       name,
       check(cwd, script = 'VERIFY.sh') {
-        const { status, stdout, stderr } = spawnSync(shell, [...words, script, '.'], { cwd, env, encoding: 'latin1' });
+        const args = [...words, resolve(cwd, script), ...(isAbsolute(script) ? [cwd] : [])];
+        const { status, stdout, stderr } = spawnSync(shell, args, { cwd: '/', env, encoding: 'latin1' });
         return { code: status, text: `${stdout}${stderr}` };
       },
     };

@@ -12,9 +12,10 @@ import {
   utimesSync,
   writeFileSync,
 } from 'node:fs';
-import { dirname, join, normalize } from 'node:path';
+import { basename, dirname, join, normalize } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { custodyOf } from './custody-record.ts';
 import { makeLockerSite } from './locker-site.ts';
 
 const its = makeLockerSite();
@@ -129,6 +130,28 @@ describe('a report made again', () => {
     await make();
     assert.match(readJobPage(jobs[0]), /does not verify/);
     writeFileSync(path, text);
+  });
+
+  it('has a new page of an archived job when its record was changed', async () => {
+    const path = findFile(jobs[1], 'rdy').slice(0, -4);
+    for (const extension of ['out', 'err', 'env', 'rdy']) utimesSync(`${path}.${extension}`, 1e9, 1e9);
+    assert.equal((await its.webjobctl('pack', '--older-than', '30d')).exitCode, 0);
+    await sleep(2100);
+    await make();
+    const before = jobInodes()[jobs[1] ?? ''];
+    await make();
+    assert.equal(jobInodes()[jobs[1] ?? ''], before);
+    const custody = custodyOf(its.site);
+    const text = readFileSync(custody, 'utf8');
+    const lines = text.split('\n');
+    const at = lines.findIndex((line) => line.includes(`"${basename(path)}"`));
+    assert.ok(at >= 0);
+    lines[at] = lines[at]?.replace('"client1"', '"client9"') ?? '';
+    writeFileSync(custody, lines.join('\n'));
+    await make();
+    assert.notEqual(jobInodes()[jobs[1] ?? ''], before);
+    writeFileSync(custody, text);
+    await its.webjobctl('unpack', '2001-09-09');
   });
 
   it('is new as a whole with --all, and where somebody else could have changed the last one', async () => {

@@ -17,15 +17,18 @@ import {
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { after, beforeEach, describe, it } from 'node:test';
+import { type LogLine, RECORD_FIELDS, type RunRecord } from 'webjob-protocol';
 import { replaceFolder, tidyFolder } from '../admin/report/folder.ts';
 import { actorsPath, clientPath, commandPath, dayPath, jobPath, partPath } from '../admin/report/links.ts';
 import { Pages } from '../admin/report/pages.ts';
 import { dayOf, Newest, summarize } from '../admin/report/summary.ts';
+import type { Act } from '../evidence/acts.ts';
+import { judge, type Verdict } from '../evidence/verdict.ts';
 import { isFailure, type Job, uploadBytes } from '../ledger/job.ts';
 import type { Site } from '../ledger/site.ts';
 import { formatChart, formatMeter } from '../pages/charts.ts';
 import { html, trustedMarkup } from '../pages/html.ts';
-import { formatVerification } from '../pages/job.ts';
+import { formatActs, formatFacts, formatLog, formatRecordTable, formatVerification } from '../pages/job.ts';
 import { formatDump, formatStream, isBinary } from '../pages/stream.ts';
 import {
   type Book,
@@ -66,6 +69,14 @@ const job = (more: Partial<Job> = {}): Job => {
   };
 };
 const put = (bytesReceived: number, status = 200) => ({ bytesReceived, status }) as Job['put'];
+
+const book: Book = {
+  useGmt: true,
+  now: new Date(T0),
+  clientHref: (clientId, root) => (clientId === 'c' ? root + clientPath(clientId) : undefined),
+  commandHref: (command, root) => (command === 'x' ? root + commandPath(command) : undefined),
+  jobHref: (one, root) => (one.jobId === 'job' ? root + jobPath(one) : undefined),
+};
 
 describe('a page', () => {
   it('has nothing of a client in it that a browser obeys', () => {
@@ -161,15 +172,120 @@ describe('the verification of a job', () => {
   });
 });
 
-describe('tables', () => {
-  const book: Book = {
-    useGmt: true,
-    now: new Date(T0),
-    clientHref: (clientId, root) => (clientId === 'c' ? root + clientPath(clientId) : undefined),
-    commandHref: (command, root) => (command === 'x' ? root + commandPath(command) : undefined),
-    jobHref: (one, root) => (one.jobId === 'job' ? root + jobPath(one) : undefined),
+describe('the page of a job', () => {
+  /** The cells of each row of a body. */
+  const cells = (markup: string): string[][] =>
+    [...markup.matchAll(/<tr>(.*?)<\/tr>/gs)].map(([, row = '']) =>
+      [...row.matchAll(/<t[hd][^>]*>(.*?)<\/t[hd]>/gs)].map(([, cell = '']) => cell.replaceAll(/<[^>]*>/g, '')),
+    );
+  const line = (more: Partial<LogLine>): LogLine => ({
+    time: '2026-11-01 12:00:00',
+    jobId: 'job',
+    remoteUser: 'u',
+    remoteAddress: '127.0.0.1',
+    method: 'PUT',
+    clientId: 'c',
+    fileName: 'x',
+    bytesReceived: 1,
+    bytesSent: 2,
+    seconds: 3,
+    status: 200,
+    message: 'Success',
+    ...more,
+  });
+  const stream = { state: 'received', bytes: 1, sha256: 'ff', proof: undefined } as const;
+  const record: RunRecord = {
+    fields: Object.fromEntries(RECORD_FIELDS.map((name) => [name, `its ${name}`])) as RunRecord['fields'],
+    extra: [
+      ['OuterJid', 'outer'],
+      ['Other', 'field'],
+    ],
+  };
+  const verdict: Verdict = {
+    streams: { out: stream, err: stream, env: stream },
+    findings: [],
+    record,
+    recordProblem: undefined,
+    isAnnounced: true,
+    result: undefined,
   };
 
+  it('has every fact of it', () => {
+    const one = job({
+      exitCode: 3,
+      clockSkew: -7200,
+      differing: ['u~2'],
+      get: line({ method: 'GET', time: '2026-11-01 11:00:00', message: 'Fine' }),
+      put: line({ status: 454, message: 'Full' }),
+      outerId: 'outer',
+      left: ['left', 'g'],
+      group: { name: 'g', has: new Set() },
+    });
+    const shown = { job: one, heads: {}, verdict, deposit: undefined, missing: [], acts: [] };
+    const earlier = [{ name: 'before', verdict: { ...verdict, isAnnounced: false } }];
+    assert.deepEqual(cells(formatFacts({ ...shown, earlier }, '', book).text), [
+      ['Job id', 'job'],
+      ['Client', 'c'],
+      ['Command', 'x'],
+      ['End', 'exit 3'],
+      ['Reason', 'its KidReason'],
+      ['Clock', 'client 2 h 0 min behind the server'],
+      ['Differs', '1 differing upload'],
+      ['Fetched', '2026-11-01 11:00:00, 200 Fine'],
+      ['Uploaded', '2026-11-01 12:00:00, 454 Full'],
+      ['Started by', 'outer'],
+      ['Left behind', 'left'],
+      ['Uploaded before', `before, ${judge(earlier[0]?.verdict ?? verdict).words}`],
+      ['Files', 'g'],
+    ]);
+    const bare = { ...shown, job: job({ jobId: undefined, packed: { pack: 'p', name: 'n' } }), verdict: undefined };
+    assert.deepEqual(cells(formatFacts({ ...bare, earlier: [] }, '', book).text), [
+      ['Job id', 'none'],
+      ['Client', 'c'],
+      ['Command', 'x'],
+      ['End', ''],
+      ['Fetched', 'not in the log'],
+      ['Uploaded', 'not in the log'],
+      ['Files', 'n, in the archive p'],
+    ]);
+  });
+
+  it('has every field of the run record, or the record itself', () => {
+    assert.deepEqual(cells(formatRecordTable(verdict, {}).text), [
+      ...RECORD_FIELDS.map((name) => [name, `its ${name}`]),
+      ...record.extra,
+    ]);
+    const broken = { ...verdict, record: undefined };
+    const heads = { env: { head: Buffer.from('no record'), size: 9 } };
+    assert.match(formatRecordTable(broken, heads).text, />no record</);
+    assert.match(formatRecordTable(broken, {}).text, /There is none/);
+  });
+
+  it('has every request in the order of time, and what was done with it', () => {
+    const get = line({ method: 'GET', time: '2026-11-01 11:00:00' });
+    const again = line({ time: '2026-11-01 11:30:00', remoteAddress: '::1', status: 503, message: 'Busy' });
+    assert.deepEqual(cells(formatLog(job({ get, put: line({}), attempts: [again] })).text).slice(1), [
+      ['2026-11-01 11:00:00', 'GET', '127.0.0.1', 'u', '1', '2', '3', '200', 'Success'],
+      ['2026-11-01 11:30:00', 'PUT', '::1', 'u', '1', '2', '3', '503', 'Busy'],
+      ['2026-11-01 12:00:00', 'PUT', '127.0.0.1', 'u', '1', '2', '3', '200', 'Success'],
+    ]);
+    const act = { id: 'job', at: '2026-11-01T12:00:00Z', by: 'root', text: 'why' } as const;
+    const acts: Act[] = [
+      { ...act, event: 'hold', kind: 'client' },
+      { ...act, event: 'note', kind: 'job' },
+    ];
+    const shown = formatActs({ acts }, book)?.text ?? '';
+    assert.deepEqual(cells(shown).slice(1), [
+      ['2026-11-01 12:00:00', 'Put on hold (the client)', 'root', 'why'],
+      ['2026-11-01 12:00:00', 'Note', 'root', 'why'],
+    ]);
+    assert.match(shown, /On hold/);
+    assert.doesNotMatch(formatActs({ acts: acts.slice(1) }, book)?.text ?? '', /On hold/);
+    assert.equal(formatActs({ acts: [] }, book), undefined);
+  });
+});
+
+describe('tables', () => {
   it('say times, ends and spans in words', () => {
     assert.deepEqual([0, 59, 60, 119, 120, 3599, 3600, 86_399, 86_400, 200_000].map(formatSpan), [
       ...[

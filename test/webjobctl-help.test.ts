@@ -2,7 +2,7 @@
 // has an example and its exit codes, and is offered by the completions in the real shells. A new
 // command that is missing anywhere fails here.
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -140,6 +140,24 @@ describe('webjobctl completion', async () => {
   it('asks for a shell, and knows three', async () => {
     assert.deepEqual((await runWebjobctl(['completion'])).code, 2);
     assert.deepEqual((await runWebjobctl(['completion', 'tcsh'])).code, 2);
+  });
+
+  it('describes every command and option in the shells that show it', () => {
+    const all = [...named, ...rows.flatMap(({ options }) => options)]
+      .map(({ description }) => description)
+      .filter((text) => !/['":\\$`]/.test(text));
+    assert.ok(all.length > 200, `${all.length}`);
+    for (const [file, before] of [
+      ['_webjobctl', ':'],
+      ['webjobctl.fish', "-d '"],
+    ] as const) {
+      const script = readFileSync(join(folder, 'scripts', file), 'utf8');
+      assert.deepEqual(
+        all.filter((text) => !script.includes(`${before}${text}'`)),
+        [],
+        file,
+      );
+    }
   });
 
   for (const [shell, { ask, skip }] of Object.entries(openShells('webjobctl', join(folder, 'scripts'), folder))) {

@@ -7,6 +7,7 @@ import { mkdirSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync 
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
+import { openLocks } from '../cli/lockfile.ts';
 import { collect } from './bare.ts';
 import { WEBJOBCTL } from './keep-site.ts';
 import { type LockerSite, makeLockerSite } from './locker-site.ts';
@@ -96,6 +97,35 @@ describe('the locks of webjobctl', () => {
       );
       for (const name of left()) rmSync(at(name), { recursive: true });
     }
+  });
+
+  it('of the site stop every command that would change what they protect', async () => {
+    plant('one');
+    const folder = join(its.site.base, 'config', 'nph-webjob');
+    mkdirSync(folder, { recursive: true });
+    const job = ['--client', 'client1'];
+    for (const [thing, commands] of [
+      ['keep', [PRUNE, PACK, ['unpack', DAY], ['custody', 'adopt', '--reason', 'x']]],
+      ['keep', [['evidence', ...job, '--out', join(its.site.root, 'package')]]],
+      [
+        'holds',
+        [
+          ['hold', 'add', ...job, '--reason', 'x'],
+          ['hold', 'remove', ...job, '--reason', 'x'],
+        ],
+      ],
+      ['index', [['index']]],
+      ['assignments', [['assign', 'cancel', '1', '--reason', 'x']]],
+    ] as const) {
+      const other = openLocks(join(folder, 'other'));
+      assert.ok(other.take(join(folder, `${thing}.lck`)));
+      for (const command of commands) {
+        const { exitCode, stderr } = await its.webjobctl(...command);
+        assert.deepEqual([exitCode, /at work on this site \(.*?(\w+)\.lck\)/.exec(stderr)?.[1]], [4, thing], stderr);
+      }
+      other.release();
+    }
+    assert.deepEqual(left().length, 4);
   });
 
   it('end with their holder, also when it was killed before it wrote who it is', async () => {

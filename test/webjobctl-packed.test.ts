@@ -3,10 +3,12 @@
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { formatTime } from 'webjob-protocol';
+import { readSite } from '../admin/site/site.ts';
 import { readSettings } from '../cgi/settings.ts';
+import { openStreams } from '../ledger/streams.ts';
 import { makeLockerSite, makeRecord, nextSecond } from './locker-site.ts';
 
 interface Shown {
@@ -105,6 +107,25 @@ describe('webjobctl and packed uploads', () => {
       assert.equal(exitCode, 0);
       assert.match(stderr, /warning: .*\.jsonl is damaged/);
       assert.equal(shown.trim().split('\n').length, 5);
+    } finally {
+      writeFileSync(path, text);
+    }
+  });
+
+  it('streams are read that stand before the damage in a manifest', async () => {
+    const path = findPacked('.jsonl');
+    const text = readFileSync(path, 'utf8');
+    const names = text.split('\n').flatMap((line) => (line.includes('"offset":') ? [JSON.parse(line).name] : []));
+    const at = text.lastIndexOf('"offset":');
+    writeFileSync(path, `${text.slice(0, at)}"offset":-1,"was":${text.slice(at + 9)}`);
+    try {
+      const pack = basename(path, '.jsonl');
+      const jobs = names.map((name) => ({ group: undefined, packed: { pack, name } }));
+      const streamsOf = await openStreams(readSite(site.propertiesFile), jobs);
+      const [first, , last] = jobs;
+      assert.ok(first && last);
+      assert.ok(streamsOf(first).out);
+      assert.throws(() => streamsOf(last), /line \d+: not an upload of a manifest/);
     } finally {
       writeFileSync(path, text);
     }

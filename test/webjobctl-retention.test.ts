@@ -18,6 +18,7 @@ import { after, before, describe, it } from 'node:test';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import { findOldPacks, prunePack } from '../admin/retention/pack-removing.ts';
 import { readSite } from '../admin/site/site.ts';
+import { custodyOf, readRecords } from './custody-record.ts';
 import { groupNames, readCustody } from './keep-site.ts';
 import { type LockerSite, makeLockerSite, runWebjobctl } from './locker-site.ts';
 import { formatIn, type PastJob, plantPast, setTime } from './past-site.ts';
@@ -267,6 +268,24 @@ describe('pack', () => {
       assert.equal((await webjobctl('pack', '--older-than', '30d')).exitCode, 0);
       assert.deepEqual(groupNames(site), []);
       assert.equal(readdirSync(join(site.base, 'packed')).length, 2);
+    });
+  });
+
+  it('puts no archive on record again that a killed run had put there', async () => {
+    const at = new Date(`${dayOf(ago(40))}T12:00:00Z`);
+    const planted = ['one', 'same', 'two'].map((name) => ({ at, name }));
+    await withSite(planted, async ({ site, webjobctl }) => {
+      const files = new Map(
+        ['out', 'err', 'env', 'rdy'].map((name) => [name, readFileSync(join(site.incoming, `same.${name}`))]),
+      );
+      const events = (): unknown[] => readRecords(custodyOf(site, 'webjobctl')).filter(({ event }) => event === 'pack');
+      assert.equal((await webjobctl('pack', '--older-than', '30d')).exitCode, 0);
+      const before = events();
+      assert.equal(before.length, 1);
+      for (const [name, content] of files) writeFileSync(join(site.incoming, `same.${name}`), content);
+      setTime(site, 'same', at);
+      assert.equal((await webjobctl('pack', '--older-than', '30d')).exitCode, 0);
+      assert.deepEqual([groupNames(site), events()], [[], before]);
     });
   });
 

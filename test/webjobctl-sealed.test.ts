@@ -8,6 +8,7 @@ import { after, before, describe, it } from 'node:test';
 import { makeSite, type Site } from '../scripts/site.ts';
 import { reportAs, verifyAs } from './evidence-site.ts';
 import { parseLines, runWebjobctl } from './operator.ts';
+import { plantPast } from './past-site.ts';
 import { type Examiner, makeExaminer } from './sealed-streams.ts';
 import { makeSigner } from './signed-programs.ts';
 import { keyLine, plantSealed, resultKeysOf, writeResultKeys } from './signed-results.ts';
@@ -151,5 +152,23 @@ describe('an identity file', () => {
     spawnSync('chmod', ['644', path]);
     const { code, stderr } = await run('show', id('one'), '--identity', path);
     assert.deepEqual([code, stderr], [0, `webjobctl: warning: ${path} holds a secret key, and others can read it\n`]);
+  });
+});
+
+describe('output that only begins like a sealed stream', () => {
+  it('is shown, searched and compared as it is', async () => {
+    const outs = ['age-encryption.org/v1\nplain\n', 'age-encryption.org/v1\nother\n'];
+    const jobs = plantPast(
+      site,
+      'UTC',
+      outs.map((out) => ({ at: new Date(), command: 'own.sh', out })),
+    ).map(({ jobId }) => jobId);
+    for (const more of [[], ['--identity', identity]]) {
+      assert.equal((await run('show', jobs[0] ?? '', '--out', ...more)).stdout, outs[0]);
+      const found = await run('search', 'plain', '--command', 'own.sh', ...more);
+      assert.deepEqual([found.code, /plain$/m.test(found.stdout)], [0, true], found.stderr);
+      const { code, stdout } = await run('diff', ...jobs, ...more);
+      assert.deepEqual([code, /^-plain\n\+other$/m.test(stdout)], [1, true]);
+    }
   });
 });
