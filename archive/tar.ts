@@ -61,13 +61,18 @@ interface Header {
   type: string;
 }
 
-/** The owner and the group of every file. */
-const NOBODY = octal(0, 7);
 const TARGET_AT = 157;
 const MAGIC_AT = TARGET_AT + NAME_BYTES;
+/** Where the fields after the name begin, and the digits of each. */
+const FIELDS = { mode: [100, 7], size: [124, 11], mtime: [136, 11], sum: [148, 6] } as const;
+const TYPE_AT = 156;
+const ZERO = 0x30;
+
+/** A header in which owner and group are 0; the checksum field counts as spaces in the checksum. */
 const BLANK = Buffer.alloc(BLOCK);
+BLANK.write(`${'0000000\0'.repeat(3)}${'00000000000\0'.repeat(2)}        `, NAME_BYTES, 'latin1');
 BLANK.write('ustar\x0000', MAGIC_AT, 'latin1');
-const MAGIC_SUM = sumOf(BLANK, MAGIC_AT, BLOCK);
+const BLANK_SUM = sumOf(BLANK, 0, BLOCK);
 
 function header({ name, target, size, mtimeSeconds, mode, type }: Header): Buffer {
   // The buffer is from Node's pool, because a separate allocation takes longer than everything
@@ -75,28 +80,44 @@ function header({ name, target, size, mtimeSeconds, mode, type }: Header): Buffe
   const block = Buffer.allocUnsafe(BLOCK);
   BLANK.copy(block);
   name.copy(block, 0, 0, NAME_BYTES);
-  const [isLarge, mtime] = [size > LARGEST_OCTAL, Math.max(0, Math.min(LARGEST_OCTAL, Math.floor(mtimeSeconds)))];
-  const length = isLarge ? '\0'.repeat(12) : octal(size, 11);
-  // The checksum field counts as spaces in the checksum.
-  const numbers = `${octal(mode, 7)}${NOBODY}${NOBODY}${length}${octal(mtime, 11)}`;
-  block.write(`${numbers}        ${type}`, NAME_BYTES, 'latin1');
-  if (isLarge) {
-    block.writeUInt8(0x80, 124);
-    block.writeBigUInt64BE(BigInt(size), 128);
-  }
   target.copy(block, TARGET_AT, 0, NAME_BYTES);
-  // The fields after the target are the same in every header, and an empty target is only zeros.
-  const sum = MAGIC_SUM + sumOf(block, 0, target.length === 0 ? TARGET_AT : MAGIC_AT);
-  block.write(`${octal(sum, 6)} `, 148, 'latin1');
+  block[TYPE_AT] = type.charCodeAt(0);
+  let sum = BLANK_SUM + type.charCodeAt(0);
+  sum += sumOf(block, 0, Math.min(name.length, NAME_BYTES));
+  sum += sumOf(block, TARGET_AT, TARGET_AT + Math.min(target.length, NAME_BYTES));
+  sum += putOctal(block, FIELDS.mode, mode);
+  sum += putOctal(block, FIELDS.mtime, Math.max(0, Math.min(LARGEST_OCTAL, Math.floor(mtimeSeconds))));
+  sum += size > LARGEST_OCTAL ? putLarge(block, size) : putOctal(block, FIELDS.size, size);
+  putOctal(block, FIELDS.sum, sum);
+  block[FIELDS.sum[0] + FIELDS.sum[1]] = 0;
   return block;
+}
+
+/** Returns by how much the sum of the bytes grows. */
+function putOctal(block: Buffer, [at, digits]: readonly [number, number], value: number): number {
+  let [sum, rest] = [0, value];
+  // Without bit operations, which have 32 bits.
+  for (let place = at + digits - 1; place >= at; place--) {
+    const above = Math.floor(rest / 8);
+    const digit = rest - 8 * above;
+    block[place] = ZERO + digit;
+    sum += digit;
+    rest = above;
+  }
+  return sum;
+}
+
+/** In base 256, which a first byte of 0x80 announces. */
+function putLarge(block: Buffer, size: number): number {
+  const [at, digits] = FIELDS.size;
+  block.fill(0, at, at + digits + 1);
+  block.writeUInt8(0x80, at);
+  block.writeBigUInt64BE(BigInt(size), at + 4);
+  return sumOf(block, at, at + digits + 1) - digits * ZERO;
 }
 
 function sumOf(bytes: Buffer, start: number, end: number): number {
   let sum = 0;
   for (let at = start; at < end; at++) sum += bytes[at] ?? 0;
   return sum;
-}
-
-function octal(value: number, digits: number): string {
-  return `${value.toString(8).padStart(digits, '0')}\0`;
 }
