@@ -6,6 +6,7 @@ import { userInfo } from 'node:os';
 import { dirname, join } from 'node:path';
 import {
   appendCustody,
+  appendCustodyAll,
   Chain,
   custodyPath,
   type Extension,
@@ -99,17 +100,26 @@ export const BATCH = 100;
  * Appends a record, which is on disk when this returns. `by` is the person it was done for, by
  * default the one who runs this process.
  */
-export function recordEvent(
+export function recordEvent(logs: Logs, event: KeepEvent, by = operatorName()): void {
+  recordEvents(logs, [event], by);
+}
+
+/**
+ * Like recordEvent(), for several records with two waits for the disk: the last one is appended
+ * alone, because records that are appended together do not cover one another.
+ */
+export function recordEvents(
   { logfilesDirectory, custodySegmentLimit }: Logs,
-  event: KeepEvent,
+  events: readonly KeepEvent[],
   by = operatorName(),
 ): void {
-  const path = custodyPath(logfilesDirectory, WRITER);
-  const facts = { time: new Date().toISOString(), by, ...event };
-  appendCustody(path, facts, {
-    mayCreate: true,
-    segmentLimit: mayFollow(logfilesDirectory) ? custodySegmentLimit : undefined,
-  });
+  const segmentLimit = mayFollow(logfilesDirectory) ? custodySegmentLimit : undefined;
+  for (const some of [events.slice(0, -1), events.slice(-1)]) {
+    const time = new Date().toISOString();
+    const all = some.map((event) => ({ time, by, ...event }));
+    const path = custodyPath(logfilesDirectory, WRITER);
+    if (all.length > 0) appendCustodyAll(path, all, { mayCreate: true, segmentLimit });
+  }
 }
 
 /** Appends the record by which root vouches for everything before it in the record of a server. */

@@ -2,6 +2,7 @@
 // like those in the first, and uploads that cannot be recorded stay.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, beforeEach, describe, it } from 'node:test';
@@ -70,6 +71,10 @@ describe(`${COUNT} uploads`, () => {
     writeFileSync(join(site.incoming, `${NAMES.at(-1)}.out`), `out of ${NAMES.at(-1)}\n`);
     await run(0, 'pack', '--older-than', '30d');
     assert.deepEqual(recorded('pack'), BATCHES);
+    const [first, second] = readCustody(site)
+      .filter(({ event }) => event === 'pack')
+      .map(({ covers }) => (covers as number[])[1] ?? 0);
+    assert.ok(Number(second) > Number(first), 'the last record covers the others');
     assert.deepEqual(groupNames(site), []);
     await run(0, 'verify');
     await run(0, 'unpack', DAY);
@@ -110,6 +115,25 @@ describe(`${COUNT} uploads`, () => {
       assert.equal(readFileSync(join(site.incoming, `${name}.out`), 'utf8'), `out of ${name}\n`);
     await run(0, 'prune', '--older-than', '30d', '--yes');
     assert.deepEqual(groupNames(site), []);
+  });
+});
+
+describe('a day that cannot be archived', () => {
+  it('keeps no earlier day from being archived', async () => {
+    plant(NAMES.slice(0, 3));
+    const late = NAMES[2] ?? '';
+    // More than the limit, however well it is compressed.
+    writeFileSync(join(site.incoming, `${late}.out`), randomBytes(200_000));
+    const at = new Date(AT.getTime() + 2 * 86_400_000);
+    for (const extension of ['out', 'err', 'env', 'rdy'])
+      utimesSync(join(site.incoming, `${late}.${extension}`), at, at);
+    const words = [process.execPath, WEBJOBCTL, '-c', site.propertiesFile, 'pack', '--older-than', '30d'];
+    const limited = ['-c', `trap '' XFSZ; ulimit -f 200; exec "$@"`, 'sh', ...words];
+    const { exitCode, stderr } = await collect(spawn('/bin/sh', limited, { stdio: ['ignore', 'pipe', 'pipe'] }), 60);
+    assert.equal(exitCode, 4, stderr);
+    assert.match(stderr, /EFBIG/);
+    assert.deepEqual(readdirSync(inSite('packed')).sort(), [`${DAY}.jsonl`, `${DAY}.tar.gz`]);
+    assert.deepEqual([recorded('pack'), groupNames(site)], [[NAMES.slice(0, 2)], [late]]);
   });
 });
 

@@ -3,11 +3,11 @@
 import { Command } from 'commander';
 import { makeFolder } from 'webjob-locker/durable';
 import { packsFolder } from '../../archive/packs.ts';
+import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { parseDuration } from '../../cli/durations.ts';
 import { formatBytes, printJson, printLine, startProgress, warn } from '../../cli/output.ts';
-import { BATCH } from '../../evidence/events.ts';
 import { findHold, readHolds } from '../retention/holds.ts';
-import { makePack, recoverParts } from '../retention/pack-making.ts';
+import { type Made, PackBatch, recoverParts } from '../retention/pack-making.ts';
 import { settlePacks } from '../retention/pack-settling.ts';
 import { removeDescribed } from '../retention/removal.ts';
 import { dayOf, learnOwners, type Surveyed, surveyLocker } from '../retention/survey.ts';
@@ -59,7 +59,7 @@ async function pack(site: Site, { olderThan, dryRun }: Options, { json }: { json
     const free = await findFree(site, limit, true);
     const settled = await settlePacks(settings, free);
     const rest = free.filter(({ name }) => !settled.has(name));
-    for (const [day, groups] of groupByDay(site, rest)) await packDay(site, day, groups, json);
+    await packDays(site, groupByDay(site, rest), json);
   });
 }
 
@@ -90,23 +90,52 @@ function groupByDay({ settings }: Site, groups: readonly Surveyed[]): [string, S
   return [...days].sort(([a], [b]) => (a < b ? -1 : 1));
 }
 
-async function packDay({ settings }: Site, day: string, groups: Surveyed[], json: true | undefined): Promise<void> {
-  const progress = startProgress(day, groups.length);
-  const made = await makePack(settings, day, groups, () => progress.advance());
-  progress.end();
-  const left = made ? [...made.left] : groups.map(({ name }) => name);
+async function packDays({ settings }: Site, days: [string, Surveyed[]][], json: true | undefined): Promise<void> {
+  const progress = startProgress(
+    'uploads',
+    days.reduce((sum, [, groups]) => sum + groups.length, 0),
+  );
+  const batch = new PackBatch(settings);
+  const removeAll = (made: readonly Made[]): void => {
+    progress.end();
+    removeOriginals(settings, made, new Map(days), json);
+  };
+  try {
+    for (const [day, groups] of days) {
+      await batch.add(day, groups, () => progress.advance());
+      if (batch.isFull) await batch.finish(removeAll);
+    }
+  } finally {
+    await batch.finish(removeAll);
+  }
+}
+
+/** The number of uploads that are locked at once. */
+const LOCKED = 1000;
+
+function removeOriginals(
+  settings: ServerSettings,
+  made: readonly Made[],
+  days: ReadonlyMap<string, readonly Surveyed[]>,
+  json: true | undefined,
+): void {
   // A hold that was set during the scan counts.
   const holds = readHolds(settings);
-  const byName = new Map(groups.map((group) => [group.name, group]));
-  const going = made?.packed.filter(({ name }) => {
-    const group = byName.get(name);
-    return group !== undefined && findHold(holds, group) === undefined;
+  const going = made.flatMap(({ pack, packed }) => {
+    const byName = new Map(days.get(pack.day)?.map((group) => [group.name, group]));
+    return packed.filter(({ name }) => {
+      const group = byName.get(name);
+      return group !== undefined && findHold(holds, group) === undefined;
+    });
   });
-  for (let at = 0; going && at < going.length; at += BATCH)
-    left.push(...removeDescribed(settings.incomingDirectory, going.slice(at, at + BATCH)));
-  if (made) printMade(day, made.pack.name, made.end, json);
-  if (left.length > 0) {
-    warn(`${day}: incomplete uploads, and uploads being changed, stay: ${left.length}, first ${left[0]}`);
+  const stay = new Set<string>();
+  for (let at = 0; at < going.length; at += LOCKED)
+    for (const name of removeDescribed(settings.incomingDirectory, going.slice(at, at + LOCKED))) stay.add(name);
+  for (const { pack, end, packed, left } of made) {
+    if (end) printMade(pack.day, pack.name, end, json);
+    const all = [...left, ...packed.flatMap(({ name }) => (stay.has(name) ? name : []))];
+    if (all.length === 0) continue;
+    warn(`${pack.day}: incomplete uploads, and uploads being changed, stay: ${all.length}, first ${all[0]}`);
     process.exitCode = 1;
   }
 }

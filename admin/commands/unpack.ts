@@ -77,7 +77,7 @@ async function unpack({ settings }: Site, name: string, json: true | undefined):
     }
     progress.end();
     if (taken.length === 0) {
-      recordEvent(settings, { event: 'unpack', ...(await describePack(pack, end)) });
+      recordEvent(settings, { event: 'unpack', ...describePack(pack, end) });
       removePack(settings, pack);
     } else {
       warn(`their names are taken, and the archive stays: ${countOf(taken.length, 'upload')}, first ${taken[0]}`);

@@ -6,6 +6,7 @@ import {
   existsSync,
   fchmodSync,
   fchownSync,
+  fstatSync,
   ftruncateSync,
   openSync,
   renameSync,
@@ -18,7 +19,7 @@ import { appendEnd, appendGroup, ChangedFile, checkGroups, type Readers } from '
 import { type ManifestEnd, type ManifestHead, type PackedGroup, readManifest } from '../../archive/manifest.ts';
 import { listFiles, nextPack, type Pack, packAt, packsFolder, readEnd } from '../../archive/packs.ts';
 import type { ServerSettings } from '../../cgi/setting-table.ts';
-import { BATCH, type PackFacts, recordEvent } from '../../evidence/events.ts';
+import { BATCH, type KeepEvent, type PackFacts, recordEvents } from '../../evidence/events.ts';
 import { digestFile } from '../../evidence/reading.ts';
 import { describeEnding, ENDING_FIELDS, fieldPattern, parseRecordFields } from '../../ledger/ending.ts';
 import { isRoot } from '../site/users.ts';
@@ -30,56 +31,114 @@ const PART = '.part';
 /** The other fields of a run record are not needed for how the run ended. */
 const ENDING_PATTERN = fieldPattern(ENDING_FIELDS.join('|'));
 
-export interface Made {
+/** The most that is archived together. */
+const MAX_TOGETHER = { uploads: 4000, archives: 64, bytes: 64 * 1024 * 1024 };
+
+/** A day that is being archived. */
+interface Day {
   pack: Pack;
-  end: ManifestEnd;
-  /** Uploads that may be removed now. */
+  /** Uploads in the archive. */
   packed: Described[];
   /** Names of uploads that could not be archived. */
   left: string[];
 }
 
-/** Archives uploads of one day. Undefined when none of them could be archived. */
-export async function makePack(
-  settings: ServerSettings,
-  day: string,
-  groups: readonly Surveyed[],
-  advance: () => void,
-): Promise<Made | undefined> {
-  const pack = nextPack(settings, day);
-  const made = await writePack(settings, pack, groups, advance);
-  if (!made) return undefined;
-  namePack(settings, pack);
-  await recordPack(settings, pack, made.end, made.packed);
-  return { pack, ...made };
+/** An archived day. */
+export interface Made extends Day {
+  /** Undefined when no upload could be archived. Then there is no archive. */
+  end: ManifestEnd | undefined;
+}
+
+/** An archive and its manifest under temporary names, and their descriptors. */
+interface Parts extends Day {
+  archive: number;
+  manifest: number;
 }
 
 /**
- * Writes archive and manifest under temporary names. Undefined when no upload could be archived;
- * then, and after an error, neither file is left.
+ * Days that are archived together. They share the waits for directories and for the custody record,
+ * which take longer than to archive a day with few uploads.
  */
-async function writePack(
-  settings: ServerSettings,
-  pack: Pack,
-  groups: readonly Surveyed[],
-  advance: () => void,
-): Promise<Omit<Made, 'pack'> | undefined> {
-  let isWhole = false;
-  try {
-    const made = await writeParts(settings, pack, groups, advance);
-    if (made.packed.length === 0) return undefined;
-    const end = await endManifest(pack, made.packed.length);
-    isWhole = true;
-    return { end, ...made };
-  } finally {
-    // Otherwise it would keep a full disk full.
-    if (!isWhole) removeParts(pack);
+export class PackBatch {
+  readonly #settings: ServerSettings;
+  #days: Parts[] = [];
+  #room = { ...MAX_TOGETHER };
+
+  constructor(settings: ServerSettings) {
+    this.#settings = settings;
+  }
+
+  get isFull(): boolean {
+    return Object.values(this.#room).some((room) => room <= 0);
+  }
+
+  /** Writes uploads of one day. After an error neither file of that day is left. */
+  async add(day: string, groups: readonly Surveyed[], advance: () => void): Promise<void> {
+    const parts = openParts(nextPack(this.#settings, day));
+    this.#days.push(parts);
+    try {
+      await writeParts(parts, this.#settings.incomingDirectory, groups, advance);
+    } catch (error) {
+      this.#days.pop();
+      dropParts(parts);
+      throw error;
+    }
+    this.#room.uploads -= groups.length;
+    this.#room.archives -= 1;
+    this.#room.bytes -= fstatSync(parts.archive).size;
+  }
+
+  /**
+   * Completes the archives, gives them their names and records them; then `use` may remove the
+   * originals. When an archive fails, those before it are made, and then this throws.
+   */
+  async finish(use: (made: readonly Made[]) => void): Promise<void> {
+    const days = this.#days;
+    [this.#days, this.#room] = [[], { ...MAX_TOGETHER }];
+    const made: Made[] = [];
+    try {
+      for (const parts of days) {
+        const { pack, packed, left } = parts;
+        made.push({ pack, packed, left, end: packed.length > 0 ? await endParts(parts) : undefined });
+      }
+    } finally {
+      for (const [index, parts] of days.entries()) {
+        if (made[index]?.end) closeParts(parts);
+        else dropParts(parts);
+      }
+      const whole = made.flatMap(({ pack, packed, end }) => (end ? { pack, end, groups: packed } : []));
+      namePacks(this.#settings, whole);
+      recordPacks(this.#settings, whole);
+      use(made);
+    }
   }
 }
 
-/** Opens a file that is private until it is known who may read its contents. */
-function openClosed(path: string): number {
-  return openSync(path, 'wx', 0o600);
+function openParts(pack: Pack): Parts {
+  const archive = openClosed(pack.archive + PART, 'wx');
+  try {
+    return { pack, packed: [], left: [], archive, manifest: openClosed(pack.manifest + PART, 'ax') };
+  } catch (error) {
+    closeSync(archive);
+    removeParts(pack);
+    throw error;
+  }
+}
+
+function closeParts({ archive, manifest }: Parts): void {
+  closeSync(manifest);
+  closeSync(archive);
+}
+
+/** Otherwise unfinished files would keep a full disk full. */
+function dropParts(parts: Parts): void {
+  closeParts(parts);
+  removeParts(parts.pack);
+}
+
+/** Opens a new file that is private until it is known who may read its contents. */
+function openClosed(path: string, flags: 'wx' | 'ax'): number {
+  return openSync(path, flags, 0o600);
 }
 
 function bothMay(one: Readers | undefined, other: Readers): Readers {
@@ -97,41 +156,32 @@ function openToReaders(fd: number, locker: string, readers: Readers | undefined)
   fchmodSync(fd, (isPublic ? 0o644 : isForGroup ? 0o640 : 0o600) & ~process.umask());
 }
 
+/** Writes archive and manifest, except for the end of the manifest. */
 async function writeParts(
-  settings: ServerSettings,
-  pack: Pack,
+  { pack, archive, manifest, packed, left }: Parts,
+  locker: string,
   groups: readonly Surveyed[],
   advance: () => void,
-): Promise<Pick<Made, 'packed' | 'left'>> {
-  const made: Pick<Made, 'packed' | 'left'> = { packed: [], left: [] };
-  const [archive, manifest] = [openClosed(pack.archive + PART), openClosed(pack.manifest + PART)];
+): Promise<void> {
   let readers: Readers | undefined;
-  try {
-    const head: ManifestHead = { format: 1, day: pack.day, archive: `${pack.name}.tar.gz` };
-    const [members, lines] = [new Appender(archive), new Appender(manifest)];
-    lines.add(formatLine(head));
-    for (const group of groups) {
-      const found = await packGroup(members, settings.incomingDirectory, group);
-      if (found) {
-        lines.add(formatLine(found.packed));
-        made.packed.push(found.described);
-        readers = bothMay(readers, found.readers);
-      } else made.left.push(group.name);
-      advance();
-    }
-    appendEnd(members);
-    members.flush();
-    lines.flush();
-    // An upload that changed while it was read may have left more bytes.
-    ftruncateSync(archive, members.position);
-    for (const fd of [archive, manifest]) openToReaders(fd, settings.incomingDirectory, readers);
-    syncFile(archive);
-    syncFile(manifest);
-  } finally {
-    closeSync(manifest);
-    closeSync(archive);
+  const head: ManifestHead = { format: 1, day: pack.day, archive: `${pack.name}.tar.gz` };
+  const [members, lines] = [new Appender(archive), new Appender(manifest)];
+  lines.add(formatLine(head));
+  for (const group of groups) {
+    const found = await packGroup(members, locker, group);
+    if (found) {
+      lines.add(formatLine(found.packed));
+      packed.push(found.described);
+      readers = bothMay(readers, found.readers);
+    } else left.push(group.name);
+    advance();
   }
-  return made;
+  appendEnd(members);
+  members.flush();
+  lines.flush();
+  // An upload that changed while it was read may have left more bytes.
+  ftruncateSync(archive, members.position);
+  for (const fd of [archive, manifest]) openToReaders(fd, locker, readers);
 }
 
 /** Archives one upload; undefined for one that is not complete, or that a process changes. */
@@ -159,55 +209,49 @@ function formatLine(value: unknown): Buffer {
   return Buffer.from(`${JSON.stringify(value)}\n`);
 }
 
-/** Reads everything back from the written files, and adds the last line of the manifest. */
-async function endManifest(pack: Pack, groups: number): Promise<ManifestEnd> {
-  const archive = pack.archive + PART;
-  const { bytes: archiveBytes, sha256: archiveSha256 } = digestFile(archive);
-  const end: ManifestEnd = { groups, archiveBytes, archiveSha256 };
-  const fd = openSync(pack.manifest + PART, 'a');
-  try {
-    writeAll(fd, formatLine(end));
-    syncFile(fd);
-  } finally {
-    closeSync(fd);
-  }
-  await checkGroups(archive, readManifest(pack.manifest + PART));
+/** Puts archive and manifest on disk, and reads everything back from them. */
+async function endParts({ pack, packed, archive, manifest }: Parts): Promise<ManifestEnd> {
+  syncFile(archive);
+  const { bytes: archiveBytes, sha256: archiveSha256 } = digestFile(pack.archive + PART);
+  const end: ManifestEnd = { groups: packed.length, archiveBytes, archiveSha256 };
+  writeAll(manifest, formatLine(end));
+  syncFile(manifest);
+  await checkGroups(pack.archive + PART, readManifest(pack.manifest + PART));
   return end;
 }
 
-function namePack(settings: ServerSettings, pack: Pack): void {
-  const folder = packsFolder(settings);
-  renameSync(pack.archive + PART, pack.archive);
-  syncFolder(folder);
-  renameSync(pack.manifest + PART, pack.manifest);
-  syncFolder(folder);
+/** The archives have their names on disk before the manifests have theirs. */
+function namePacks(settings: ServerSettings, whole: readonly Whole[]): void {
+  if (whole.length === 0) return;
+  for (const file of ['archive', 'manifest'] as const) {
+    for (const { pack } of whole) renameSync(pack[file] + PART, pack[file]);
+    syncFolder(packsFolder(settings));
+  }
 }
 
-/** Records an archive with every upload in it. */
-export async function recordPack(
-  settings: ServerSettings,
-  pack: Pack,
-  end: ManifestEnd,
-  groups: Iterable<{ name: string }>,
-): Promise<void> {
-  const facts = await describePack(pack, end);
-  let names: string[] = [];
-  const record = (): void => {
-    if (names.length > 0) recordEvent(settings, { event: 'pack', names, ...facts });
-    names = [];
-  };
-  for (const { name } of groups) {
-    names.push(name);
-    if (names.length === BATCH) record();
-  }
-  record();
+/** An archive with its names, and the uploads in it. */
+interface Whole {
+  pack: Pack;
+  end: ManifestEnd;
+  groups: Iterable<{ name: string }>;
+}
+
+/** Records archives with every upload in them. */
+export function recordPacks(settings: ServerSettings, whole: readonly Whole[]): void {
+  recordEvents(settings, whole.flatMap(describeUploads));
+}
+
+function describeUploads({ pack, end, groups }: Whole): KeepEvent[] {
+  const facts = describePack(pack, end);
+  const names = Array.from(groups, ({ name }) => name);
+  const events: KeepEvent[] = [];
+  for (let at = 0; at < names.length; at += BATCH)
+    events.push({ event: 'pack', names: names.slice(at, at + BATCH), ...facts });
+  return events;
 }
 
 /** The description of an archive for a record. */
-export async function describePack(
-  pack: Pack,
-  { groups, archiveBytes, archiveSha256 }: ManifestEnd,
-): Promise<PackFacts> {
+export function describePack(pack: Pack, { groups, archiveBytes, archiveSha256 }: ManifestEnd): PackFacts {
   const { sha256: manifestSha256 } = digestFile(pack.manifest);
   return { pack: pack.name, count: groups, archiveBytes, archiveSha256, manifestSha256 };
 }

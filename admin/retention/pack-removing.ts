@@ -50,7 +50,7 @@ export async function prunePack(settings: ServerSettings, pack: Pack, rule: stri
     if (groups.length === BATCH) record();
   }
   record();
-  recordEvent(settings, { event: 'prune-pack', rule, ...(await describePack(pack, readEnd(pack.manifest))) });
+  recordEvent(settings, { event: 'prune-pack', rule, ...describePack(pack, readEnd(pack.manifest)) });
   removePack(settings, pack);
   return true;
 }

@@ -7,7 +7,7 @@ import { PACKED_EXTENSIONS, type PackedGroup } from '../../archive/manifest.ts';
 import { listPacks, type Pack, readEnd, readGroups } from '../../archive/packs.ts';
 import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { readEvents } from '../../evidence/events.ts';
-import { recordPack } from './pack-making.ts';
+import { recordPacks } from './pack-making.ts';
 import { type Described, describeGroup, finishRemoval, removeDescribed } from './removal.ts';
 import type { Surveyed } from './survey.ts';
 import { dayOf } from './survey.ts';
@@ -31,7 +31,7 @@ export async function settlePacks(settings: ServerSettings, groups: readonly Sur
       const described = await describeGroup(settings.incomingDirectory, packed.name);
       if (!isCovered(described, packed)) continue;
       await checkGroup(pack.archive, packed);
-      if (!isRecorded) await ensureRecorded(settings, pack);
+      if (!isRecorded) ensureRecorded(settings, pack);
       isRecorded = true;
       if (await settle(settings.incomingDirectory, group, packed, described)) gone.add(packed.name);
     }
@@ -56,10 +56,10 @@ function isCovered({ files }: Described, packed: PackedGroup): boolean {
  * Names are used again after `unpack`, so only the archive's digest tells which archive a record
  * means. An archive with fewer recorded names than uploads lacks records that a kill prevented.
  */
-async function ensureRecorded(settings: ServerSettings, pack: Pack): Promise<void> {
+function ensureRecorded(settings: ServerSettings, pack: Pack): void {
   const end = readEnd(pack.manifest);
   let count = 0;
   for (const record of readEvents(settings, 'pack'))
     if (record.pack === pack.name && record.archiveSha256 === end.archiveSha256) count += record.names.length;
-  if (count < end.groups) await recordPack(settings, pack, end, readGroups(pack));
+  if (count < end.groups) recordPacks(settings, [{ pack, end, groups: readGroups(pack) }]);
 }

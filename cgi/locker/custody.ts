@@ -104,7 +104,12 @@ export interface Growth {
  * next record begins a new line.
  */
 export function appendCustody(path: string, facts: ChainedFacts, growth: Growth = {}): void {
-  drive(appendCustodyOf(path, [facts], growth), syncAlone);
+  appendCustodyAll(path, [facts], growth);
+}
+
+/** Like appendCustody(), for several records. */
+export function appendCustodyAll(path: string, all: readonly ChainedFacts[], growth: Growth = {}): void {
+  for (const failure of drive(appendCustodyOf(path, all, growth), syncAlone)) if (failure) throw failure;
 }
 
 /**
