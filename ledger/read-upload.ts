@@ -119,9 +119,7 @@ function readRecord(
   if (!(known?.has ?? ALL).has('env')) return undefined;
   const text = streams?.record;
   const found =
-    text === undefined
-      ? readHeadAndSize(reach(locker, `${name}.env`), MAX_RECORD_BYTES)
-      : { text, size: streams?.sizes.get('env') ?? text.length };
+    text === undefined ? readHeadAndSize(reach(locker, `${name}.env`), MAX_RECORD_BYTES) : { text, size: text.length };
   return (
     found && {
       fields: parseRecordFields(found.text.length > MAX_RECORD_BYTES ? '' : found.text, FACTS),

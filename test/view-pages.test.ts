@@ -14,9 +14,12 @@ import type { Page } from '../view/answer.ts';
 import { noteChanges } from '../view/changes.ts';
 import { clientJson, clientPage } from '../view/client.ts';
 import { commandJson, commandPage } from '../view/command.ts';
-import { type Context, makeContext } from '../view/context.ts';
+import { type Context, makeContext, NotShown } from '../view/context.ts';
+import { diffJson, diffPage } from '../view/diff.ts';
+import { findStream, jobPage } from '../view/job.ts';
 import { jobsJson, jobsPage } from '../view/jobs.ts';
 import { clientsJson, clientsPage, commandsJson, commandsPage } from '../view/lists.ts';
+import { missedPage } from '../view/missed.ts';
 import { overviewJson, overviewPage } from '../view/overview.ts';
 import { findJobAddress, searchJson, searchPage } from '../view/search.ts';
 import { formatIn, type PastJob, type Planted, plantPast } from './past-site.ts';
@@ -58,7 +61,8 @@ before(async () => {
   const filled = await fillStore(join(own.root, 'webjob.sqlite'), site, { maxText: 1000 });
   store = filled;
   makeScanIndexes(filled.database);
-  await noteChanges(filled.database, site);
+  // One call compares for a few milliseconds, at least one job.
+  for (let round = 0; round < planted.size; round++) await noteChanges(filled.database, site);
 });
 after(() => {
   store?.close();
@@ -343,6 +347,83 @@ describe('the pages of a small site', () => {
     const { jobs } = tell(await jobsJson(contextOf(query))) as { jobs: string[] };
     assert.deepEqual(jobs, [':oldest', ':older', ':old', ':first', ':failed', ':new']);
   });
+});
+
+describe('what the view does not show', () => {
+  const id = (name: string): string => planted.get(name)?.jobId ?? '';
+  const rows: [what: string, read: () => unknown, status: number, message: RegExp][] = [
+    ['an unknown order', () => jobsPage(contextOf('sort=size')), 400, /^The orders are time, oldest, client/],
+    ['an unknown state', () => jobsPage(contextOf('state=done,lost')), 400, /^The states are got, done/],
+    ['an exit status that is no number', () => jobsPage(contextOf('exit=-1')), 400, /^An exit status is a whole/],
+    ['a time that is none', () => jobsPage(contextOf('since=soon')), 400, /./],
+    ['a place that was not made here', () => jobsPage(contextOf('after=x')), 400, /^The position in the list/],
+    ['a place of two parts', () => jobsPage(contextOf('after=WyIiLDFd')), 400, /^The position in the list/],
+    ['a stream that is none', () => diffPage(contextOf('stream=rdy')), 400, /^The streams are out, err and env\.$/],
+    ['a difference to nothing', () => diffPage(contextOf('to=none')), 404, /^There is no job none with output\.$/],
+    [
+      'one to a job without output',
+      () => diffPage(contextOf(`to=${id('refused')}`)),
+      404,
+      /^There is no job .* with output/,
+    ],
+    [
+      'one to no earlier run',
+      () => diffPage(contextOf(`to=${id('first')}&from=previous`)),
+      404,
+      /^There is no earlier run of a\.sh on c2 with/,
+    ],
+    [
+      'one to no golden run',
+      () => diffPage(contextOf(`to=${id('first')}&from=golden`)),
+      404,
+      /names no golden run of a\.sh on c2/,
+    ],
+    [
+      'a stream of a job that has none',
+      () => findStream(contextOf(), 'out', id('missing')),
+      404,
+      /^This job has no \.out\.$/,
+    ],
+    ['a job that is not there', () => jobPage(contextOf(), 'none'), 404, /^There is no such job/],
+    ['a job of another client', () => jobPage(contextOf('client=c2'), id('new')), 404, /^There is no such job/],
+    [
+      'a stretch of no stream',
+      () => jobPage(contextOf('s=rdy'), id('new')),
+      400,
+      /^The position in the stream is not valid/,
+    ],
+    [
+      'a stretch at no place',
+      () => jobPage(contextOf('s=out&pos=x'), id('new')),
+      400,
+      /^The position in the stream is not valid/,
+    ],
+    [
+      'a stretch of no form',
+      () => jobPage(contextOf('s=out&as=pdf'), id('new')),
+      400,
+      /^The position in the stream is not valid/,
+    ],
+    ['a list of what is missed at no place', () => missedPage(contextOf('after=x')), 400, /^The position in the list/],
+  ];
+  for (const [what, read, status, message] of rows)
+    it(`is ${what}`, async () =>
+      await assert.rejects(
+        async () => await read(),
+        (error: Error) => {
+          assert.ok(error instanceof NotShown, error.stack);
+          assert.equal(error.status, status);
+          assert.match(error.message, message);
+          return true;
+        },
+      ));
+});
+
+it('a difference is that of the two streams, in their order', async () => {
+  const { to, from, differs } = tell(
+    await diffJson(contextOf(`from=${planted.get('old')?.jobId}&to=${planted.get('new')?.jobId}`)),
+  ) as Record<string, unknown>;
+  assert.deepEqual([from, to, differs], [':old', ':new', true]);
 });
 
 it('a page that is just full is the last', async () => {

@@ -121,6 +121,8 @@ describe('a hold', () => {
       { ...old, ...claims('liar'), name: 'x.sh-held' },
       { ...old, ...claims('liar'), name: 'held' },
       { ...old, clientId: 'held', fields: { ClientId: 'liar' }, name: 'log' },
+      // The log has this id with an escape.
+      { ...old, clientId: 'held', fields: { ClientId: 'liar' }, name: 'log-50', jobId: '50%' },
       { ...old, ...claims('held'), name: 'record' },
       // Other clients whose ids contain the text.
       ...['xheld', 'heldx', '1held', 'held2', 'HELD', 'unheld'].map((clientId) => ({ ...old, clientId })),
@@ -128,7 +130,9 @@ describe('a hold', () => {
     await withSite(jobs, async ({ site, webjobctl }) => {
       await webjobctl('hold', 'add', '--client', 'held', '--reason', 'r');
       assert.equal((await webjobctl('prune', '--older-than', '30d', '--yes')).exitCode, 0);
-      assert.deepEqual(groupNames(site), ['1_held_x.sh', 'held', 'held_1_x.sh', 'log', 'record', 'x.sh-held']);
+      assert.deepEqual(groupNames(site), [
+        ...['1_held_x.sh', 'held', 'held_1_x.sh', 'log', 'log-50', 'record', 'x.sh-held'],
+      ]);
     });
   });
 
