@@ -2,7 +2,7 @@
 // note verified by openssl.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { parseManifest } from '../notes/manifest.ts';
@@ -206,6 +206,9 @@ describe('webjobctl sign add, show and verify', () => {
       rmSync(at('host.sh'));
       assert.match(await sign(0, 'show', 'host.sh'), /\n {2}program +not beside it\n/);
       await refused(4, /which is missing/, 'add', '--key', 'eve.key', 'host.sh');
+      mkdirSync(at('host.sh'));
+      await refused(4, /host\.sh cannot be read: EISDIR/, 'show', 'host.sh');
+      rmdirSync(at('host.sh'));
     } finally {
       writeFileSync(at('host.sh'), PROGRAM);
     }

@@ -2,7 +2,7 @@
 // neither accepts anything that was changed.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { makeGround, parseLines, runWebjobctl } from './operator.ts';
@@ -85,6 +85,9 @@ describe('webjobctl sign', () => {
     await refused(4, /good is not a public key in PEM/, 'verify', '--key', 'good', 'good');
     await refused(4, /none cannot be read: ENOENT/, 'payload', '--key', 'ed25519.key', 'none');
     await refused(4, /none cannot be read: ENOENT/, 'verify', '--key', 'ed25519.pub', 'none');
+    writeFileSync(at('boxed'), 'x');
+    mkdirSync(at('boxed.sig'));
+    await refused(4, /boxed\.sig cannot be read: EISDIR/, 'verify', '--key', 'ed25519.pub', 'boxed');
     await refused(2, /required option '--key <file>' not specified/, 'payload', 'good');
     await refused(2, /say what to check with: --key or --trusted/, 'verify', 'good');
     await refused(2, /argument 'rsa' is invalid/, 'keygen', 'x', '--type', 'rsa');

@@ -362,6 +362,9 @@ describe('a manifest', () => {
 describe('the packs of a site', () => {
   it('are in the order of their days and numbers, and a new one takes no name that is taken', () => {
     const base = { baseDirectory: folder };
+    writeFileSync(join(folder, 'packed'), 'in the way');
+    assert.throws(() => listPacks(base), /packed: ENOTDIR$/);
+    rmSync(join(folder, 'packed'));
     assert.deepEqual([listPacks(base), nextPack(base, '2026-10-01').name], [[], '2026-10-01']);
     mkdirSync(join(folder, 'packed'));
     const names = ['2026-09-30.2', '2026-10-01', '2026-10-01.2', '2026-10-01.10', '2026-10-02'];

@@ -2,7 +2,17 @@
 // made by webjobctl and verified with nothing but the public key; everything else is rejected.
 import assert from 'node:assert/strict';
 import { createHash, createPrivateKey, createPublicKey, generateKeyPairSync, randomInt } from 'node:crypto';
-import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -153,6 +163,10 @@ describe('webjobctl custody, as a transparency log', () => {
       /custody-tree\.server_1\.json is damaged\nwebjobctl: hint: rm \S+ {2}# the next checkpoint computes it again/,
     );
     rmSync(kept);
+    mkdirSync(kept);
+    const unread = await its.webjobctl(...args);
+    assert.deepEqual([unread.exitCode, unread.text], [4, ''], unread.stderr);
+    rmdirSync(kept);
     assert.equal((await its.webjobctl(...args)).text, text, 'worked out from the record');
     writeFileSync(kept, state, { mode: 0o600 });
   });

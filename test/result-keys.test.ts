@@ -3,7 +3,18 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { createPrivateKey, createPublicKey } from 'node:crypto';
-import { chmodSync, copyFileSync, existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmdirSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { formatVerifierKey, parseVerifierKey } from '../notes/ed25519.ts';
@@ -204,5 +215,15 @@ describe('a job of a client with a result key', () => {
     const { code, stderr } = await runWebjobctl(['--config', its.site.propertiesFile, 'verify']);
     assert.deepEqual([code, stderr.includes(`others can write to ${path}`)], [4, true], stderr);
     chmodSync(path, 0o644);
+  });
+
+  it('is not judged without keys that cannot be read', async () => {
+    const path = join(resultKeysOf(its.site), 'client1');
+    renameSync(path, `${path}.kept`);
+    mkdirSync(path);
+    const { code, stderr } = await runWebjobctl(['--config', its.site.propertiesFile, 'verify']);
+    assert.deepEqual([code, stderr.includes(`${path} cannot be read: EISDIR`)], [4, true], stderr);
+    rmdirSync(path);
+    renameSync(`${path}.kept`, path);
   });
 });
