@@ -104,7 +104,8 @@ describe('requestFromEnv', () => {
   });
 
   it('finds a header by its HTTP name', () => {
-    const request = requestFromEnv({ HTTP_JOB_ID: 'a, b', CONTENT_TYPE: 'text/plain' });
+    const request = requestFromEnv({ HTTP_JOB_ID: 'a, b', HTTP_X_A_B_C: 'long', CONTENT_TYPE: 'text/plain' });
+    assert.equal(findHeader(request, 'X-A-B-C'), 'long');
     assert.equal(findHeader(request, 'Job-Id'), 'a, b');
     assert.equal(findHeader(request, 'JOB-ID'), 'a, b');
     assert.equal(findHeader(request, 'Job'), undefined);

@@ -190,7 +190,7 @@ const EPOCH = '\\d{4}-\\d\\d-\\d\\d \\d\\d:\\d\\d:\\d\\d';
 describe('the record', () => {
   it('has the 22 fields of the article, byte for byte', async () => {
     const earliest = Date.now();
-    const { env, rdy } = await upload('echo $$', ['-a', 'b  c', 'line\nbreak', '--x=ä']);
+    const { env, rdy } = await upload('echo $$ $PPID', ['-a', 'b  c', 'line\nbreak', '--x=ä']);
     const { Version, Jid, Pid, KidPid, JobEpoch, GetEpoch, RunEpoch, PutEpoch } = parseRecord(env).fields;
     const NOTHING = digest('md5', Buffer.of());
     const expected: Record<(typeof RECORD_FIELDS)[number], string> = {
@@ -198,7 +198,7 @@ describe('the record', () => {
       ...{ GetRequest: 'job.sh', Command: 'job.sh', CommandLine: 'job.sh -a b  c line%0abreak --x=ä' },
       ...{ Jid: rdy.slice(4, -1), Pid, KidPid, KidStatus: '0', KidSignal: '0', KidReason: 'The kid exited cleanly.' },
       ...{ JobEpoch, GetEpoch, RunEpoch, PutEpoch, HashType: 'MD5' },
-      ...{ StdOutHash: digest('md5', Buffer.from(`${KidPid}\n`)), StdErrHash: NOTHING, GetError: 'NA', RunError: 'NA' },
+      ...{ StdOutHash: digest('md5', Buffer.from(`${KidPid} ${Pid}\n`)), StdErrHash: NOTHING, GetError: 'NA', RunError: 'NA' },
     };
     assert.equal(env, RECORD_FIELDS.map((name) => `${name}=${expected[name]}\n`).join(''));
     assert.match(Version, /^webjob \d+\.\d+\.\d+(?:-rc\.\d+)? ssl (?:32|64) bit$/);

@@ -8,6 +8,7 @@ import {
   chmodSync,
   chownSync,
   closeSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   openSync,
@@ -595,6 +596,17 @@ describe('what custody records tell', () => {
     assert.deepEqual(bound({}, 'deposit'), broken);
     rmSync(second);
     assert.ok(kinds().includes('custody-missing 000002.jsonl'));
+  });
+
+  it('is kept in one file by root where others could replace the directory', {
+    skip: process.getuid?.() !== 0 && 'not root',
+  }, () => {
+    const logs = { logfilesDirectory: folder, custodySegmentLimit: 1 };
+    for (const mode of [0o777, 0o755]) {
+      chmodSync(folder, mode);
+      for (const id of ['a', 'b', 'c']) recordEvent(logs, { event: 'hold', kind: 'job', id, reason: 'r' });
+      assert.equal(existsSync(join(folder, 'nph-webjob-custody.webjobctl.d')), mode === 0o755);
+    }
   });
 
   it('is read of webjobctl alone, and of whole events', () => {

@@ -16,7 +16,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import { judge, STREAM_STATES, type StreamState, type Verdict } from '../evidence/verdict.ts';
+import { judge, STREAM_STATES, STREAM_WORDS, type StreamState, type Verdict } from '../evidence/verdict.ts';
 import { configure, makeSite, type Site } from '../scripts/site.ts';
 import { custodyOf } from './custody-record.ts';
 import { reportAs, verifyAs } from './evidence-site.ts';
@@ -297,6 +297,7 @@ describe('the verdict on an upload', () => {
         assert.equal(look === 'good', state === 'received', state);
         assert.equal(look === 'bad', ['missing', 'unreadable', 'changed', 'contradicted'].includes(state), state);
       }
+    assert.equal(new Set(Object.values(STREAM_WORDS)).size, STREAM_STATES.length, 'each has words of its own');
     assert.equal(words('received', 'received', 'received'), 'verified');
     assert.equal(words('unread', 'received', 'received'), 'not checked');
     assert.equal(words('unread', 'claimed', 'unproven'), 'not checked');

@@ -10,6 +10,7 @@ import fs, {
   readFileSync,
   readlinkSync,
   renameSync,
+  rmdirSync,
   rmSync,
   statSync,
   utimesSync,
@@ -324,6 +325,30 @@ describe('uploads that are taken away', () => {
       ['a.rdy', 'b.rdy', 'fsync folder', ...streams, 'fsync folder'],
     );
     assert.equal(left(), '');
+  });
+
+  it('go although one of them has become a directory meanwhile', async () => {
+    put('a', ALL);
+    put('b', ALL);
+    const groups = [await describeGroup(folder, 'a'), await describeGroup(folder, 'b')];
+    const { unlinkSync } = fs;
+    Object.assign(fs, {
+      unlinkSync: (path: string): void => {
+        unlinkSync(path);
+        if (basename(path) !== 'a.rdy') return;
+        renameSync(join(folder, 'a.out'), join(folder, 'a.err'));
+        mkdirSync(join(folder, 'a.out'));
+      },
+    });
+    syncBuiltinESMExports();
+    try {
+      assert.deepEqual(removeDescribed(folder, groups), []);
+    } finally {
+      Object.assign(fs, { unlinkSync });
+      syncBuiltinESMExports();
+    }
+    assert.deepEqual(readdirSync(folder), ['a.out']);
+    rmdirSync(join(folder, 'a.out'));
   });
 
   it('stay when they are others by now, or somebody writes them', async () => {

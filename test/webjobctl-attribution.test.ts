@@ -114,6 +114,25 @@ describe('an upload', () => {
   });
 });
 
+describe('a hold on a client', () => {
+  it('keeps an upload that the log alone attributes, by a job id that is written there in another form', async () => {
+    const common = { clientId: 'held', fields: { ClientId: 'NA' }, custody: false } as const;
+    const names = ['alone', 'alone_2', 'alone_3'];
+    plantPast(
+      site,
+      'UTC',
+      ['50%', '-', 'plain'].map((jobId, index) => ({ ...common, at: at(50 + index), jobId, name: names[index] ?? '' })),
+    );
+    const list = async (): Promise<string[]> => {
+      const lines = await readJson<{ name?: string }>('prune', '--older-than', '30d', '--dry-run');
+      return lines.flatMap(({ name }) => (name?.startsWith('alone') ? [name] : [])).sort();
+    };
+    assert.deepEqual(await list(), names);
+    assert.equal((await webjobctl('hold', 'add', '--client', 'held', '--reason', 'a test')).exitCode, 0);
+    assert.deepEqual(await list(), []);
+  });
+});
+
 describe('diff of one job', () => {
   it('compares with the latest earlier upload that is complete', async () => {
     const common = { clientId: 'differs' };

@@ -9,7 +9,7 @@ import { collect } from './bare.ts';
 import { WEBJOBCTL } from './keep-site.ts';
 import { makeLockerSite } from './locker-site.ts';
 import { makeGround } from './operator.ts';
-import { plantPast } from './past-site.ts';
+import { type Planted, plantPast } from './past-site.ts';
 import { readFiles } from './tree.ts';
 
 const NOBODY = 65_534;
@@ -22,9 +22,10 @@ describe('webjobctl as another user', { skip: process.geteuid?.() !== 0 && 'not 
   const program = join(ground.root, 'webjobctl');
   const logs = join(site.base, 'logfiles');
   let secret = '';
+  let planted: Planted[];
   before(() => {
     writeFileSync(program, readFileSync(WEBJOBCTL), { mode: 0o755 });
-    plantPast(site, 'UTC', [
+    planted = plantPast(site, 'UTC', [
       { at: AT, name: 'one' },
       { at: AT, name: 'two' },
       { at: AT, name: 'three' },
@@ -95,6 +96,8 @@ describe('webjobctl as another user', { skip: process.geteuid?.() !== 0 && 'not 
     assert.equal(verified.exitCode, 1);
     assert.match(verified.stdout.toString(), /^unreadable +two\.out: EACCES$/m);
     assert.match((await run('search', 'kept')).stderr, /two\.out.*EACCES|EACCES.*two\.out/);
+    const shown = await run('--json', 'show', planted[1]?.jobId ?? '');
+    assert.equal(JSON.parse(shown.stdout.toString()).verification.streams.out, 'cannot be read');
     chmodSync(secret, 0o644);
     // Without the run record it is unknown how the run ended.
     chmodSync(join(site.incoming, 'two.env'), 0o600);
