@@ -25,7 +25,14 @@ import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { after, afterEach, beforeEach, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { appendCustody, custodyPath, listCustodyFiles, segmentFolder, segmentPath } from '../cgi/locker/index.ts';
+import {
+  appendCustody,
+  custodyPath,
+  listCustodyFiles,
+  readCustodyEnd,
+  segmentFolder,
+  segmentPath,
+} from '../cgi/locker/index.ts';
 import { Evidence } from '../evidence/evidence.ts';
 import { CustodyRecords } from '../evidence/records.ts';
 import { verifySite } from '../evidence/verify.ts';
@@ -393,6 +400,15 @@ describe('what the reader makes of segments', () => {
       writeFileSync(join(dirname(path), file), text.replace('"jobId":"job_7"', '"jobId":"job_8"'), 'latin1');
     }
     assert.deepEqual([find()[0], find(names)[0]], ['job_1', 'job_1'], 'an edited record says nothing');
+  });
+
+  it('takes the two newest for the end of the record, also where the first of them is torn', () => {
+    fill(4);
+    const [older, newest] = [3, 4].map((number) => readFileSync(segment(number), 'latin1'));
+    assert.deepEqual(readCustodyEnd(path, 1e6).split('\n').filter(Boolean), `${older}${newest}`.trim().split('\n'));
+    appendFileSync(segment(3), '{"covers":[');
+    const lines = readCustodyEnd(path, 1e6).split('\n');
+    for (const line of newest?.trim().split('\n') ?? []) assert.ok(lines.includes(line), line);
   });
 
   it('finds uploads in any order in more segments than stay open', () => {

@@ -234,8 +234,8 @@ describe('an upload against what is known of it', () => {
     const found = readRunRecord(record(), MIB);
     assert.deepEqual([found.record?.fields.Jid, found.recordProblem], ['job', undefined]);
     assert.deepEqual(
-      [findDiffering('u'), findDiffering('u~2')?.kind, findDiffering('u~1')],
-      [undefined, 'differing', undefined],
+      ['u', 'u~2', 'u~1', 'u~02', 'u~2x', 'folder/u~9999', 'folder/~2', '~2'].map((name) => findDiffering(name)?.kind),
+      [undefined, 'differing', undefined, undefined, undefined, 'differing', undefined, undefined],
     );
     const stats = { mtimeMs: 5, ctimeMs: 9 };
     assert.equal(touchedAt({ out: stats, rdy: { mtimeMs: 12, ctimeMs: 3 } } as never), 12);

@@ -242,10 +242,15 @@ describe('results at a stolen server', () => {
   });
 
   it('are found out in packs as well, and honest ones are not taken for them', async () => {
+    const signatures = async (): Promise<string | undefined> =>
+      / \d+ signed by .*$/m.exec((await runWebjobctl(['--config', site.propertiesFile, 'verify'])).stderr)?.[0];
+    const before = await signatures();
+    assert.ok(before);
     const past = new Date(Date.now() - 40 * 86_400_000);
     for (const file of readdirSync(site.incoming)) utimesSync(join(site.incoming, file), past, past);
     const { code, stderr } = await runWebjobctl(['--config', site.propertiesFile, 'pack', '--older-than', '30d']);
     assert.ok(code === 0, stderr);
+    assert.equal(await signatures(), before);
     const packed = await verifyAs([site.propertiesFile]);
     const isFound = (name: string, one: string): boolean =>
       packed.some(
