@@ -30,6 +30,7 @@ const PHRASES: readonly (readonly [phrase: RegExp, instead: string])[] = [
   [/\binstants?\b/i, 'TIME'],
   [/\bspans?\b/i, 'DURATION'],
   [/\bparcels?\b(?!\.json)/i, 'spooled job, client kit'],
+  [/\bfolders?\b/i, 'directory'],
   [/\bcontrols\b|\bcontrol\b(?! and non-ASCII| character| sequence|$)/i, 'setting'],
 ];
 
@@ -44,7 +45,7 @@ function prose(text: string): string {
 }
 
 /** Phrases to avoid in comments and messages too, where the others are names in code. */
-const SOURCE_PHRASES = PHRASES.filter(([, instead]) => !['setting', 'DURATION', 'no longer'].includes(instead));
+const SOURCE_PHRASES = PHRASES.filter(([, instead]) => !['setting', 'DURATION', 'no longer', 'directory'].includes(instead));
 
 function findPhrases(file: string, text: string, phrases = PHRASES): string[] {
   return text.split('\n').flatMap((line, index) =>
