@@ -53,7 +53,7 @@ const EXPLANATION = `
 The files are the truth: webjobctl reads the same nph-webjob.cfg, locker and logs as the server, and needs no daemon.
 
 Exit codes:
-  0  done, and all is well
+  0  done, without findings
   1  done, and there are findings (nothing found, something differs, something is wrong)
   2  wrong command line
   3  nph-webjob.cfg cannot be used
@@ -69,13 +69,13 @@ See also: man webjobctl`;
  */
 export async function makeProgram(words: readonly string[]): Promise<Command> {
   const program = new Command('webjobctl')
-    .description('Set up and check a WebJob site, and find, check and keep what its clients sent.')
+    .description('Set up and check a WebJob site, and find, check and keep the uploads of its clients.')
     .option(
       '-c, --config <file>',
       'nph-webjob.cfg (else WEBJOB_PROPERTIES_FILE, else where the server looks); repeat it to read several sites as one',
       (file: string, files: string[] = []) => [...files, file],
     )
-    .option('--json', 'print one JSON value a line')
+    .option('--json', 'print one JSON value on each line')
     .option('--ledger <url>', 'read from a PostgreSQL database that sites push to: jobs, show and clients')
     .version(WEBJOB_VERSION, '-v, --version', 'print the version')
     .addHelpText('after', EXPLANATION)

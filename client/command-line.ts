@@ -27,9 +27,9 @@ Exit codes:
   1  wrong command line
   2  wrong settings
   3  the program could not be fetched, verified, or made by its hook; nothing was run
-  4  the program could not be run, ran over RunTimeLimit, or printed more than the disk took;
-     what there is was uploaded
-  5  the output could not be uploaded; it is kept, the hint delivers it
+  4  the program could not be run, exceeded RunTimeLimit, or printed more than could be stored;
+     the stored part was uploaded
+  5  the output could not be uploaded; it is kept, and the hint says how to deliver it
   6  another run holds LockFile
   70 an error that webjob did not expect: a bug
   74 standard output could not be written
@@ -44,11 +44,11 @@ export async function readCommandLine(argv: readonly string[]): Promise<CommandL
     .usage(USAGE)
     .description('Fetch a program from a WebJob server, run it, and upload its output.')
     .option('-e, --execute', 'fetch a program, run it and upload its output')
-    .option('--batch', 'fetch and run what is assigned to this client')
+    .option('--batch', 'fetch and run the assignments of this client')
     .addOption(new Option('--run-batch <file>').hideHelp())
     .option('-g, --get-url', 'write the content of a URL to stdout')
     .option('-h, --hashsum', 'print the digest of a file, or of stdin')
-    .option('--flush [directory]', 'deliver what waits in SpoolDirectory, or in a directory')
+    .option('--flush [directory]', 'deliver the jobs in SpoolDirectory, or in a directory')
     .option('-f, --file <config>', 'settings file, or several separated by commas')
     .addOption(new Option('-t, --type <digest>', `for --hashsum: ${DIGESTS.join(', ')}`))
     .version(describeClient().version, '-v, --version', 'print the version')

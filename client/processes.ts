@@ -75,7 +75,7 @@ function endTree(pid: number): void {
     // It has ended.
     return;
   }
-  warn(`taskkill fails: process ${pid} is ended, but what it started may go on`);
+  warn(`taskkill fails: process ${pid} is ended, but processes that it started may continue`);
 }
 
 /**

@@ -45,7 +45,7 @@ function check(path: string, { setting, stage, mayBeShared }: Rule): void {
     );
   }
   const weak = findWeakness(path);
-  if (weak) throw new Failure(stage, `${setting}: ${weak}`, `set ${setting} to a folder of your own`);
+  if (weak) throw new Failure(stage, `${setting}: ${weak}`, `set ${setting} to a directory of your own`);
 }
 
 /**

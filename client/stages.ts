@@ -135,7 +135,9 @@ async function runJob(
   cleanup.add(() => work.keep || removePrivateFolder(work.folder));
   cleanup.add(
     (signal) =>
-      signal && work.waiting && warn(`ended by ${signal} before the upload was done; to do it: ${work.waiting}`),
+      signal &&
+      work.waiting &&
+      warn(`ended by ${signal} before the upload was complete; to deliver it: ${work.waiting}`),
   );
   const placed = await getProgram(job, work, path, cleanup);
   const refused = job.runner ? await (await import('./batch.ts')).countRefused(settings, placed.path) : 0;

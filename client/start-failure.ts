@@ -65,7 +65,7 @@ function explainMissing(code: string, { path }: Program, head: Buffer): string {
 function explainDenied({ path, fd }: Program, head: Buffer): string {
   const mount = findNoexecMount(fd);
   if (mount !== undefined)
-    return `TempDirectory is on ${mount}, mounted noexec: set TempDirectory to a folder elsewhere (EACCES)`;
+    return `TempDirectory is on ${mount}, mounted noexec: set TempDirectory to a directory elsewhere (EACCES)`;
   const interpreter = findInterpreter(head);
   if (interpreter !== undefined) return `its interpreter ${printable(interpreter)} may not be executed (EACCES)`;
   return `${path} may not be executed (EACCES)`;

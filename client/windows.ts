@@ -62,7 +62,7 @@ export function findSystemProgram(
 /** Why Windows cannot store a program under this name; undefined when it can. */
 export function findNameObstacle(program: string): Obstacle | undefined {
   const refuse = (why: string): Obstacle => ({
-    message: `Windows cannot keep a program named ${program}: ${why}`,
+    message: `Windows cannot store a program named ${program}: ${why}`,
     hint: 'give it another name in the profile',
   });
   if (program.includes(':')) return refuse('a colon separates the name of a stream');
@@ -73,7 +73,7 @@ export function findNameObstacle(program: string): Obstacle | undefined {
 /** Why cmd.exe cannot take the command line of a batch file; undefined when it can. */
 export function findBatchObstacle(path: string, args: readonly string[]): Obstacle | undefined {
   if (path.includes('%'))
-    return { message: `cmd.exe would expand the % in ${path}`, hint: 'set TempDirectory to a folder without a %' };
+    return { message: `cmd.exe would expand the % in ${path}`, hint: 'set TempDirectory to a directory without a %' };
   for (const [index, arg] of args.entries()) {
     const why = findArgumentFault(arg);
     if (why)

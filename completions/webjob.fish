@@ -34,10 +34,10 @@ complete -c webjob -f
 complete -c webjob -n 'not __webjob_before_program' -F
 complete -c webjob -n __webjob_hashes -F
 complete -c webjob -n __webjob_before_program -s e -l execute -d 'fetch a program, run it and upload its output'
-complete -c webjob -n __webjob_before_program -l batch -d 'fetch and run what is assigned to this client'
+complete -c webjob -n __webjob_before_program -l batch -d 'fetch and run the assignments of this client'
 complete -c webjob -n __webjob_before_program -s g -l get-url -d 'write the content of a URL to stdout'
 complete -c webjob -n __webjob_before_program -s h -l hashsum -d 'print the digest of a file, or of stdin'
-complete -c webjob -n __webjob_before_program -l flush -d 'deliver what waits in SpoolDirectory, or in a directory'
+complete -c webjob -n __webjob_before_program -l flush -d 'deliver the jobs in SpoolDirectory, or in a directory'
 complete -c webjob -n __webjob_before_program -s f -l file -x -a '(__webjob_files)' -d 'settings file, or several separated by commas'
 complete -c webjob -n __webjob_before_program -s t -l type -x -a 'MD5 SHA1 SHA256 SHA512' -d 'for --hashsum'
 complete -c webjob -n __webjob_before_program -s v -l version -d 'print the version'

@@ -82,7 +82,7 @@ export function parseBatch(script: string): Order[] {
   const line = script.split('\n', 3)[2] ?? '';
   if (!line.startsWith(ORDERS)) {
     if (line.startsWith('# Nothing is due.')) return [];
-    throw new SyntaxError('it is a batch of an older server, which a shell has to run: webjob -e -f FILE batch');
+    throw new SyntaxError('it is a batch of an older server, which a shell must run: webjob -e -f FILE batch');
   }
   const orders = JSON.parse(line.slice(ORDERS.length)) as Order[];
   const isOrder = ({ id, due, command, args, note }: Order): boolean =>

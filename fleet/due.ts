@@ -65,7 +65,7 @@ const SHORT: Record<string, string> = {
 export function parseCron(text: string): Cron {
   const words = (SHORT[text.trim().toLowerCase()] ?? text).trim().split(/\s+/);
   if (words.length !== FIELDS.length)
-    throw new SyntaxError(`a cron expression has five fields, and not ${words.length}`);
+    throw new SyntaxError(`a cron expression must have five fields, not ${words.length}`);
   const [minutes = [], hours = [], days = [], months = [], weekdays = []] = FIELDS.map((field, index) =>
     parseField(words[index] ?? '', field),
   );

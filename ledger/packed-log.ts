@@ -50,7 +50,7 @@ export async function* expand(log: PackedLog): AsyncGenerator<Buffer> {
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (!/^(?:Z_|ZSTD_|ERR_ZSTD)/.test(code ?? '')) throw error;
-    warn(`${basename(log.path)} is damaged and was read as far as it goes: ${code}`);
+    warn(`${basename(log.path)} is damaged and was read as far as possible: ${code}`);
   }
 }
 

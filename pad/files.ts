@@ -59,7 +59,7 @@ function* walk(path: string, name: string, stats: Stats): Generator<Entry> {
 function refuseOutput(path: string, { dev, ino }: Stats): void {
   const output = fstatSync(1);
   if (output.isFile() && output.dev === dev && output.ino === ino) {
-    throw new Failure('failed', `${path} is where the script goes`, 'write it to another file or folder');
+    throw new Failure('failed', `${path} is the output of this command`, 'write it to another file or directory');
   }
 }
 

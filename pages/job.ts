@@ -110,7 +110,7 @@ export function formatVerification({ job, verdict, deposit, earlier, missing }: 
     recordProblem && `The record cannot be read: ${recordProblem}.`,
     deposit?.fault && 'Something before the entry of this upload in the custody record was changed.',
     deposit?.receivedAt && `Received ${deposit.receivedAt}, as the custody record says.`,
-    result?.state === 'good' && `The client signed the record and what it printed, with the key ${result.key}.`,
+    result?.state === 'good' && `The client signed the run record and the output with the key ${result.key}.`,
     result?.state === 'none' && 'The client has not signed it.',
     result?.sealedTo && `The streams are sealed to ${result.sealedTo.join(', ')}.`,
   ].filter((note) => typeof note === 'string');
@@ -157,7 +157,7 @@ export function formatActs({ acts }: Pick<Case, 'acts'>, book: Book): Markup | u
   return html`<h2 id="acts">Notes and acts</h2>
 ${isHeld(acts) ? html`<p><span class="state warn held">On hold</span></p>` : undefined}
 <div class="scroll" role="region" aria-label="Notes and acts" tabindex="0"><table class="stack">
-<caption><span>What operators did about it, as the custody record has it</span></caption>
+<caption><span>The acts of operators, from the custody record</span></caption>
 <thead><tr><th scope="col">Time</th><th scope="col">What</th><th scope="col">By</th><th scope="col">Text</th></tr></thead>
 <tbody>
 ${acts.map(
@@ -172,7 +172,7 @@ export function formatRecordTable(verdict: Verdict | undefined, { env }: Heads):
   const record = verdict?.record;
   if (record) {
     const rows = [...RECORD_FIELDS.map((name): [string, string] => [name, record.fields[name]]), ...record.extra];
-    return formatFactTable('The record of the run, as the client wrote it', rows);
+    return formatFactTable('The run record, as the client wrote it', rows);
   }
   if (!env) return html`<p class="note">There is none.</p>`;
   return formatStream('The record as it is', { head: env.head.subarray(0, MAX_TEXT_BYTES), size: env.size });

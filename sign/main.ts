@@ -38,7 +38,7 @@ async function main(argv: string[]): Promise<number> {
     .option('--key <file>', 'sign with this private key')
     .version(WEBJOB_VERSION, '-v, --version', 'print the version')
     .helpOption('--help', 'print this help')
-    .argument('[file...]', 'what to sign')
+    .argument('[file...]', 'the programs to sign')
     .addHelpText('after', EXPLANATION);
   await parseWords(command, argv);
   const { makeKey: name, type, key } = command.opts<Options>();

@@ -182,7 +182,7 @@ describe('webjobctl acts', () => {
     );
     const release = ask({ act: 'release', text: 'closed' });
     assert.equal((await acts()).exitCode, 0);
-    assert.equal(answerOf(release).words, 'on hold no longer');
+    assert.equal(answerOf(release).words, 'no longer on hold');
     assert.deepEqual(await its.readJson('hold', 'list'), []);
   });
 

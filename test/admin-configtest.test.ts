@@ -276,7 +276,11 @@ describe('webjobctl configtest', () => {
       await expectFindings([
         ['error', /requires no credentials/, /^printf .*Require valid-user/],
         ['error', /allows some requests without credentials/, /^printf .*Require valid-user/],
-        ['error', /^strangers reach the script in the main server: 450 /, /^printf .*Require valid-user/],
+        [
+          'error',
+          /^requests without credentials reach the script in the main server: 450 /,
+          /^printf .*Require valid-user/,
+        ],
       ]);
       // The script still refuses, so this is only a warning; without RequireUser everyone would be
       // served.
@@ -369,7 +373,7 @@ describe('webjobctl configtest', () => {
         /certificates of clients expire within 30 days or have expired: client2/,
         /client list --expiring 30d/,
       ],
-      ['error', /^1 client has a certificate and no password, which this site asks for: client2$/, /client add/],
+      ['error', /^1 client has a certificate and no password, which this site requires: client2$/, /client add/],
       ['warning', /^the server's certificate expires in [89] days/, /renew it/],
       ['error', /others can read the private key/, /chmod 600/],
       ['error', /^the revocation list expired 2020-01-02/, /^webjobctl --config \S+ ca crl && \S+ -f \S+ -k graceful$/],

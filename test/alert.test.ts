@@ -107,7 +107,7 @@ describe('webjobctl alert', () => {
     // In a process of its own, because the lock names a process.
     const first = alertAlone({});
     while (!isHeld) await sleep(20);
-    assert.match(await alert(4), /another webjobctl is at work on this site/);
+    assert.match(await alert(4), /another webjobctl is running on this site/);
     isHeld();
     assert.equal(await first, 1);
     assert.equal(letters().length, 1);

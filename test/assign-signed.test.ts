@@ -99,7 +99,7 @@ describe('a signed assignment', () => {
       assert.deepEqual(await statesOf(id), { [state]: 1 }, id);
     const retried = await control('assign', 'retry', half);
     assert.equal(retried.code, 2);
-    assert.match(retried.stderr, /is signed, and a client runs what was signed once\n.*hint: sign it again/);
+    assert.match(retried.stderr, /is signed, and each client runs it only once\n.*hint: sign it again/);
     assert.equal((await control('assign', 'retry', bare)).code, 0);
     for (const state of ['pause', 'cancel']) await control('assign', state, String(Number(whole) + 1));
   });
@@ -220,8 +220,16 @@ describe('a signed assignment', () => {
 
 describe('webjobctl refuses', () => {
   const rows = (): [words: string[], code: number, message: RegExp][] => [
-    [['assign', 'host.sh', '--signed', at('x.assignment')], 2, /what --signed assigns, and when, is in the file/],
-    [['assign', '--signed', at('x.assignment'), '--every', '1h'], 2, /what --signed assigns, and when, is in the file/],
+    [
+      ['assign', 'host.sh', '--signed', at('x.assignment')],
+      2,
+      /--signed takes the command and its times from the file/,
+    ],
+    [
+      ['assign', '--signed', at('x.assignment'), '--every', '1h'],
+      2,
+      /--signed takes the command and its times from the file/,
+    ],
     [['assign', '--signed', at('x.assignment')], 4, /x\.assignment cannot be used: ENOENT/],
     [['assign', '--signed', at('alice.key')], 4, /alice\.key: no blank line before signatures/],
     [['assign', '--signed', at('once.assignment'), '--to', 'client1,web-1'], 2, /once\.assignment is not for web-1/],

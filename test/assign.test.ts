@@ -207,7 +207,10 @@ describe('an assignment', () => {
     assert.equal((await control('assign', 'resume', id)).code, 0);
     await home.client.execute(['batch']);
     assert.deepEqual((await show(id)).states, { waiting: 1, done: 1 });
-    assert.match((await control('assign', 'cancel', id)).stdout, /is cancelled; what was fetched before still runs\n$/);
+    assert.match(
+      (await control('assign', 'cancel', id)).stdout,
+      /is cancelled; runs that were fetched before continue\n$/,
+    );
     assert.deepEqual((await show(id)).states, { cancelled: 1, done: 1 });
     assert.equal((await control('assign', 'cancel', id)).code, 1);
     const short = await assign('show-words.sh', '--to', 'client1', '--until', '1s');

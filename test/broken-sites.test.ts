@@ -410,19 +410,19 @@ describe('a broken site', { skip: obstacle }, () => {
       places: ['incoming', 'logs', 'programs', 'settings'],
       name: 'a misspelt BaseDirectory',
       breaks: () => cfg(`BaseDirectory=${path('integirty')}`)(),
-      finds: /^BaseDirectory names the wrong folder, .*integirty/,
+      finds: /^BaseDirectory names the wrong directory, .*integirty/,
     },
     {
       places: ['incoming', 'logs', 'programs', 'settings'],
       name: 'a BaseDirectory one folder too high',
       breaks: () => cfg(`BaseDirectory=${site.at('site')}`)(),
-      finds: /^BaseDirectory names the wrong folder/,
+      finds: /^BaseDirectory names the wrong directory/,
     },
     {
       places: ['incoming'],
       name: 'a misspelt IncomingDirectory',
       breaks: () => replace(path('etc/nph-webjob.cfg'), /$/, `\nIncomingDirectory=${path('integrity/imcoming')}\n`),
-      finds: /^IncomingDirectory names the wrong folder/,
+      finds: /^IncomingDirectory names the wrong directory/,
     },
     {
       places: ['settings'],
@@ -536,7 +536,7 @@ describe('a broken site', { skip: obstacle }, () => {
         name: '.htaccess that lets everybody in',
         breaks: edit(access, /^/, 'Require all granted\n'),
       },
-      finds: /^\.htaccess allows some requests without credentials|^strangers reach the script/,
+      finds: /^\.htaccess allows some requests without credentials|^requests without credentials reach the script/,
     },
     {
       places: ['access'],
@@ -577,7 +577,7 @@ describe('a broken site', { skip: obstacle }, () => {
     {
       ...{ places: ['httpd'], name: 'a place that is open to everybody', reloads: true },
       breaks: httpdConf('<Location "/webjob/">\nRequire all granted\n</Location>'),
-      finds: /^<Location "\/webjob\/"> lets in everybody|^strangers reach the script/,
+      finds: /^<Location "\/webjob\/"> lets in everybody|^requests without credentials reach the script/,
     },
     {
       ...{ places: ['httpd'], name: '.htaccess that httpd does not read', reloads: true },
@@ -596,7 +596,7 @@ describe('a broken site', { skip: obstacle }, () => {
         /^(Define WEBJOB_CGI_DIRECTORY .*)b$/m,
         `Define WEBJOB_CGI_DIRECTORY ${site.at('site')}/wbejob`,
       ),
-      finds: /^ScriptAlias leads to a folder that does not exist, .*wbejob/,
+      finds: /^ScriptAlias leads to a directory that does not exist, .*wbejob/,
     },
     {
       ...{ places: ['httpd'], name: 'a module that is not loaded', reloads: true },
@@ -627,7 +627,7 @@ describe('a broken site', { skip: obstacle }, () => {
     await site.client('add', 'client2', '--cert', '--url', site.url);
     mkdirSync(path('integrity/profiles/client2/commands'), { recursive: true });
     writeFileSync(path('integrity/profiles/client2/commands/host.sh'), '#!/bin/sh\n');
-    const finds = /^1 client has a certificate and no password, which this site asks for: client2$/;
+    const finds = /^1 client has a certificate and no password, which this site requires: client2$/;
     await site.mend([{ name: 'certificate', places: [], breaks: () => {}, finds }], 'client2-password');
   });
 
@@ -689,7 +689,7 @@ describe('a broken site with certificates', { skip: obstacle }, () => {
   it('a client with a password where certificates are asked for: found, mended, served', async () => {
     await site.client('add', 'client2', '--generate', '--url', site.url);
     writeFileSync(path('integrity/profiles/client2/commands/host.sh'), '#!/bin/sh\n');
-    const finds = /^1 client has a password and no certificate, which this site asks for: client2$/;
+    const finds = /^1 client has a password and no certificate, which this site requires: client2$/;
     await site.mend([{ name: 'password', places: [], breaks: () => {}, finds }], 'client2-certificate');
   });
 

@@ -132,7 +132,9 @@ describe('webjob that is ended without SpoolDirectory', () => {
       await until(() => isSending, 'the upload has begun');
       child.kill(signal);
       const { stderr } = await ended;
-      const said = /^webjob: warning: ended by \w+ before the upload was done; to do it: (.*)\n$/.exec(stderr)?.[1];
+      const said = /^webjob: warning: ended by \w+ before the upload was complete; to deliver it: (.*)\n$/.exec(
+        stderr,
+      )?.[1];
       // A killed process removes nothing.
       rmSync(join(home.client.temp, 'job.sh'), { force: true });
       assert.equal(said === undefined, signal === 'SIGKILL', stderr);

@@ -137,7 +137,7 @@ describe('webjobctl client remove', () => {
   it('leaves files that are not of the counts, and says so', async () => {
     countElsewhere('server_2', 1000);
     writeFileSync(own('notes'), '');
-    assert.match(await remove(), /warning: what was counted for its limits is not removed: ENOTEMPTY/);
+    assert.match(await remove(), /warning: the counts of its limits are not removed: ENOTEMPTY/);
     assert.deepEqual(readdirSync(own()), ['notes']);
   });
 

@@ -341,7 +341,7 @@ describe('a client that is ended while it sends', () => {
       await until(() => isSending, 'the upload has begun');
       child.kill(signal);
       const { code, stderr } = await ended;
-      const says = `webjob: warning: ended by SIGTERM before the upload was done; to do it: ${FLUSH}\n`;
+      const says = `webjob: warning: ended by SIGTERM before the upload was complete; to deliver it: ${FLUSH}\n`;
       assert.deepEqual([code, stderr], signal === 'SIGTERM' ? [143, says] : [null, '']);
       assert.match(jobs().join(), new RegExp(`^sending-${child.pid}-\\d+-job-\\d+-${child.pid}$`));
       fake.put = TAKES;

@@ -128,7 +128,7 @@ describe('TempDirectory mounted noexec', { skip: findMountObstacle() }, () => {
     try {
       mkdirSync(join(disk, 'below'), { mode: 0o755 });
       client.configure({ URLGetURL: fake.url, URLPutURL: fake.url, TempDirectory: join(disk, 'below') });
-      const expected = `TempDirectory is on ${disk}, mounted noexec: set TempDirectory to a folder elsewhere (EACCES)`;
+      const expected = `TempDirectory is on ${disk}, mounted noexec: set TempDirectory to a directory elsewhere (EACCES)`;
       for (const program of ['#!/bin/sh\n', readFileSync('/bin/true')]) assert.equal(await fail(program), expected);
       assert.deepEqual(readdirSync(join(disk, 'below')), []);
     } finally {

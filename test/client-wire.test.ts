@@ -410,7 +410,7 @@ describe('a signal to webjob', () => {
       assert.deepEqual(ended, { code, signal: null, stdout: '' });
       assert.match(
         stderr,
-        new RegExp(`^webjob: warning: ended by ${signal} before the upload was done; to do it: .+\n$`),
+        new RegExp(`^webjob: warning: ended by ${signal} before the upload was complete; to deliver it: .+\n$`),
       );
       assert.equal(takeKeptOutput(stderr), 'printed\n');
       assert.ok(existsSync(marker));

@@ -502,14 +502,14 @@ describe('the script', () => {
   const ANSWER = "process.stdout.write('HTTP/1.1 405 Method Not Allowed\\r\\n')\n";
 
   it('is there, under a name that httpd takes for an nph script', () => {
-    assert.deepEqual(serious(checkScripts(at('no-folder'), me)), ['error: the folder of the script cannot be read']);
+    assert.deepEqual(serious(checkScripts(at('no-folder'), me)), ['error: the directory of the script cannot be read']);
     assert.deepEqual(check({ 'other.cgi': '' }), ['error: it contains no script']);
     assert.deepEqual(check({ 'webjob.cgi': `#!${node}\n${ANSWER}` }), [
       'error: httpd does not treat it as an nph script',
     ]);
     const beside = { 'nph-webjob.cgi.20261101T000000.bak': '', 'nph-webjob-resident.cjs': '' };
     assert.deepEqual(check({ 'nph-webjob.cgi': `#!${node}\n${ANSWER}`, ...beside }), [
-      'warning: clients can still run what an earlier init has replaced',
+      'warning: clients can still run a script that an earlier init replaced',
     ]);
     check({});
     symlinkSync(at('nowhere'), join(at(`script${made - 1}`), 'nph-webjob'));

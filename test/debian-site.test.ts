@@ -109,7 +109,7 @@ apachectl graceful 2>&1; sleep 2`);
         found.some((line) => line.startsWith('error strangers reach') && line.endsWith(` ${url}`)),
         url,
       );
-    assert.ok(found.includes('warning httpd hands out the script as a file http://127.0.0.1:80/copied'));
+    assert.ok(found.includes('warning httpd serves the script as a file http://127.0.0.1:80/copied'));
     assert.ok(found.includes('warning httpd sends back what it is sent http://127.0.0.1:80/'));
     assert.ok(!found.some((line) => line.includes('443/webjob/')), 'the way that is guarded is none of them');
     debian.must(`rm /usr/lib/cgi-bin/linked /var/www/html/copied /etc/apache2/conf-enabled/zz-open.conf

@@ -536,7 +536,7 @@ describe('the steps for httpd', () => {
     const enabled = ['cgid', 'ssl'].every((name) => existsSync(`/etc/apache2/mods-enabled/${name}.load`));
     assert.equal(planned.length, enabled ? 0 : 1);
     for (const step of planned)
-      assert.match(step, / {2}# a full restart, for a module is new: requests under way are cut off$/);
+      assert.match(step, / {2}# a full restart, because a module is new: requests in progress are cut off$/);
   });
 
   it('name no file where nobody knows it', () => {

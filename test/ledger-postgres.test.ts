@@ -191,7 +191,7 @@ describe('a PostgreSQL of many sites', { skip: NO_POSTGRES }, () => {
       while ((await server.query(waits)).length === 0) await sleep(20);
       const second = await its.webjobctl(...PUSH, 'two', '--to', server.url('writing'));
       assert.equal(second.exitCode, 4);
-      assert.match(second.stderr, /another webjobctl is at work on this site/);
+      assert.match(second.stderr, /another webjobctl is running on this site/);
       const forgotten = await runWebjobctl(['ledger', 'forget', 'one', '--to', server.url('writing')]);
       assert.equal(forgotten.exitCode, 4);
       assert.match(forgotten.stderr, /another webjobctl is pushing the site one/);

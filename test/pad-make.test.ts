@@ -206,7 +206,7 @@ describe('what cannot be', () => {
       const words = ['sh', '-c', `"$1" "$2" box > ${output}`, 'sh', process.execPath, MAKER];
       const { code, stderr } = run(words, { cwd: shop.path });
       assert.equal(code, 4);
-      assert.match(stderr, /^pad-make-script: error: box\/.* is where the script goes\n.*hint: /);
+      assert.match(stderr, /^pad-make-script: error: box\/.* is the output of this command\n.*hint: /);
     }
   });
 

@@ -205,10 +205,10 @@ describe('the pages of a small site', () => {
       `${command} (/v/command/${command}) ${end} :${name} (/v/job/:${name})`;
     assert.deepEqual(withoutCharts(show(await clientPage(contextOf(), 'c1'))), [
       'c1',
-      'Client, last seen at new. It usually comes every 20 hours.',
+      'Client, last seen at new. It usually runs every 20 hours.',
       'jobs 5 (/v/jobs?client=c1)',
       'failed 1 (/v/jobs?client=c1&state=failed%2Cincomplete%2Cmissing)',
-      'changed since the run before 1 (#commands)',
+      'changed since the previous run 1 (#commands)',
       'bytes received 50 B',
       ...['The last 14 days', 'Runs', '5 jobs, 1 failure', ...RESULTS],
       result('a.sh', 'done at new exit 0 changed (/v/diff?from=:old&to=:new)', 'new'),
@@ -220,7 +220,7 @@ describe('the pages of a small site', () => {
       'Client, last seen at first.',
       'jobs 4 (/v/jobs?client=c2)',
       'failed 2 (/v/jobs?client=c2&state=failed%2Cincomplete%2Cmissing)',
-      'changed since the run before 0 (#commands)',
+      'changed since the previous run 0 (#commands)',
       'bytes received 20 B',
       ...['The last 14 days', 'Runs', '4 jobs, 2 failures', ...RESULTS],
       result('a.sh', 'done at first exit 0 the first', 'first'),

@@ -45,7 +45,9 @@ function prose(text: string): string {
 }
 
 /** Phrases to avoid in comments and messages too, where the others are names in code. */
-const SOURCE_PHRASES = PHRASES.filter(([, instead]) => !['setting', 'DURATION', 'no longer', 'directory'].includes(instead));
+const SOURCE_PHRASES = PHRASES.filter(
+  ([, instead]) => !['setting', 'DURATION', 'no longer', 'directory'].includes(instead),
+);
 
 function findPhrases(file: string, text: string, phrases = PHRASES): string[] {
   return text.split('\n').flatMap((line, index) =>

@@ -290,7 +290,7 @@ describe('webjobctl that finds a lock', () => {
       appendFileSync(lock, `webjobctl ${process.pid} ${hostname()} ${startTicks()}\n`);
       const refused = await locker.webjobctl('prune', '--older-than', '1d', '--yes');
       assert.equal(refused.exitCode, 4);
-      assert.match(refused.stderr, /another webjobctl is at work/);
+      assert.match(refused.stderr, /another webjobctl is running/);
       writeFileSync(lock, `webjobctl ${process.pid} ${hostname()} 1\n`);
       const taken = await locker.webjobctl('prune', '--older-than', '1d', '--yes');
       assert.equal(taken.exitCode, 0, taken.stderr);

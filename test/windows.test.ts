@@ -187,7 +187,7 @@ describe('the name of a program', () => {
       ['C:x.exe', 'a colon separates the name of a stream'],
       ['x.exe.', 'a dot at the end is dropped'],
     ] as const)
-      assert.equal(findNameObstacle(name)?.message, `Windows cannot keep a program named ${name}: ${why}`);
+      assert.equal(findNameObstacle(name)?.message, `Windows cannot store a program named ${name}: ${why}`);
   });
 
   it('says how it is run', () => {

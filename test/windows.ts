@@ -146,7 +146,7 @@ describe('a program', () => {
     for (const name of ['nul.bat', 'COM1', 'host.exe:x', 'host.exe.']) {
       const { code, stderr } = await execute(name);
       assert.equal(code, 1, name);
-      assert.match(stderr, /^webjob: error: Windows cannot keep a program named /);
+      assert.match(stderr, /^webjob: error: Windows cannot store a program named /);
     }
   });
 

@@ -137,7 +137,7 @@ function describeJob(context: Context, name: string, form: MakeForm): Described 
     forms: html`<div class="acts">
 <section><h2>Verify</h2><p class="note">Compares its uploads with the custody record and the run record.</p>${form('verify', 'Verify now')}</section>
 <section><h2>Note</h2><p class="note">One line. It cannot be changed or removed.</p>${form('note', 'Add note', textField('note', 'Note'))}</section>
-<section><h2>Hold</h2><p class="note">prune and pack skip what is on hold.</p>${isHeld(acts.filter(({ kind }) => kind === 'job')) ? form('release', 'Release', textField('reason', 'Reason')) : form('hold', 'Put on hold', textField('reason', 'Reason'))}</section>
+<section><h2>Hold</h2><p class="note">prune and pack skip uploads on hold.</p>${isHeld(acts.filter(({ kind }) => kind === 'job')) ? form('release', 'Release', textField('reason', 'Reason')) : form('hold', 'Put on hold', textField('reason', 'Reason'))}</section>
 <section><h2>Download</h2><p class="note">One stream, byte for byte.</p>${form(
       'download',
       'Download',

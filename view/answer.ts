@@ -102,7 +102,7 @@ export function answerPage(page: Page, links: Links, { siteName, clock, user }: 
       current: path !== place ? undefined : isPlace ? ('page' as const) : ('true' as const),
     })),
     aside: html`<form class="quick" role="search" aria-label="Find" action="${links.page('/search')}" method="get"><label class="quiet" for="quick">Search</label><input id="quick" name="q" type="search" placeholder="Output or job id" autocomplete="off" spellcheck="false"></form>`,
-    foot: html`Times are ${clock} unless your browser shows them in yours. ${user === undefined ? undefined : html`Seen by ${user}. `}webjob-view ${WEBJOB_VERSION}. What clients sent is shown as text, never run.`,
+    foot: html`Times are ${clock} unless your browser shows them in yours. ${user === undefined ? undefined : html`Seen by ${user}. `}webjob-view ${WEBJOB_VERSION}. Client data is shown as text and never run.`,
   });
   const refresh: Header[] = refreshSeconds === undefined ? [] : [['Refresh', String(refreshSeconds)]];
   return answer(status, 'text/html; charset=utf-8', Buffer.from(text), PAGE_POLICY, [PRIVATE, ...refresh]);

@@ -90,7 +90,7 @@ ${formatTiles([
     failures > 0 ? 'bad' : undefined,
     links.page('/jobs', { client: name, state: FAILED_STATES.join(',') }),
   ],
-  ['changed since the run before', changed, changed > 0 ? 'warn' : undefined, '#commands'],
+  ['changed since the previous run', changed, changed > 0 ? 'warn' : undefined, '#commands'],
   ['bytes received', formatBytes(totals.received)],
 ])}
 ${formatMissedOf(context, name)}
@@ -131,7 +131,7 @@ function describePeriod(recent: readonly Job[], seenAt: Date | undefined, now: D
   if (usual === undefined || !seenAt || gaps.length < 3) return '';
   const silence = now.getTime() - seenAt.getTime();
   const late = silence > 2 * usual ? `, and now silent for ${formatSpan(silence / 1000)}` : '';
-  return `It usually comes every ${formatSpan(usual / 1000)}${late}.`;
+  return `It usually runs every ${formatSpan(usual / 1000)}${late}.`;
 }
 
 function formatNewest(newest: readonly Newest[], context: Context): Markup {

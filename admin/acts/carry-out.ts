@@ -44,8 +44,8 @@ export async function carryOut(id: string, request: ActRequest, place: ActPlace)
     case 'hold':
     case 'release': {
       const hold = { kind: 'job', id: job, reason: text, by, at: new Date().toISOString() } as const;
-      if (act === 'hold') return (await setHold(settings, hold)) ? 'on hold' : 'was on hold already';
-      return (await endHold(settings, hold)) ? 'on hold no longer' : 'was not on hold';
+      if (act === 'hold') return (await setHold(settings, hold)) ? 'on hold' : 'was already on hold';
+      return (await endHold(settings, hold)) ? 'no longer on hold' : 'was not on hold';
     }
     case 'note':
       addNote(settings, job, text, by);

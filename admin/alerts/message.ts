@@ -31,7 +31,7 @@ export function writeLetter({ id, at, events }: Message, site: string, attempt: 
   const more = events.length - named.length;
   const lines = [
     `Site ${site}, ${new Date(at).toISOString()}`,
-    ...(attempt > 1 ? [`This is attempt ${attempt} to send it: you may have it already.`] : []),
+    ...(attempt > 1 ? [`This is attempt ${attempt} to send this message: you may already have it.`] : []),
     '',
     ...named,
     ...(more > 0 ? [`and ${more} more: webjobctl alert --dry-run`] : []),

@@ -68,7 +68,7 @@ export async function makePackage(site: Site, plan: PackagePlan): Promise<MadePa
   const archive = `${fresh}.zip`;
   for (const path of [directory, ...(zip ? [`${directory}.zip`] : [])])
     if (lstatSync(path, { throwIfNoEntry: false }))
-      throw new Failure('failed', `${path} already exists`, 'give another --out');
+      throw new Failure('failed', `${path} already exists`, 'choose another directory: --out');
   tidyFolder(directory);
   const umask = process.umask(0o077);
   try {
@@ -224,7 +224,7 @@ async function addJob(
 function describeLeft(left: number, { hidden }: JobEntries, hasUploads: boolean): string[] {
   const requests = countOf(left, 'request');
   return [
-    ...(left > 0 ? [`${requests} by others in the name of the client: left out of the log`] : []),
+    ...(left > 0 ? [`${requests} by others in the name of the client: omitted from the log`] : []),
     ...(hidden.length > 0 ? [`${hidden.length} entries of the custody record name other jobs, and are left out`] : []),
     ...(hasUploads ? [] : ['it has no upload']),
   ];

@@ -127,7 +127,7 @@ function formatFrame(
 <main class="wide" id="content">
 ${content}
 </main>
-<footer class="foot"><div class="wide">Made ${formatTime(madeAt, true)} UTC by webjobctl ${version}. What clients sent is shown as text, never run.</div></footer>
+<footer class="foot"><div class="wide">Made ${formatTime(madeAt, true)} UTC by webjobctl ${version}. Client data is shown as text and never run.</div></footer>
 </body>
 </html>
 `.text;

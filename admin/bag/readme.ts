@@ -27,11 +27,11 @@ export function formatReadme(
     findings === 0
       ? undefined
       : `NOT ALL OF IT IS AS IT WAS RECEIVED: data/findings.txt lists ${countOf(findings, 'finding')}.`,
-    notes === 0 ? undefined : 'data/notes.txt says what was left out, and what is not proven.',
+    notes === 0 ? undefined : 'data/notes.txt lists omissions and facts that are not proven.',
     hasCheckpoints
       ? undefined
       : 'No signed checkpoint covers it: nothing but its lists vouches for the custody record.',
-    hasStamps ? undefined : 'No time stamp of an independent authority is in it.',
+    hasStamps ? undefined : 'It contains no time stamp of an independent authority.',
     isOpened ? 'Sealed streams were opened for it: beside out and err are out.plain and err.plain.' : undefined,
   ];
   return `EVIDENCE FROM A WEBJOB SITE

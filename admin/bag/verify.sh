@@ -678,7 +678,7 @@ main() {
   check_checkpoints
   check_jobs
   check_findings
-  [ ! -f data/notes.txt ] || note data/notes.txt 'says what was left out, and what is not proven'
+  [ ! -f data/notes.txt ] || note data/notes.txt 'lists omissions and facts that are not proven'
   printf '\n'
   # shellcheck disable=SC2046 # no name in a list has blanks
   sha256sum $(grep '^data/keys/' "$work/found-data") VERIFY.sh tagmanifest-sha256.txt

@@ -74,7 +74,7 @@ class PackageCheck {
     for (const line of this.#read('data/findings.txt')?.split('\n').slice(0, -1) ?? [])
       yield failed('found when the package was made', line);
     if (this.#digests.has('data/notes.txt'))
-      yield note('data/notes.txt', 'says what was left out, and what is not proven');
+      yield note('data/notes.txt', 'lists omissions and facts that are not proven');
   }
 
   /**

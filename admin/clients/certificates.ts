@@ -167,7 +167,7 @@ function readRequest(folder: string, client: string, source: { requestFile: stri
   try {
     return readFileSync(path);
   } catch (error) {
-    const hint = source === 'same key' ? '--new-key makes a key, too' : undefined;
+    const hint = source === 'same key' ? '--new-key also makes a key' : undefined;
     throw new Failure('failed', `the request ${path} cannot be read: ${errorCode(error)}`, hint);
   }
 }

@@ -70,7 +70,7 @@ const TRUSTED_KEYS = 'webjob-trusted.keys';
 export function checkParcelFolder(folder: string, client: string): void {
   const taken = Object.values(names(client)).find((name) => existsSync(join(folder, name)));
   if (taken === undefined) return;
-  throw new Failure('failed', `${join(folder, taken)} already exists`, 'remove it, or choose another folder: --out');
+  throw new Failure('failed', `${join(folder, taken)} already exists`, 'remove it, or choose another directory: --out');
 }
 
 /** Removes files of a client that a killed run left. */
@@ -109,7 +109,7 @@ export function writeParcel(parcel: Parcel): string {
 export function checkHasNoKey(folder: string, client: string): void {
   const key = join(folder, names(client).key);
   if (existsSync(key))
-    throw new Failure('failed', `${key} already exists`, 'remove it, or choose another folder: --out');
+    throw new Failure('failed', `${key} already exists`, 'remove it, or choose another directory: --out');
 }
 
 /**
@@ -163,14 +163,18 @@ export function formatConf(facts: ConfFacts): Buffer {
   ];
   const bad = [...lines, ...limits].find(([, value]) => /[#\x00-\x1f\x7f]/.test(value));
   if (bad)
-    throw new Failure('usage', `${bad[0]} would contain a number sign or a control character`, 'choose another folder');
+    throw new Failure(
+      'usage',
+      `${bad[0]} would contain a number sign or a control character`,
+      'choose another directory',
+    );
   const head = `# webjob.conf of ${client}: webjob --execute --file webjob.conf program\n`;
   return Buffer.concat([
     Buffer.from(head),
     ...lines.map(([key, value]) => Buffer.from(`${key}=${value}\n`, key === 'URLPassword' ? 'latin1' : 'utf8')),
     Buffer.from(isForC ? '' : BAD_NETWORKS),
     Buffer.from(
-      `\n# Seconds for each stage, and bytes of the largest program${isForC ? '' : '. What cannot be uploaded waits in the spool'}.\n`,
+      `\n# Seconds for each stage, and bytes of the largest program${isForC ? '' : '. Jobs that cannot be uploaded wait in the spool'}.\n`,
     ),
     Buffer.from(limits.map(([key, value]) => `${key}=${value}\n`).join('')),
   ]);

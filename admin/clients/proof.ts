@@ -94,7 +94,7 @@ async function checkPassword(url: string, proof: Proof, userFile: string, earlie
     throw new Failure(
       'failed',
       `${url} does not accept users of ${userFile}, so removing one there proves nothing`,
-      'AuthUserFile in .htaccess names the file that httpd reads: --user-file FILE; where httpd reads a DBM file, make that again from the user file',
+      'AuthUserFile in .htaccess names the file that httpd reads: --user-file FILE; if httpd reads a DBM file, make it from the user file',
     );
   if (await becomes(url, proof, (status) => status === 401)) return;
   throw new Failure(

@@ -38,7 +38,7 @@ Exit codes:
   1  an act failed: its answer says why
   2  wrong command line
   3  nph-webjob.cfg cannot be used
-  4  the inbox is not there or not safe, or another webjobctl is at work`;
+  4  the inbox is missing or not safe, or another webjobctl is running`;
 
 export function actsCommand(): Command {
   return new Command('acts')
@@ -104,7 +104,11 @@ async function act(command: Command, options: Options): Promise<void> {
    */
   function afterKill(known: ActAnswer): ActAnswer | undefined {
     if (known.state !== 'started') return undefined;
-    const failed = { ...known, state: 'failed', words: 'broken off: the record says whether it was done' } as const;
+    const failed = {
+      ...known,
+      state: 'failed',
+      words: 'interrupted: the custody record says whether it was done',
+    } as const;
     writeAnswer(answers, failed, inbox.owner);
     return failed;
   }

@@ -54,7 +54,7 @@ async function alert(site: Site, context: Context, options: Options): Promise<vo
   const rules = readRules(settings, options.rules);
   if (!rules) {
     const path = options.rules ?? fleetPaths(settings).expect;
-    throw new Failure('failed', `there is no ${path}`, 'docs/guide/alerts.md says what is in it');
+    throw new Failure('failed', `there is no ${path}`, 'docs/guide/alerts.md describes it');
   }
   if (options.test && options.dryRun) throw new Failure('usage', 'use one of --test and --dry-run');
   if (options.test) return await sendTest(site, context, rules);

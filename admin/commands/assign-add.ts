@@ -56,7 +56,7 @@ Examples:
 
 Exit codes:
   0  assigned
-  1  assigned, but it is for nobody the site has heard of
+  1  assigned, but no client of the site matches yet
   2  wrong command line
   3  nph-webjob.cfg cannot be used, or has no BatchCommand
   4  a file cannot be read or written`;
@@ -68,16 +68,16 @@ export function addCommand(): Command {
     .argument('[args...]', 'its arguments')
     .option('--to <who>', 'clients, globs or groups, separated by commas; may be repeated', collectTargets)
     .option('--once', 'once for each client (the default)')
-    .option('--every <duration>', 'again after this long: 10m, 1h, 7d', parseDuration)
+    .option('--every <duration>', 'repeat at this interval: 10m, 1h, 7d', parseDuration)
     .option('--cron <expression>', 'five fields of crontab(5), in UTC', checkCron)
-    .option('--not-before <time>', 'the first time it is due (else now)', parseFuture)
+    .option('--not-before <time>', 'the first due time (else now)', parseFuture)
     .option('--until <time>', 'give it to no client after this time', parseFuture)
     .option('--limit <n>', 'at most this many clients at once', parseLimit)
-    .option('--stages <parts>', 'reach them in stages: 1%,10%,100%', parseStages)
-    .option('--stop-at-failure-rate <part>', 'pause it when a larger part of the results is bad: 5%', parsePart)
+    .option('--stages <parts>', 'assign it in stages: 1%,10%,100%', parseStages)
+    .option('--stop-at-failure-rate <part>', 'pause it when more than this part of the results is bad: 5%', parsePart)
     .option('--stage-time <duration>', 'advance after this long even if results are missing', parseDuration)
-    .option('--reason <text>', 'why, for the record')
-    .option('--signed <file>', 'assign what is signed in this file: "webjobctl sign assignment"')
+    .option('--reason <text>', 'the reason, for the custody record')
+    .option('--signed <file>', 'assign the signed assignment in this file (webjobctl sign assignment)')
     .option('--key <file>', 'sign it with this private key, Ed25519')
     .option('--key-name <name>', 'the name of the key (default: the name in KEY.vkey, or of the file)')
     .addOption(userFileOption())
@@ -173,8 +173,8 @@ function takeSigned(command: string | undefined, options: Options): Wanted {
   if ([command, once, every, cron, notBefore, until, key].some((value) => value !== undefined))
     throw new Failure(
       'usage',
-      'what --signed assigns, and when, is in the file',
-      'leave the command and its times out',
+      '--signed takes the command and its times from the file',
+      'omit the command and its times',
     );
   const signed = readAssignment(path);
   const { assignment } = signed;
@@ -193,7 +193,7 @@ function takeSigned(command: string | undefined, options: Options): Wanted {
 function hintOf(signed: FoundAssignment | undefined, groups: Groups): string {
   const group = signed?.assignment.clients.find((word) => groups.has(word));
   return group === undefined
-    ? '--to takes a part of its clients'
+    ? '--to selects some of its clients'
     : `${group} was signed as the name of a client, and is a group here: sign its members, with webjobctl sign assignment --groups`;
 }
 

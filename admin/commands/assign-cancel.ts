@@ -7,6 +7,6 @@ export function cancelCommand(): Command {
     'cancel',
     'cancel an assignment for clients that have not fetched it',
     'cancelled',
-    'is cancelled; what was fetched before still runs',
+    'is cancelled; runs that were fetched before continue',
   );
 }

@@ -41,7 +41,7 @@ export function retryCommand(): Command {
       if (assignment.note !== undefined)
         throw new Failure(
           'usage',
-          `assignment ${id} is signed, and a client runs what was signed once`,
+          `assignment ${id} is signed, and each client runs it only once`,
           'sign it again and assign that: webjobctl sign assignment',
         );
       const targets = findTargets(assignment, readGroups(context.settings), listClientIds(context));

@@ -14,7 +14,7 @@ interface Options {
 }
 
 const EXPLANATION = `
-The client makes the request, and its key never leaves it; the name in the request does not count. On the web server,
+The client makes the request, and the key stays on the client; the name in the request is ignored. On the web server,
 give the certificate to webjobctl client add --signed.
 
 Example:

@@ -8,7 +8,7 @@ import { caServerCommand } from './ca-server.ts';
 import { caSignCommand } from './ca-sign.ts';
 
 const EXPLANATION = `
-The CA of a site is beside nph-webjob.cfg, or in a directory on a machine that is not the web server: ca make, sign,
+The CA of a site is beside nph-webjob.cfg, or in a directory on a machine other than the web server: ca make, sign,
 revoke and crl work there, and need only that directory.
 
 Examples:

@@ -99,7 +99,7 @@ export function addCommand(): Command {
     .description('add a client and write its client kit')
     .argument('<name>', 'the client id', parseClientId)
     .option('--password-file <file>', "the password is this file's first line; - for stdin")
-    .option('--generate', 'make a password that only webjob.conf holds')
+    .option('--generate', 'make a password, which is stored only in webjob.conf')
     .option('--cert', 'make a key and a certificate')
     .option('--csr <file>', 'make a certificate for this request; the key stays on the client')
     .option('--signed <file>', 'use this certificate, signed where the CA is kept')

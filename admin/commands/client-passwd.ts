@@ -34,7 +34,7 @@ export function passwdCommand(): Command {
     .description("change a client's password")
     .argument('<name>', 'the client id', parseClientId)
     .option('--password-file <file>', "the password is this file's first line; - for stdin")
-    .option('--generate', 'make a password that only webjob.conf holds')
+    .option('--generate', 'make a password, which is stored only in webjob.conf')
     .option('--out <directory>', 'where webjob.conf is (else NAME)')
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
@@ -65,7 +65,11 @@ function writeLine(folder: string, password: string): string {
     removeUnfinished(path);
     replaceFile(path, Buffer.from(`URLPassword=${password}\n`, 'latin1'), { mode: 0o600 });
   } catch (error) {
-    throw new Failure('failed', `${path} cannot be written: ${errorCode(error)}`, 'choose an existing folder: --out');
+    throw new Failure(
+      'failed',
+      `${path} cannot be written: ${errorCode(error)}`,
+      'choose an existing directory: --out',
+    );
   }
   return path;
 }

@@ -47,7 +47,7 @@ export function removeCommand(): Command {
     .argument('<name>', 'the client id', parseClientId)
     .addOption(userFileOption())
     .option('--apply', 'reload httpd, and prove that it refuses the client')
-    .option('--url <url>', 'URL of the server, to ask it (else as init set it up)');
+    .option('--url <url>', 'URL of the server, for test requests (else as init set it up)');
   return addHttpdOptions(command)
     .addHelpText('after', EXPLANATION)
     .action((name: string, options: Options, command: Command) => remove(openContext(command), name, options));
@@ -86,7 +86,7 @@ async function remove(context: Context, client: string, options: Options): Promi
     proof?.remove();
     // As late as possible, because requests are counted until the client is locked out.
     const left = removeLimits(context.settings, client);
-    if (left !== undefined) say(`warning: what was counted for its limits is not removed: ${left}`);
+    if (left !== undefined) say(`warning: the counts of its limits are not removed: ${left}`);
   }
   if (!isKnown) {
     say(`there is no client ${client}`);

@@ -36,7 +36,7 @@ interface Options extends ContextOptions, HttpdOptions {
 
 const EXPLANATION = `
 Writes NAME.crt into the directory NAME, and with --new-key NAME.key, never over an existing file. The earlier
-certificate stays valid until its date, so the client can change when it suits; --revoke ends it now. The key that
+certificate stays valid until its date, so the client can change at any time; --revoke ends it now. The key that
 signs results is a different one, and stays: webjobctl client result-key makes a new one.
 
 Example:
@@ -58,7 +58,7 @@ export function renewCommand(): Command {
     .option('--revoke', 'revoke the earlier ones')
     .option('--out <directory>', 'where to put it (else NAME)')
     .option('--apply', 'with --revoke: reload httpd, and prove that it refuses them')
-    .option('--url <url>', 'URL of the server, to ask it (else as init set it up)');
+    .option('--url <url>', 'URL of the server, for test requests (else as init set it up)');
   return addHttpdOptions(command)
     .addHelpText('after', EXPLANATION)
     .action((name: string, options: Options, command: Command) => renew(openContext(command), name, options));
@@ -81,7 +81,7 @@ async function renew(context: Context, client: string, options: Options): Promis
   // Anyone who has one key of a client may have the other too.
   if ((options.newKey || options.revoke) && resultKeys.length > 0) {
     const remedy = `webjobctl client result-key ${client} --end`;
-    say(`${client} signs its results with ${resultKeys.join(' and ')} as before; to change that, too: ${remedy}`);
+    say(`${client} signs its results with ${resultKeys.join(' and ')} as before; to change that as well: ${remedy}`);
   }
   if (canaries) {
     reloadHttpd(options);

@@ -21,7 +21,7 @@ const EXPLANATION = `
 Writes NAME.result.key into the directory NAME, never over an existing file, for ResultKeyFile in webjob.conf. With
 --public the client made the key itself, as with "openssl genpkey -algorithm ed25519", and the server never sees it.
 
-The site still accepts results of earlier keys, so the client can change when it suits; --end expires them now. Results
+The site still accepts results of earlier keys, so the client can change at any time; --end expires them now. Results
 that they signed stay valid. After the first key, verify reports unsigned results of the client; --from sets another
 time for that, such as after the last spooled job from before the key.
 

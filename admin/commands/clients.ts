@@ -51,7 +51,7 @@ export function clientsCommand(): Command {
   return new Command('clients')
     .description('list clients: last seen, and how their jobs went')
     .option('--expect <duration>', 'mark clients that were not seen for this long, as in 24h', parseDuration)
-    .option('--since <time>', 'of jobs since: 2026-11-01, "2026-11-01 12:00", or a duration as in 30d', parseInstant)
+    .option('--since <time>', 'only jobs since: 2026-11-01, "2026-11-01 12:00", or a duration as in 30d', parseInstant)
     .addOption(clientOption())
     .addHelpText('after', EXPLANATION)
     .action(async (options: Options, command: Command) =>

@@ -34,7 +34,7 @@ interface Reference {
 }
 
 const EXPLANATION = `
-Compares the newest result of each client with that of a golden job, or with what most of them printed. Lines that
+Compares the newest result of each client with that of a golden job, or with the most frequent output. Lines that
 match --ignore do not count: use it for times and process ids.
 
 Examples:
@@ -51,7 +51,7 @@ Exit codes:
 
 export function compareCommand(): Command {
   return new Command('compare')
-    .description('compare what a command printed on many clients')
+    .description('compare the output of a command on many clients')
     .argument('<command>', 'its name in the profiles')
     .option(
       '--to <who>',
@@ -59,12 +59,12 @@ export function compareCommand(): Command {
       collectTargets,
     )
     .option('--golden <job>', 'compare with this job, of any client')
-    .option('--majority', 'compare with what most of them printed; the default')
+    .option('--majority', 'compare with the most frequent output; the default')
     .option('--ignore <regex>', 'ignore lines that match; may be repeated', collectPattern, [])
     .option('--stream <name>', 'out, err or env', parseStream, 'out')
     .option(
       '--since <time>',
-      'of jobs since: 2026-11-01, "2026-11-01 12:00", or a duration (else 30d)',
+      'only jobs since: 2026-11-01, "2026-11-01 12:00", or a duration (else 30d)',
       parseInstant,
       monthAgo(),
     )

@@ -81,8 +81,8 @@ export function configtestCommand(): Command {
       // httpd would resolve a relative path against its ServerRoot.
       .option('--httpd-conf <file>', 'the configuration that httpd reads', (file: string) => resolve(file))
       .option('--web-user <name>', 'the user that runs scripts (else as httpd is configured, or the usual one)')
-      .option('--probe <url>', 'ask the server itself (with --as)')
-      .option('--as <webjob.conf>', 'the client that asks')
+      .option('--probe <url>', 'send test requests to the server (with --as)')
+      .option('--as <webjob.conf>', 'the client that sends the requests')
       .addHelpText('after', EXPLANATION)
       .action(async (options: Options, command: Command) => {
         const { json } = globalOptions(command);
@@ -145,7 +145,7 @@ async function testSite(command: Command, options: Options): Promise<Finding[]> 
       directives && ways && findNameProblem(url, directives, ways, mends);
     const errorLog = findErrorLog(directives);
     findings.push(...(await probe(options.probe, options.as, { settings, errorLog, mends, explainMissing })));
-  } else findings.push(note('no client has tried it', 'httpd', 'webjobctl configtest --probe URL --as webjob.conf'));
+  } else findings.push(note('no client has tested it', 'httpd', 'webjobctl configtest --probe URL --as webjob.conf'));
   return findings;
 }
 

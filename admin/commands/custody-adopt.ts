@@ -34,10 +34,10 @@ Examples:
 
 Exit codes:
   0  done
-  1  done, but some uploads are not whole and stay without a record
+  1  done, but some uploads are incomplete and stay unrecorded
   2  wrong command line
   3  nph-webjob.cfg cannot be used
-  4  a file cannot be read or written, or another webjobctl is at work`;
+  4  a file cannot be read or written, or another webjobctl is running`;
 
 export function adoptCommand(): Command {
   return new Command('adopt')

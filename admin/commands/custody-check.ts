@@ -33,14 +33,14 @@ Examples:
 
 Exit codes:
   0  everything is valid
-  1  something is not
+  1  something is not valid
   2  wrong command line
   4  a file cannot be read`;
 
 export function checkCommand(): Command {
   return new Command('check')
     .description('check a checkpoint or a proof with the public key alone')
-    .argument('<file>', 'what custody checkpoint, prove or consistency printed')
+    .argument('<file>', 'the output of custody checkpoint, prove or consistency')
     .requiredOption('--key <file>', 'the public key of the checkpoints')
     .option(
       '--witnesses <file>',
@@ -48,7 +48,7 @@ export function checkCommand(): Command {
     )
     .option('--entry <file>', 'the entry to prove, if the proof does not contain it')
     .option('--old <file>', 'the earlier checkpoint, for a proof that the later one extends it')
-    .option('--timestamp <file>', 'the time stamp of the checkpoint that is FILE (with --ca)')
+    .option('--timestamp <file>', 'the time stamp of the checkpoint in FILE (with --ca)')
     .option('--ca <file>', 'the certificate of the CA of the time stamp, in PEM')
     .addHelpText('after', EXPLANATION)
     .action((path: string, options: Options, command: Command) =>
@@ -63,7 +63,11 @@ function run(path: string, options: Options, isJson: boolean): void {
   const trust = { key: readCheckingKey(options.key), cosigners };
   const text = read(path).toString('utf8');
   if (text.startsWith('old ') && options.old === undefined)
-    throw new Failure('usage', `${path} proves that a checkpoint extends an earlier one`, '--old FILE, with that one');
+    throw new Failure(
+      'usage',
+      `${path} proves that a checkpoint extends an earlier one`,
+      '--old FILE, with the earlier checkpoint',
+    );
   try {
     const entry = options.entry === undefined ? undefined : read(options.entry);
     const old = options.old === undefined ? undefined : read(options.old).toString('utf8');

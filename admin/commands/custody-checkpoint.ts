@@ -64,7 +64,7 @@ export function checkpointCommand(): Command {
     .option('--origin <name>', 'name of the logs, before the ServerId (default: HOST/webjob)')
     .option('--server <id>', 'only the record of this ServerId')
     .option('--unsigned', 'print the text to be signed elsewhere')
-    .option('--add <file>', 'keep notes that were signed elsewhere, or that witnesses have cosigned')
+    .option('--add <file>', 'store notes that were signed elsewhere, or that witnesses have cosigned')
     .addHelpText('after', EXPLANATION)
     .action((options: Options, command: Command) => run(command, options));
 }
@@ -118,7 +118,7 @@ function makeSigner({ key: path, unsigned, add, origin, server }: Options): (hea
   if (path === undefined)
     throw new Failure(
       'usage',
-      'say --key, or --unsigned to sign elsewhere',
+      'use --key, or --unsigned to sign elsewhere',
       'webjobctl sign keygen /root/custody makes a key',
     );
   const key = readSigningKey(path);

@@ -28,7 +28,7 @@ Examples:
 Exit codes:
   0  printed
   1  no such job, or no checkpoint covers its record
-  2  wrong command line, or several jobs whose ids begin or end so
+  2  wrong command line, or several jobs that match
   3  nph-webjob.cfg cannot be used
   4  a file cannot be read`;
 
@@ -36,8 +36,8 @@ export function proveCommand(): Command {
   return new Command('prove')
     .description('prove that a job is in a signed custody record')
     .argument('<job>', 'job id, or its beginning or end')
-    .option('--checkpoint <file>', 'take the newest checkpoint in this file, not the newest one that root has kept')
-    .addOption(clientOption('of this client, where several sent the same job id'))
+    .option('--checkpoint <file>', 'use the newest checkpoint in this file instead of the newest stored one')
+    .addOption(clientOption('the client, if several sent the same job id'))
     .addHelpText('after', EXPLANATION)
     .action((jid: string, options: Options, command: Command) =>
       run(openSites(command), jid, options, globalOptions(command).json === true),

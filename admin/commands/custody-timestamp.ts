@@ -43,7 +43,7 @@ Exit codes:
 export function timestampCommand(): Command {
   return new Command('timestamp')
     .description('obtain RFC 3161 time stamps for the newest checkpoints')
-    .option('--tsa <url>', 'ask this authority')
+    .option('--tsa <url>', 'the URL of the authority')
     .option('--request <file>', 'write the request to this file instead of sending it')
     .option('--response <file>', 'read the response from this file')
     .option('--ca <file>', 'the certificate of its CA, in PEM')
@@ -59,7 +59,7 @@ async function run(site: Site, options: Options, isJson: boolean): Promise<void>
   if ([tsa, request, response].filter((one) => one !== undefined).length !== 1)
     throw new Failure('usage', 'use one of --tsa, --request and --response', 'webjobctl custody timestamp --help');
   if (request === undefined && ca === undefined)
-    throw new Failure('usage', '--ca says with which certificate the time stamp is checked', '--ca tsa-ca.pem');
+    throw new Failure('usage', 'the time stamp is checked with the certificate of its CA', '--ca tsa-ca.pem');
   if (request === undefined && !isRoot()) throw new Failure('failed', 'only root keeps time stamps');
   if (tsa !== undefined) checkUrl(tsa);
   if (isRoot()) requireRootsOwn(keepFolder(site.settings));

@@ -32,21 +32,21 @@ Examples:
 Exit codes:
   0  the same
   1  they differ
-  2  wrong command line, or several jobs whose ids begin or end so
+  2  wrong command line, or several jobs that match
   3  nph-webjob.cfg cannot be used
   4  diff is missing or failed, or the log or the locker cannot be read
   5  there is nothing to compare: no such job, no earlier one, or no such stream`;
 
 export function diffCommand(): Command {
   return new Command('diff')
-    .description('compare what two runs wrote')
+    .description('compare the output of two runs')
     .argument('<job>', 'job id, or its beginning or end')
-    .argument('[job2]', 'the one to compare it with; without it the first is compared with the one before')
+    .argument('[job2]', 'the job to compare with (default: the previous one)')
     .option('--previous', 'compare with the previous upload of the same client and command; the default')
-    .option('--out', 'what they wrote to stdout; as without --err and --env')
-    .option('--err', 'what they wrote to stderr')
+    .option('--out', 'compare stdout; the default')
+    .option('--err', 'compare stderr')
     .option('--env', 'the run records')
-    .addOption(clientOption('of this client, where several sent the same job id'))
+    .addOption(clientOption('the client, if several sent the same job id'))
     .addOption(identityOption())
     .addHelpText('after', EXPLANATION)
     .action((jid: string, other: string | undefined, options: Options, command: Command) =>

@@ -46,7 +46,7 @@ contains only hashes.
 --since and --until each narrow the choice.
 
 Every stream is compared with the custody record while it is copied. Findings are printed and are in data/findings.txt;
-the package is made all the same, and recorded with its jobs. On a terminal it asks for case number, examiner and
+the package is made nevertheless, and recorded with its jobs. On a terminal it asks for case number, examiner and
 description.
 
 Sealed streams stay sealed. With --identity the plain text is beside them, in out.plain and err.plain.
@@ -61,9 +61,9 @@ Examples:
 Exit codes:
   0  made, or verified, and all is well
   1  made, or verified, with findings; or there is no such job
-  2  wrong command line, or several jobs whose ids begin or end so
+  2  wrong command line, or several jobs that match
   3  nph-webjob.cfg cannot be used
-  4  a file cannot be read or written, or another webjobctl is at work`;
+  4  a file cannot be read or written, or another webjobctl is running`;
 
 export function evidenceCommand(): Command {
   return new Command('evidence')
@@ -76,7 +76,7 @@ export function evidenceCommand(): Command {
     .option('--since <time>', 'only jobs since: 2026-11-01, "2026-11-01 12:00", or a duration as in 24h', parseInstant)
     .option('--until <time>', 'only jobs until then, in the same form', parseInstant)
     .option('--case <name>', 'jobs on hold for this case')
-    .option('--case-number <text>', 'for bag-info.txt (else what --case says)')
+    .option('--case-number <text>', 'the case number, for bag-info.txt (default: --case)')
     .option('--examiner <text>', 'the examiner, for bag-info.txt (else the user who runs this)')
     .option('--description <text>', 'for bag-info.txt')
     .option('--key <file>', 'the public key of the checkpoints; may be repeated', collect)

@@ -22,7 +22,7 @@ interface Options {
 const EXPLANATION = `
 One of --csv, --json and --sql selects the format; webjobctl(8) lists the fields. --json prints the lines of jobs. Text
 is as clients sent it: a spreadsheet may take CSV for a formula, so use --spreadsheet for one. --sql replaces the table,
-so it can be loaded again and again.
+so it can be loaded repeatedly.
 
 Example:
   webjobctl export --csv --since 2026-11-01 > jobs.csv
@@ -35,8 +35,8 @@ export function exportCommand(): Command {
     .description('write jobs as CSV, JSON or SQL')
     .option('--csv', 'comma-separated values, RFC 4180')
     .option('--sql', 'a table for PostgreSQL')
-    .option('--spreadsheet', 'with --csv: an apostrophe before what a spreadsheet takes for a formula')
-    .option('--table <name>', 'with --sql: its name', parseTable, 'webjob_jobs')
+    .option('--spreadsheet', 'with --csv: put an apostrophe before cells that a spreadsheet takes for formulas')
+    .option('--table <name>', 'with --sql: the name of the table', parseTable, 'webjob_jobs')
     .option('--since <time>', 'only jobs since: 2026-11-01, "2026-11-01 12:00", or a duration as in 24h', parseInstant)
     .option('--until <time>', 'only jobs until then, in the same form', parseInstant)
     .addOption(clientOption())

@@ -16,7 +16,7 @@ async function remove(command: Command, options: HoldOptions): Promise<void> {
   let isAnyThere = false;
   for (const ended of parseHolds(settings, options)) {
     const isThere = await endHold(settings, ended);
-    say(`${ended.kind} ${ended.id} is ${isThere ? 'on hold no longer' : 'not on hold'}`);
+    say(`${ended.kind} ${ended.id} is ${isThere ? 'no longer on hold' : 'not on hold'}`);
     if (isThere && globalOptions(command).json) printJson(ended);
     isAnyThere ||= isThere;
   }

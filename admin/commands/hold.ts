@@ -7,7 +7,7 @@ import { removeCommand } from './hold-remove.ts';
 
 export function holdCommand(): Command {
   const hold = new Command('hold')
-    .description('legal holds: what must not be removed')
+    .description('legal holds: uploads that must not be removed')
     .helpCommand(false)
     .addHelpText('after', HOLD_EXPLANATION);
   for (const make of [addCommand, removeCommand, listCommand]) hold.addCommand(make());

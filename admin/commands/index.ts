@@ -43,8 +43,8 @@ export function indexCommand(): Command {
       parseSize,
       MAX_TEXT_BYTES,
     )
-    .option('--rebuild', 'make it again')
-    .option('--check', 'look at every upload again now')
+    .option('--rebuild', 'make the index again')
+    .option('--check', 'check every upload again now')
     .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
     .action(async (options: Options, command: Command) => index(openSite(command), options, globalOptions(command)));

@@ -73,8 +73,13 @@ export function initCommand(): Command {
   return new Command('init')
     .description('make a site: directories, settings, snippets, the script, with the right owners and modes')
     .option('--prefix <layout>', 'article, debian, or a directory for everything', parsePrefix, 'article')
-    .option('--base <directory>', 'BaseDirectory, which holds the uploads', parsePath)
-    .option('--server-id <id>', 'ServerId: differs on every server that shares the locker', parseServerId, 'server_1')
+    .option('--base <directory>', 'BaseDirectory, which contains the uploads', parsePath)
+    .option(
+      '--server-id <id>',
+      'ServerId, which must differ on every server that shares the locker',
+      parseServerId,
+      'server_1',
+    )
     .option('--tls', 'make a TLS virtual host, with a new certificate if there is none')
     .option('--certificates', 'clients authenticate by certificate, without a password (with --tls)')
     .option('--passwords', 'clients authenticate by certificate or by password (with --certificates)')

@@ -22,7 +22,7 @@ export function forgetCommand(): Command {
     .action(async (name: string, { to }: { to: string }, command: Command) => {
       const { forget } = await import('../../ledger/postgres/push.ts');
       if (!(await withLedger(to, async (client) => await forget(client, name))))
-        throw new Failure('findings', `no site there is called ${name}`, 'webjobctl ledger list --to URL');
+        throw new Failure('findings', `the database has no site ${name}`, 'webjobctl ledger list --to URL');
       if (globalOptions(command).json) printJson({ site: name, forgotten: true });
       else say(`removed ${name}`);
     });

@@ -30,7 +30,7 @@ Exit codes: 0 done, 2 wrong command line, 3 wrong settings, 4 the log, the locke
 
 export function pushCommand(): Command {
   return new Command('push')
-    .description('push what is new of this site to the database')
+    .description('push the changes of this site to the database')
     .requiredOption('--to <url>', 'the database, as psql takes it, without a password')
     .option('--as <name>', 'name of the site there', parseName, hostname())
     .addHelpText('after', EXPLANATION)

@@ -18,7 +18,7 @@ Example:
 Exit codes:
   0  on record
   1  there is no such job
-  2  wrong command line, several jobs whose ids begin or end so, or a job without an id
+  2  wrong command line, several jobs that match, or a job without an id
   3  nph-webjob.cfg cannot be used
   4  a file cannot be read or written`;
 
@@ -27,7 +27,7 @@ export function noteCommand(): Command {
     .description('record a note on a job')
     .argument('<job>', 'job id, or its beginning or end')
     .argument('<text>', 'one line')
-    .addOption(clientOption('of this client, where several sent the same job id'))
+    .addOption(clientOption('the client, if several sent the same job id'))
     .addHelpText('after', EXPLANATION)
     .action(async (jid: string, text: string, options: { client?: string }, command: Command) => {
       const site = openSite(command);

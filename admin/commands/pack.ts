@@ -33,7 +33,7 @@ Exit codes:
   1  done, but some uploads could not be archived
   2  wrong command line
   3  nph-webjob.cfg cannot be used
-  4  a file cannot be read or written, or another webjobctl is at work`;
+  4  a file cannot be read or written, or another webjobctl is running`;
 
 export function packCommand(): Command {
   return new Command('pack')

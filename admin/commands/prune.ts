@@ -36,10 +36,10 @@ Examples:
 
 Exit codes:
   0  done
-  1  done, but something that had to go stayed: it is being written, or too little may go for --max-bytes
+  1  done, but a selected upload is being written, or too little can be removed for --max-bytes
   2  wrong command line
   3  nph-webjob.cfg cannot be used
-  4  a file cannot be read or removed, or another webjobctl is at work`;
+  4  a file cannot be read or removed, or another webjobctl is running`;
 
 export function pruneCommand(): Command {
   return new Command('prune')
@@ -191,7 +191,7 @@ async function removeBatch(
 
 async function confirm(what: string): Promise<void> {
   if (!process.stdin.isTTY || !process.stderr.isTTY)
-    throw new Failure('usage', 'without a terminal prune needs --yes', 'look with --dry-run first');
+    throw new Failure('usage', 'without a terminal prune needs --yes', 'run it with --dry-run first');
   const terminal = createInterface({ input: process.stdin, output: process.stderr });
   try {
     const answer = await terminal.question(`remove ${what}? [y/N] `);

@@ -47,7 +47,7 @@ Examples:
 Exit codes:
   0  shown
   1  there is no such job, it has no such stream, or its upload is missing
-  2  wrong command line, or several jobs whose ids begin or end so
+  2  wrong command line, or several jobs that match
   3  nph-webjob.cfg cannot be used
   4  the log or the locker cannot be read`;
 
@@ -55,11 +55,11 @@ export function showCommand(): Command {
   return new Command('show')
     .description('show one job and its output')
     .argument('<job>', 'job id, or its beginning or end')
-    .option('--out', 'only what it wrote to stdout')
-    .option('--err', 'only what it wrote to stderr')
+    .option('--out', 'only stdout')
+    .option('--err', 'only stderr')
     .option('--env', 'only the run record')
     .option('--all', 'show the job and all three streams')
-    .addOption(clientOption('of this client, where several sent the same job id'))
+    .addOption(clientOption('the client, if several sent the same job id'))
     .addOption(identityOption())
     .addHelpText('after', EXPLANATION)
     .action(async (jid: string, options: Options, command: Command) =>

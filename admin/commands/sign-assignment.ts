@@ -48,7 +48,7 @@ Exit codes:
 
 export function assignmentCommand(): Command {
   return new Command('assignment')
-    .description('sign an assignment, for clients that run only what is signed')
+    .description('sign an assignment, for clients that run only signed assignments')
     .argument('<command>', 'its name in the profiles', parseCommand)
     .argument('[args...]', 'its arguments')
     .requiredOption('-o, --output <file>', `where to write it: a name that ends in ${ASSIGNMENT_SUFFIX}`, checkOutput)
@@ -57,9 +57,9 @@ export function assignmentCommand(): Command {
     .option('--groups <file>', 'the groups of the site (else those of the site here, if there is one)')
     .option('--key-name <name>', 'its name in the file (default: the name in KEY.vkey, or of the file)')
     .option('--once', 'once for each client (the default)')
-    .option('--every <duration>', 'again after this long: 10m, 1h, 7d', parseDuration)
+    .option('--every <duration>', 'repeat at this interval: 10m, 1h, 7d', parseDuration)
     .option('--cron <expression>', 'five fields of crontab(5), in UTC', checkCron)
-    .option('--not-before <time>', 'the first time it is due (else now)', parseFuture)
+    .option('--not-before <time>', 'the first due time (else now)', parseFuture)
     .option('--until <time>', 'no client runs it after this time', parseFuture)
     .addHelpText('after', EXPLANATION)
     .action((name: string, args: string[], options: Options, command: Command) => sign(command, name, args, options));

@@ -22,7 +22,7 @@ const YEAR_SECONDS = 365 * 86_400;
 export function payloadCommand(): Command {
   return new Command('payload')
     .description('sign programs: a signature goes into FILE.sig beside each, a manifest into FILE.manifest')
-    .argument('<file...>', 'what to sign')
+    .argument('<file...>', 'the programs to sign')
     .requiredOption('--key <file>', 'the private key')
     .option('--key-name <name>', 'its name in manifests (default: the name in KEY.vkey, or of the file)')
     .option('--client <glob>', 'the clients it is for, as in web-*; may be repeated', collect)

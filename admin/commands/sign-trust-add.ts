@@ -14,7 +14,7 @@ export function addCommand(): Command {
       'after',
       `
 Comments in the file stay. DsvThreshold says which weight the signatures of a manifest must have together: with keys of
-weight 1 and a threshold of 2 two persons must sign.
+weight 1 and a threshold of 2 two people must sign.
 
 Example:
   webjobctl sign trust add trusted.keys /root/alice.vkey

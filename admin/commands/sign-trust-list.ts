@@ -19,7 +19,7 @@ Example:
 Exit codes:
   0  listed
   2  wrong command line
-  4  the file cannot be read, or no client would take it`,
+  4  the file cannot be read, or no client would accept it`,
     )
     .action((file: string, _: unknown, command: Command) => {
       const keys = readTrustedKeys(file);

@@ -12,7 +12,7 @@ export function removeCommand(): Command {
     .addHelpText(
       'after',
       `
-A client that has the new file refuses what this key signed, unless others signed enough of it. webjobctl sign
+A client that has the new file refuses programs that this key signed, unless enough other keys signed them. webjobctl sign
 verify --trusted lists those programs beforehand.
 
 Example:

@@ -11,7 +11,7 @@ export function trustCommand(): Command {
     .addHelpText(
       'after',
       `
-The file belongs on the clients: copy it there by a way that does not involve the server.
+The file belongs on the clients: copy it there without using the server.
 
 Example:
   webjobctl sign trust list trusted.keys

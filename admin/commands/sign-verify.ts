@@ -29,9 +29,9 @@ export function verifyCommand(): Command {
       'check FILE.manifest or an assignment with these keys: DsvTrustedKeysFile of the clients',
     )
     .option('--threshold <number>', 'the weight of signatures that is required: DsvThreshold', parseCount, 1)
-    .option('--client <id>', 'as this client would')
+    .option('--client <id>', 'check as this client')
     .option('--name <name>', 'the name that clients ask for (else that of the file)')
-    .option('--at <time>', 'at this time (else now)', parseInstant)
+    .option('--at <time>', 'check as of this time (else now)', parseInstant)
     .addHelpText(
       'after',
       `
@@ -52,14 +52,13 @@ Exit codes:
 
 function verifyAll(command: Command, files: string[], options: Options): void {
   const { key, trusted: keysFile, threshold, client: clientId, name, at = new Date() } = options;
-  if (key === undefined && keysFile === undefined)
-    throw new Failure('usage', 'say what to check with: --key or --trusted');
+  if (key === undefined && keysFile === undefined) throw new Failure('usage', 'give --key or --trusted');
   if (name !== undefined && files.length > 1) throw new Failure('usage', '--name takes one file');
   const publicKey = key === undefined ? undefined : readPublicKey(key);
   const trusted = keysFile === undefined ? undefined : readTrustedKeys(keysFile);
   for (const program of files.map(programOf)) {
     const isAssignment = isAssignmentFile(program);
-    if (isAssignment && !trusted) throw new Failure('usage', 'say whom to trust with assignments: --trusted');
+    if (isAssignment && !trusted) throw new Failure('usage', 'assignments require --trusted');
     const signature = isAssignment ? undefined : publicKey && checkFile(program, publicKey);
     const judged =
       trusted &&

@@ -12,7 +12,7 @@ import { verifyCommand } from './sign-verify.ts';
 export function signCommand(): Command {
   const command = new Command('sign')
     .description(
-      'make keys, sign programs and assignments, and check what is signed, for clients with DsvVerifyManifest=Y or DsvVerifySignature=Y',
+      'make keys, sign programs and assignments, and check signatures, for clients with DsvVerifyManifest=Y or DsvVerifySignature=Y',
     )
     .helpCommand(false)
     .addHelpText(

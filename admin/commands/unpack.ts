@@ -98,7 +98,7 @@ async function restoreGroup(locker: string, pack: Pack, group: PackedGroup): Pro
   if (lstatSync(reachFolder(locker, dirname(group.name)), { throwIfNoEntry: false }) === undefined)
     throw new Failure(
       'failed',
-      `${locker}/${dirname(group.name)} is not a folder`,
+      `${locker}/${dirname(group.name)} is not a directory`,
       'nothing is unpacked through a link',
     );
   const locks = openUploadLocks(locker);

@@ -48,7 +48,7 @@ Examples:
 Exit codes:
   0  all is as it was deposited
   1  something does not verify, or there is no such job
-  2  wrong command line, or several jobs whose ids begin or end so
+  2  wrong command line, or several jobs that match
   3  nph-webjob.cfg cannot be used
   4  the locker, a custody record, the checkpoints, the key or the journal cannot be read`;
 
@@ -58,10 +58,10 @@ export function verifyCommand(): Command {
     .argument('[job]', 'only the uploads of this job: its id, or the beginning or end of it')
     .option('--since <time>', 'only uploads and archives since, as 24h or 2026-11-01', parseInstant)
     .option('--touched <time>', 'only uploads with a file that was written or changed since', parseInstant)
-    .option('--sample <percent>', 'only a part of the uploads, as 5%, the same at every run', parsePercent)
+    .option('--sample <percent>', 'only a sample of the uploads, as 5%, the same at every run', parsePercent)
     .option('--seed <text>', 'choose another sample', '')
     .option('--custody', 'the custody record, names and job ids alone: read no streams')
-    .option('--checkpoint <file>', 'compare the custody record with what webjobctl custody checkpoint printed')
+    .option('--checkpoint <file>', 'compare the custody record with the output of webjobctl custody checkpoint')
     .option('--key <file>', 'the public key of the checkpoints')
     .option(
       '--witnesses <file>',
@@ -142,7 +142,7 @@ function holdJournal(
  */
 function withKeys(site: EvidenceSite, copy: string | undefined): EvidenceSite {
   if (copy === undefined) return site;
-  if (!existsSync(copy)) throw new Failure('failed', `--result-keys: there is no folder ${copy}`);
+  if (!existsSync(copy)) throw new Failure('failed', `--result-keys: there is no directory ${copy}`);
   return { ...site, resultKeys: new ResultKeys([copy]) };
 }
 

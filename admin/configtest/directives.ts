@@ -120,7 +120,7 @@ export function checkScriptFolder(
   if (meant === undefined || !alias) return undefined;
   const [path = ''] = splitArguments(alias.value);
   const mend = replaceDirective(alias.where, 'ScriptAlias', `${path} "${meant}/"`, meant);
-  return error(`ScriptAlias leads to a folder that does not exist, ${folder}`, alias.where, mend);
+  return error(`ScriptAlias leads to a directory that does not exist, ${folder}`, alias.where, mend);
 }
 
 /** Checks that the script reads the settings of this site. */

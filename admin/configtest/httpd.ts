@@ -52,7 +52,10 @@ export function askHttpd(given: string | undefined, conf: string | undefined): A
     return { httpd, findings, program, conf };
   };
   if (program === undefined)
-    return asked(undefined, note('no httpd was found, so none was asked', 'PATH', '--httpd PROGRAM'));
+    return asked(
+      undefined,
+      note('no httpd was found, so its configuration was not checked', 'PATH', '--httpd PROGRAM'),
+    );
   const file = conf === undefined ? [] : ['-f', conf];
   const ask = (...args: string[]) => askProgram(program, [...file, ...args]);
   const test = ask('-t', '-D', 'DUMP_MODULES', '-D', 'DUMP_RUN_CFG');

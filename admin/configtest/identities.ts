@@ -53,7 +53,7 @@ function checkClientKinds({ settings, access, mends, placeOf }: Identities): Fin
     ...(settings.sslRequireMatch && isByPassword && isByCertificate
       ? [
           error(
-            'SslRequireMatch=Y refuses every client that comes with a password',
+            'SslRequireMatch=Y refuses every client that authenticates by password',
             placeOf('SslRequireMatch'),
             setControl(placeOf('SslRequireMatch'), 'SslRequireMatch', 'N'),
           ),
@@ -61,7 +61,7 @@ function checkClientKinds({ settings, access, mends, placeOf }: Identities): Fin
       : passwordOnly.length > 0
         ? [
             error(
-              `${describe(passwordOnly)} a password and no certificate, which this site asks for: ${list(passwordOnly)}`,
+              `${describe(passwordOnly)} a password and no certificate, which this site requires: ${list(passwordOnly)}`,
               file,
               replace(passwordOnly, '--cert', 'certificate'),
             ),
@@ -70,7 +70,7 @@ function checkClientKinds({ settings, access, mends, placeOf }: Identities): Fin
     ...(certificateOnly.length > 0
       ? [
           error(
-            `${describe(certificateOnly)} a certificate and no password, which this site asks for: ${list(certificateOnly)}`,
+            `${describe(certificateOnly)} a certificate and no password, which this site requires: ${list(certificateOnly)}`,
             file,
             replace(certificateOnly, '--generate', 'password'),
           ),

@@ -52,9 +52,9 @@ export function checkPlaces(settings: ServerSettings, given: GivenControls, file
 
   function describe(setting: Setting, path: string, meant: string | undefined, why: string): Finding {
     const place = placeOf(given, setting, file);
-    const what = `${setting} names the wrong folder, ${path}: ${why}`;
+    const what = `${setting} names the wrong directory, ${path}: ${why}`;
     if (meant !== undefined) return error(what, place, setControl(place, setting, meant));
-    return error(what, place, `find / -xdev -type d -name incoming  # and name the folder that has it: ${setting}=`);
+    return error(what, place, `find / -xdev -type d -name incoming  # and name the directory that has it: ${setting}=`);
   }
 }
 

@@ -36,7 +36,7 @@ export function checkScripts(folder: string, user: User): Finding[] {
     files = readdirSync(folder).filter((name) => !name.endsWith('.bak') && !name.endsWith('.cjs'));
   } catch (failure) {
     const make = `mkdir -p -m 755 ${quote(folder)} && ${formatInstall(folder, user)}`;
-    return [error(`the folder of the script cannot be read: ${errorCode(failure)}`, folder, make)];
+    return [error(`the directory of the script cannot be read: ${errorCode(failure)}`, folder, make)];
   }
   const names = files.filter((name) => /webjob/i.test(name));
   const found = names.length > 0 ? names : files.filter((name) => isScript(join(folder, name)));
@@ -155,7 +155,7 @@ function checkOld(folder: string): Finding[] {
     .filter((name) => name.endsWith('.bak'))
     .map((name) => join(folder, name))
     .filter((path) => statSync(path, { throwIfNoEntry: false })?.isFile())
-    .map((path) => warning('clients can still run what an earlier init has replaced', path, `rm ${quote(path)}`));
+    .map((path) => warning('clients can still run a script that an earlier init replaced', path, `rm ${quote(path)}`));
 }
 
 function findInPath(name: string): string | undefined {

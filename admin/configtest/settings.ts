@@ -46,7 +46,7 @@ export function placeOf(given: GivenControls, key: string, file: string): string
  */
 function describeProblem(problem: string, file: string, requests: string): Finding {
   const [, key, line] = /^(\w+) in line (\d+) has a value/.exec(problem) ?? [];
-  const why = `${requests} is answered 550 until it is right`;
+  const why = `${requests} is answered 550 until it is corrected`;
   if (line === undefined) return error(problem, file, `man 5 nph-webjob.cfg  # ${why}`);
   const standard = CONTROLS.find((control) => control.key === key)?.default ?? '';
   const mend = standard.startsWith('<')

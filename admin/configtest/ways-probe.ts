@@ -87,16 +87,15 @@ function judge(request: Request, answer: Answer | Error, mends: Mends): Finding[
   const { status, reason, start } = answer;
   if (request.method === 'TRACE')
     return status === 200
-      ? [warning('httpd sends back what it is sent: TRACE is on', url, mends.addDirectives('TraceEnable Off'))]
+      ? [warning('httpd echoes requests: TRACE is on', url, mends.addDirectives('TraceEnable Off'))]
       : [];
   const place = way?.file ?? 'a FastCGI process';
-  if (start.startsWith('#!'))
-    return [warning(`httpd hands out the script as a file: ${place}`, url, deny(place, mends))];
+  if (start.startsWith('#!')) return [warning(`httpd serves the script as a file: ${place}`, url, deny(place, mends))];
   const isOurs = (status >= 450 && status <= 499) || status >= 550 || (status >= 200 && status < 300);
   if (!isOurs) return [];
   return [
     error(
-      `strangers reach the script in ${server.label}: ${status} ${reason} by ${place}`,
+      `requests without credentials reach the script in ${server.label}: ${status} ${reason} by ${place}`,
       url,
       findRemedy(way, mends),
     ),
@@ -115,7 +114,7 @@ function findRemedy(way: Way | undefined, mends: Mends): string {
 /** Outside of virtual hosts, so that it applies to every way. */
 function deny(file: string, mends: Mends): string {
   const lines = [`<Directory "${dirname(file)}">`, 'AllowOverride None', 'Require all denied', '</Directory>'];
-  return `${mends.addDirectives(...lines)}  # or remove what leads there`;
+  return `${mends.addDirectives(...lines)}  # or remove the path to it`;
 }
 
 function ask({ server, address, method, path }: Request): Promise<Answer | Error> {

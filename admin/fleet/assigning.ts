@@ -23,11 +23,11 @@ export function checkBatch({ batchCommand, dynamicDirectory }: ServerSettings, c
   if (!existsSync(dynamicDirectory))
     throw new Failure(
       'settings',
-      `DynamicDirectory is missing, where the server notes what it gives away: ${dynamicDirectory}`,
+      `DynamicDirectory is missing, in which the server records what it hands out: ${dynamicDirectory}`,
       `install -d -o www-data -g root -m 755 ${quote(dynamicDirectory)}  # with the user of httpd`,
     );
   if (command === batchCommand)
-    throw new Failure('usage', `${command} is the batch itself, and would run without end`, 'assign another command');
+    throw new Failure('usage', `${command} is the batch itself, and would run forever`, 'assign another command');
 }
 
 /**

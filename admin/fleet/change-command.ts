@@ -15,7 +15,7 @@ export function makeChangeCommand(
   return new Command(name)
     .description(description)
     .argument('<id>', 'its number')
-    .option('--reason <text>', 'why, for the record')
+    .option('--reason <text>', 'the reason, for the custody record')
     .addHelpText(
       'after',
       `

@@ -46,7 +46,11 @@ export function applySteps(
       else done(step, applyStep(step, makers, served));
     } catch (error) {
       if (error instanceof Failure) throw error;
-      throw new Failure('failed', `${step.place} cannot be made: ${errorCode(error)}`, 'fix that, and run init again');
+      throw new Failure(
+        'failed',
+        `${step.place} cannot be made: ${errorCode(error)}`,
+        'correct that, and run init again',
+      );
     }
   }
 }

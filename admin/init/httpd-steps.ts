@@ -15,7 +15,7 @@ export type HttpdStep = { run: string[]; why?: string } | { include: string; fil
 
 const DEBIAN = '/etc/apache2';
 /** A graceful restart also loads modules, but does not start mod_cgid's daemon. */
-const FULL = 'a full restart, for a module is new: requests under way are cut off';
+const FULL = 'a full restart, because a module is new: requests in progress are cut off';
 
 export function planHttpdSteps(
   places: Places,
@@ -115,7 +115,7 @@ function checkModules(options: HttpdOptions): void {
 function runStep([command = '', ...args]: string[]): void {
   const { status, stdout, stderr } = askProgram(command, args);
   for (const line of `${stdout}${stderr}`.trim().split('\n').filter(Boolean)) say(`  ${line}`);
-  if (status !== 0) throw new Failure('failed', `${command} failed with ${status}`, 'fix that, and run init again');
+  if (status !== 0) throw new Failure('failed', `${command} failed with ${status}`, 'correct that, and run init again');
 }
 
 function includeOnce(line: string, file: string | undefined): void {

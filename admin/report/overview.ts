@@ -82,7 +82,7 @@ ${formatTiles([
 <div class="charts">${formatCharts(summary)}${formatSilent(silent, scope, book)}</div>
 <h2>Verification</h2>
 <p>${describeCustody(custody)}</p>
-${unverified.count > 0 ? formatJobTable('unverified', 'The newest jobs with verification failures', unverified.jobs, '', book) : html`<p class="note">${listed > 0 ? 'No file of the jobs that have a page differs from what it is compared with.' : 'There are no jobs.'}</p>`}
+${unverified.count > 0 ? formatJobTable('unverified', 'The newest jobs with verification failures', unverified.jobs, '', book) : html`<p class="note">${listed > 0 ? 'No file of a job with a page differs from its records.' : 'There are no jobs.'}</p>`}
 ${kept > 0 ? html`<p class="note">${describeKept(kept, listed)}</p>` : undefined}
 ${differing.count > 0 ? formatJobTable('differing', 'The newest jobs with differing uploads', differing.jobs, '', book) : undefined}
 <h2>Newest failures</h2>
@@ -99,7 +99,8 @@ function describeKept(kept: number, listed: number): string {
 }
 
 function describeCustody({ files, records, faults }: Custody): Markup {
-  if (files === 0) return html`<span class="plain">There is no custody record: what was received is unknown.</span>`;
+  if (files === 0)
+    return html`<span class="plain">There is no custody record, so it is unknown what was received.</span>`;
   if (faults === 0) return html`<span class="state good">The custody record is whole, ${records} entries.</span>`;
   return html`<span class="state bad">The custody record is not as it was written: ${countOf(faults, 'fault')} in ${countOf(records, 'entry', 'entries')}.</span>`;
 }

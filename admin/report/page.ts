@@ -92,7 +92,7 @@ export function formatPage(
 <meta http-equiv="Content-Security-Policy" content="${trustedMarkup(CONTENT_POLICY)}">
 <meta name="referrer" content="no-referrer">`,
     style: html`<style>${trustedMarkup(STYLE)}</style>`,
-    foot: html`Made ${madeAt} by webjobctl ${version}. What clients sent is shown as text, never run.`,
+    foot: html`Made ${madeAt} by webjobctl ${version}. Client data is shown as text and never run.`,
     end: html`<script>${trustedMarkup(FILTER)}</script>
 `,
   });

@@ -33,7 +33,7 @@ Exit codes:
 /** Adds the options to a command. */
 export function addHoldOptions(command: Command): Command {
   return command
-    .option('--client <id>', 'everything of a client, or of each client of a group')
+    .option('--client <id>', 'all uploads of a client, or of each client of a group')
     .option('--job <id>', 'one job')
     .requiredOption('--reason <text>', 'why');
 }

@@ -38,5 +38,5 @@ function takeTurn(settings: ServerSettings, thing: string): () => void {
   const locks = openLocks(`${path}.${process.pid}.new`);
   if (locks.take(path)) return locks.release;
   locks.release();
-  throw new Failure('failed', `another webjobctl is at work on this site (${path})`, 'try again when it has ended');
+  throw new Failure('failed', `another webjobctl is running on this site (${path})`, 'try again when it has ended');
 }
