@@ -242,7 +242,7 @@ describe('webjobctl refuses', () => {
       2,
       /a b is not a client id/,
     ],
-    [['sign', 'verify', '--key', at('alice.pub'), at('once.assignment')], 2, /say whom to trust with assignments/],
+    [['sign', 'verify', '--key', at('alice.pub'), at('once.assignment')], 2, /assignments require --trusted/],
   ];
   for (const [index] of Array.from({ length: 11 }).entries())
     it(`what cannot be meant (${index + 1})`, async () => {
