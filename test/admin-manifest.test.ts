@@ -180,6 +180,11 @@ describe('webjobctl sign add, show and verify', () => {
       /\n {2}program +the one beside it\n {2}signed by +site\.example\/alice\+[0-9a-f]{8}\n {2}signed by +site\.example\/bob\+/,
     );
     const [found] = await json(0, 'show', 'host.sh');
+    const lines = (await sign(0, 'show', 'host.sh', 'host.sh', '--json')).split('\n');
+    assert.deepEqual(
+      lines.map((line) => line.slice(0, 9)),
+      ['{"file":"', '{"file":"', ''],
+    );
     const { name, clients, program, signers } = found as Record<string, string[]>;
     assert.deepEqual([name, clients, program, signers?.length], ['host.sh', ['client1'], 'same', 2]);
     assert.deepEqual(

@@ -173,6 +173,11 @@ describe('webjobctl alert', () => {
     assert.equal(pings(), 1, 'a message that waits is not well');
   });
 
+  it('ends with 4 when the ping fails', async () => {
+    rulesOf('ping http://127.0.0.1:1/secret');
+    assert.match(await alert(4), /error: 127\.0\.0\.1:1: /);
+  });
+
   it('sends a test over every channel', async () => {
     rulesOf(webhook(), 'tell command /bin/false');
     assert.match(

@@ -104,7 +104,8 @@ describe('a rollout', () => {
     const first = await askAll();
     await report(first[0] as Batch);
     await new Promise((resolve) => setTimeout(resolve, 1100));
-    assert.deepEqual(await advance(), [0, 'assignment 1: stage 2 is open (0 of 1 results bad)\n']);
+    const { text } = await its.webjobctl('--json', 'assign', 'advance');
+    assert.deepEqual(JSON.parse(text), { assignment: '1', step: 'opened', stage: 2, bad: 0, results: 1 });
     assert.equal((await askAll()).length, 90);
   });
 

@@ -13,7 +13,7 @@ import { checkAccess, checkDirectives, checkModules, findScriptFolders } from '.
 import type { Finding } from '../admin/configtest/finding.ts';
 import { checkFleet } from '../admin/configtest/fleet.ts';
 import { askHttpd, type Directive, splitArguments } from '../admin/configtest/httpd.ts';
-import { makeMends } from '../admin/configtest/mends.ts';
+import { makeMends, setControl } from '../admin/configtest/mends.ts';
 import { checkNodes } from '../admin/configtest/nodes.ts';
 import { probe } from '../admin/configtest/probe.ts';
 import { checkScripts } from '../admin/configtest/script.ts';
@@ -67,6 +67,30 @@ describe('the modules of httpd', () => {
     assert.deepEqual(missing(NEEDED, true), PASSWORDS);
     assert.deepEqual(missing([...NEEDED, ...PASSWORDS], true), []);
     assert.deepEqual(missing(NEEDED, false, true), ['ssl']);
+  });
+});
+
+describe('a hint', () => {
+  it('does what it says where a path has blanks and quotes', () => {
+    const folder = at("it's a folder");
+    const own = makeMends({ ...MENDS, httpdConf: join(folder, 'httpd.conf'), etcDirectory: folder });
+    const run = (command: string): void => {
+      const [edit = ''] = command.split(` && ${own.reload}`);
+      assert.equal(spawnSync('sh', ['-c', edit], { encoding: 'utf8' }).stderr, '');
+    };
+    const file = write(own.httpdConf, 'one\ntwo\nthree\n');
+    const lines = (): string[] => readFileSync(file, 'utf8').trimEnd().split('\n');
+    run(own.removeDirective(`${file}:2`));
+    assert.deepEqual(lines(), ['one', 'three']);
+    run(own.replaceDirective(`${file}:2`, 'Require', 'all "denied"'));
+    assert.deepEqual(lines(), ['one', 'Require all "denied"']);
+    run(own.addDirectives("It's", 'last'));
+    assert.deepEqual(lines(), ['one', 'Require all "denied"', "It's", 'last']);
+    run(setControl(`${file}:1`, 'Key', 'a b'));
+    run(setControl(file, 'Other', '$x'));
+    assert.deepEqual(lines(), ['Key=a b', 'Require all "denied"', "It's", 'last', 'Other=$x']);
+    run(own.writeAccess('apache/htaccess', join(folder, '.htaccess')));
+    assert.match(readFileSync(join(folder, '.htaccess'), 'utf8'), /^AuthUserFile .*it's a folder\/webjob\.htpasswd$/m);
   });
 });
 

@@ -11,11 +11,13 @@ import { makeScanIndexes } from '../ledger/scan.ts';
 import { fillStore, type Store } from '../ledger/store.ts';
 import { configure, makeSite } from '../scripts/site.ts';
 import type { Page } from '../view/answer.ts';
+import { formatAssignmentState } from '../view/assignments.ts';
 import { noteChanges } from '../view/changes.ts';
 import { clientJson, clientPage } from '../view/client.ts';
 import { commandJson, commandPage } from '../view/command.ts';
 import { type Context, makeContext, NotShown } from '../view/context.ts';
 import { diffJson, diffPage } from '../view/diff.ts';
+import { failuresFeed } from '../view/feed.ts';
 import { findStream, jobPage } from '../view/job.ts';
 import { jobsJson, jobsPage } from '../view/jobs.ts';
 import { clientsJson, clientsPage, commandsJson, commandsPage } from '../view/lists.ts';
@@ -417,6 +419,35 @@ describe('what the view does not show', () => {
           return true;
         },
       ));
+});
+
+it('the feed of failures has an entry for each time that a job failed', () => {
+  const entries = [
+    ...named(failuresFeed(contextOf(), 'https://h')).matchAll(
+      /<entry>.*?<title>(.*?)<\/title><id>(.*?)<\/id>.*? href="(.*?)"/g,
+    ),
+  ];
+  assert.deepEqual(
+    entries.map(([, title, id, href]) => [title, id, href]),
+    [
+      ['b.sh on c1: failed, exit 7', 'https://h/v/job/:failed#at failed', 'https://h/v/job/:failed'],
+      ['none.sh on c2: refused, status 404', 'https://h/v/job/:refused#at GET refused', 'https://h/v/job/:refused'],
+      ['c.sh on c2: incomplete', 'https://h/v/job/:broken#at broken', 'https://h/v/job/:broken'],
+    ],
+  );
+});
+
+it('the state of an assignment looks as good or bad as it is', () => {
+  for (const [state, look] of [
+    ['done', 'good'],
+    ['failed', 'bad'],
+    ['lost', 'bad'],
+    ['expired', 'warn'],
+    ['waiting', 'plain'],
+    ['fetched', 'plain'],
+    ['unknown', 'plain'],
+  ] as const)
+    assert.match(formatAssignmentState(state).text, new RegExp(`class="state ${look}\\b.*>${state}<`), state);
 });
 
 it('a difference is that of the two streams, in their order', async () => {

@@ -117,6 +117,8 @@ describe('webjobctl show', () => {
       new RegExp(`^Job: +${ids.failed}\nClient: +client1\nCommand: +host\\.sh\nState: +failed\nExit: +3\n`),
     );
     assert.match(text, /\n--- out: 0 B\n\n--- err: 19 B\nhost\.sh: not found\n$/);
+    const [broken] = await readJson<{ bytes: unknown; record: unknown }>('show', ids.incomplete);
+    assert.deepEqual([broken?.bytes, broken?.record], [{ out: null, err: null, env: null }, null]);
     const all = await webjobctl('show', ids.failed, '--all');
     assert.match(all.text, /\nKidStatus=3\n/);
   });

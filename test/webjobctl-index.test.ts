@@ -113,6 +113,24 @@ describe('webjobctl index', () => {
     assert.equal((await index()).read, 0);
   });
 
+  it('is brought up to date where a file has the place of a folder', async () => {
+    const its = makeLockerSite({ PutNameFormat: '%cid/%Y%m%d%H%M%S_%pid_%cmd' });
+    try {
+      const jobId = await its.run({ clientId: 'client1', fileName: 'host.sh' });
+      assert.equal((await its.webjobctl('index')).exitCode, 0);
+      const folder = join(its.site.incoming, 'client1');
+      assert.ok(statSync(folder).isDirectory());
+      rmSync(folder, { recursive: true });
+      writeFileSync(folder, '');
+      const { exitCode, text, stderr } = await its.webjobctl('--json', 'jobs', '--client', 'client1');
+      assert.equal(exitCode, 0, stderr);
+      const { jobId: found, state } = JSON.parse(text);
+      assert.deepEqual([found, state], [jobId, 'missing']);
+    } finally {
+      its.close();
+    }
+  });
+
   it('finds where a text can be, whatever it holds', async () => {
     assert.equal(await countCandidates('kept'), 2);
     assert.equal(await countCandidates('nowhere at all'), 0);

@@ -151,6 +151,28 @@ describe('webjobctl with two sites', () => {
     assert.match(stderr, /^webjobctl: error: \/nowhere\/nph-webjob\.cfg does not exist\n/);
   });
 
+  it('reads every log of one locker, also of servers with the same id', async () => {
+    const its = makeLockerSite({ ServerId: 'east_1' });
+    try {
+      const first = await its.run({ clientId: 'client1', fileName: 'host.sh' });
+      const [conf, logs] = [join(its.site.root, 'other.cfg'), join(its.site.root, 'other-logs')];
+      mkdirSync(logs);
+      const settings = readFileSync(its.site.propertiesFile, 'utf8').replace(/^LogfilesDirectory=.*\n/m, '');
+      writeFileSync(conf, `${settings}\nLogfilesDirectory=${logs}\n`);
+      const line = '2026-11-01 00:00:00 second client1 127.0.0.1 GET client1 host.sh 0 19 0 200 -- Success\n';
+      writeFileSync(join(logs, 'nph-webjob.log'), line);
+      const { text, stderr } = await runWebjobctl(['-c', its.site.propertiesFile, '-c', conf, '--json', 'jobs']);
+      const ids = text
+        .trimEnd()
+        .split('\n')
+        .map((one) => JSON.parse(one).jobId);
+      // The second has not ended.
+      assert.deepEqual(ids, [first, 'second'], stderr);
+    } finally {
+      its.close();
+    }
+  });
+
   it('asks which one is meant when both have a job of that id', async () => {
     const copied = { clientId: 'client3', fileName: 'host.sh', jobId: 'copied_1', env: makeRecord({}) };
     for (const its of [east, west]) assert.equal((await its.put(copied)).status, 200);
