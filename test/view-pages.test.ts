@@ -1,6 +1,7 @@
 // What the pages of the view and their JSON say, cell by cell, about a small site with jobs in
 // every state; without a server and a browser.
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -419,6 +420,17 @@ describe('what the view does not show', () => {
           return true;
         },
       ));
+});
+
+it('an index that cannot be made is an error of webjob-view --index', () => {
+  const program = join(import.meta.dirname, '..', 'dist', 'webjob-view.cgi');
+  const env = {
+    PATH: process.env.PATH,
+    WEBJOB_VIEW_DIRECTORY: join(own.logFile, 'x'),
+    WEBJOB_PROPERTIES_FILE: own.propertiesFile,
+  };
+  const { status, stderr } = spawnSync(process.execPath, [program, '--index'], { env, encoding: 'utf8' });
+  assert.deepEqual([status, /^webjob-view: error: .*ENOTDIR/.test(stderr)], [4, true], stderr);
 });
 
 it('the feed of failures has an entry for each time that a job failed', () => {

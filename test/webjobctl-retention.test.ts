@@ -414,6 +414,18 @@ describe('prune of packs', () => {
       assert.deepEqual(readdirSync(packed), ['foreign.tar.gz']);
       rmSync(packed, { recursive: true });
     });
+    // The process that unpacked one was killed before the archive was gone.
+    await withSite([{ at }], async ({ site, webjobctl }) => {
+      const packed = join(site.base, 'packed');
+      await webjobctl('pack', '--older-than', '30d');
+      const archive = join(packed, `${dayOf(at)}.tar.gz`);
+      const bytes = readFileSync(archive);
+      assert.equal((await webjobctl('unpack', dayOf(at))).exitCode, 0);
+      assert.deepEqual(readdirSync(packed), []);
+      writeFileSync(archive, bytes);
+      await webjobctl('prune', '--older-than', '30d', '--yes');
+      assert.deepEqual(readdirSync(packed), []);
+    });
   });
 });
 

@@ -5,10 +5,49 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { makeLockerSite } from './locker-site.ts';
+import { plantPast } from './past-site.ts';
 
 const UPLOADS = 6000;
 /** Linear work takes a second or two; quadratic work takes minutes. */
 const SECONDS = 30;
+
+describe('two uploads without a line in the log', () => {
+  const its = makeLockerSite({ UseGMT: 'Y' });
+  after(its.close);
+
+  it('are two jobs when they are of two commands, though one id is in both', async () => {
+    const none = { at: new Date('2026-11-01T10:00:00Z'), get: false, put: false, jobId: 'same' } as const;
+    plantPast(its.site, 'UTC', [
+      { ...none, command: 'a.sh' },
+      { ...none, command: 'b.sh' },
+      { ...none, command: 'b.sh', name: 'again' },
+    ]);
+    const jobs = await its.readJson<{ command: string; uploads: string[] }>('jobs');
+    assert.deepEqual(jobs.map(({ command, uploads }) => [command, uploads.length]).sort(), [
+      ['a.sh', 1],
+      ['b.sh', 2],
+    ]);
+  });
+
+  it('are in a report of what came since the very second of them', async () => {
+    for (const [since, count] of [
+      ['2026-11-01T10:00:00Z', 2],
+      ['2026-11-01T10:00:01Z', 0],
+    ] as const) {
+      const report = join(its.site.root, `report-${count}`);
+      const [made] = await its.readJson<{ jobPages: number }>(
+        'report',
+        '--html',
+        report,
+        '--job',
+        'same',
+        '--since',
+        since,
+      );
+      assert.equal(made?.jobPages, count, since);
+    }
+  });
+});
 
 describe('webjobctl and many uploads under one job id', () => {
   const its = makeLockerSite();
