@@ -121,7 +121,7 @@ describe('the locks of webjobctl', () => {
       assert.ok(other.take(join(folder, `${thing}.lck`)));
       for (const command of commands) {
         const { exitCode, stderr } = await its.webjobctl(...command);
-        assert.deepEqual([exitCode, /at work on this site \(.*?(\w+)\.lck\)/.exec(stderr)?.[1]], [4, thing], stderr);
+        assert.deepEqual([exitCode, /on this site \(.*?(\w+)\.lck\)/.exec(stderr)?.[1]], [4, thing], stderr);
       }
       other.release();
     }

@@ -194,7 +194,7 @@ describe('webjobctl unpack', () => {
       symlinkSync(elsewhere, folder);
       const { exitCode, stderr } = await locker.webjobctl('unpack', dayOf(40));
       assert.equal(exitCode, 4);
-      assert.match(stderr, /incoming\/client1 is not a folder/);
+      assert.match(stderr, /incoming\/client1 is not a directory/);
       assert.deepEqual(readdirSync(elsewhere), []);
       assert.equal(packed(locker).length, 2);
       rmSync(folder);

@@ -57,7 +57,7 @@ const rows: [words: string[], code: number, message: RegExp][] = [
   [['completion'], 2, /say for which shell: bash, zsh, fish/],
   [['configtest', '--as', at('kit')], 2, /--probe and --as must be given together/],
   [['configtest', '--probe', 'http://localhost'], 2, /--probe and --as must be given together/],
-  [['custody', 'checkpoint'], 2, /say --key, or --unsigned to sign elsewhere/],
+  [['custody', 'checkpoint'], 2, /use --key, or --unsigned to sign elsewhere/],
   [['custody', 'checkpoint', '--unsigned', '--key', 'x'], 2, /--unsigned needs no --key/],
   [['custody', 'checkpoint', '--add', 'x'], 2, /--add needs --key/],
   [['custody', 'checkpoint', '--add', 'x', '--key', 'y', '--server', 'z'], 2, /--add takes only --key/],
@@ -65,7 +65,7 @@ const rows: [words: string[], code: number, message: RegExp][] = [
   [['custody', 'adopt', '--reason', ' '], 2, /--reason is empty/],
   [['custody', 'timestamp'], 2, /use one of --tsa, --request and --response/],
   [['custody', 'timestamp', '--request', 'x', '--response', 'y'], 2, /use one of --tsa, --request and --response/],
-  [['custody', 'timestamp', '--response', 'y'], 2, /--ca says with which certificate the time stamp is checked/],
+  [['custody', 'timestamp', '--response', 'y'], 2, /the time stamp is checked with the certificate of its CA/],
   [['diff', 'nobody'], 5, /./],
   [['evidence', 'one'], 2, /--out says where to make the package/],
   [['evidence', ...out], 2, /select jobs: job ids, --client, --command, --since, or --case/],
@@ -113,7 +113,7 @@ const rows: [words: string[], code: number, message: RegExp][] = [
   [['verify', 'one', '--since', '1d'], 2, /a job id, --since and --touched cannot be combined/],
   [['verify', 'one', '--sample', '1%'], 2, /a job id, --since and --touched cannot be combined/],
   [['verify', '--since', '1d', '--touched', '1d'], 2, /a job id, --since and --touched cannot be combined/],
-  [['verify', '--result-keys', at('nowhere')], 4, /--result-keys: there is no folder /],
+  [['verify', '--result-keys', at('nowhere')], 4, /--result-keys: there is no directory /],
 ];
 for (const [words, code, message] of rows)
   it(`refuses ${words.join(' ').replaceAll(its.site.root, '').slice(0, 70)}`, async () => {
