@@ -58,12 +58,16 @@ interface JobRow extends OfUnit {
 const STORED_FIELDS = FIELDS.filter(({ stored }) => stored !== undefined);
 const JOB_COLUMNS = [
   ...STORED_FIELDS.map(({ column }) => column),
-  ...['unit', 'rank', 'seen', 'broken', 'first_log', 'last_log', 'lines', 'joined'],
+  ...['unit', 'rank', 'seen', 'broken', 'first_log', 'last_log', 'lines', 'joined', 'id'],
 ];
 const UPLOAD_COLUMNS = [...['name', 'place', 'folder', 'unit', 'facts', 'has', 'stamp', 'bytes', 'whole']];
 /** The bit of `.rdy`. */
 const READY = 8;
 const marks = (columns: readonly string[]): string => columns.map(() => '?').join(', ');
+
+/** A deleted row may have had the highest number. */
+const LAST_JOB = `SELECT max(coalesce((SELECT max(id) FROM jobs), 0),
+  coalesce((SELECT CAST(value AS INTEGER) FROM facts WHERE name = 'lastJob'), 0)) AS last`;
 
 /** The name in the sums that stands for all clients; no client id equals it. */
 export const ALL_CLIENTS = '*';
@@ -119,6 +123,8 @@ export class Writer {
   readonly #statements: Record<StatementName, Statement>;
   readonly #database: Database;
   #filling: Filling | undefined;
+  /** The number of the last row of `jobs`; undefined until the first one is inserted. */
+  #lastJob: number | undefined;
 
   constructor(database: Database, site: Site) {
     this.#database = database;
@@ -453,8 +459,20 @@ export class Writer {
       if (breaksOff(line)) isBroken = 1;
       text += `${text === '' ? '' : '\n'}${log} ${own}`;
     }
-    values.push(unit, rankOf(job), job.seenAt?.getTime() ?? null, isBroken, first, last, text, uploads);
-    return Number(this.#statements.insertJob.run(...values).lastInsertRowid);
+    const id = this.#takeJobNumber();
+    values.push(unit, rankOf(job), job.seenAt?.getTime() ?? null, isBroken, first, last, text, uploads, id);
+    this.#statements.insertJob.run(...values);
+    return id;
+  }
+
+  /**
+   * A number higher than that of any row there ever was: who has seen all rows up to a number finds
+   * behind it every job that changed since.
+   */
+  #takeJobNumber(): number {
+    this.#lastJob ??= Number(this.#database.prepare(LAST_JOB).get()?.last);
+    this.#lastJob += 1;
+    return this.#lastJob;
   }
 
   #count(job: Job, sign: 1 | -1): void {
@@ -496,6 +514,8 @@ export class Writer {
     if (this.#sums.size > 0) save(ALL_CLIENTS, all);
     this.#sums.clear();
     this.#writeLocker();
+    if (this.#lastJob !== undefined)
+      this.#database.prepare("INSERT OR REPLACE INTO facts VALUES ('lastJob', ?)").run(String(this.#lastJob));
   }
 
   #lastSeen(client: string): number | null {

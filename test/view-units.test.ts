@@ -1,7 +1,7 @@
 // The parts of the view without a server: pages of a list compared with the whole list, stretches
 // of a stream, addresses, and sums of days.
 import assert from 'node:assert/strict';
-import { appendFileSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { requestFromEnv } from 'node-cgi-compat';
@@ -308,6 +308,11 @@ it('an output that changed is on the page of its client, and noted, also when th
       opened.close();
     }
   };
+  // A look that takes long leaves the rest to the next one.
+  const countAll = async (): Promise<number> => {
+    for (let looks = 0; looks < 5; looks += 1) await look();
+    return (await look()).length;
+  };
   try {
     log('GET', 1);
     upload(1);
@@ -317,6 +322,19 @@ it('an output that changed is on the page of its client, and noted, also when th
     assert.deepEqual(await look(), []);
     upload(2);
     assert.deepEqual(await look(), [`${idAt(1)} ${idAt(2)}`]);
+    // Several jobs that were seen before their ends, and one whose row was the last and is gone.
+    for (const number of [3, 4, 5]) log('GET', number);
+    await look();
+    for (const number of [3, 4, 5]) upload(number);
+    assert.equal(await countAll(), 4);
+    log('GET', 6);
+    await look();
+    const text = readFileSync(other.logFile, 'utf8');
+    writeFileSync(other.logFile, text.split('\n').slice(0, -2).join('\n').concat('\n'));
+    await look();
+    log('GET', 7);
+    upload(7);
+    assert.equal(await countAll(), 5);
     const opened = await openStoreAt(file, its);
     assert.ok(opened);
     makeScanIndexes(opened.database);

@@ -49,8 +49,7 @@ export async function noteChanges(database: Database, site: Site): Promise<void>
     const { job } = readJoined(site, row);
     const earlier = isResult(job) ? findEarlier(database, site, job) : undefined;
     if (earlier && (await differ(database, site, earlier, job))) found.push(changeOf(earlier, job));
-    // The number of the last row goes to another row when this one is written again at its end.
-    if (row.id < newest || isResult(job)) to = row.id;
+    to = row.id;
     if (performance.now() > deadline) break;
   }
   if (to > from) save(database, found, to);
