@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
+import { parseLogLine } from 'webjob-protocol';
 import { type Assignment, formatAssignment } from '../fleet/assignment.ts';
 import { configure, type Site } from '../scripts/site.ts';
 import { runBare } from './bare.ts';
@@ -87,7 +88,9 @@ async function countStates(id: string): Promise<Record<string, number>> {
 
 describe('a batch', () => {
   it('contains each assignment once, in order, and is recorded', async () => {
-    assert.deepEqual(await askBatch(), IDS);
+    const answer = await askWorker(GET_BATCH, site.propertiesFile);
+    assert.deepEqual([answer.status, ordersIn(answer.body)], [200, IDS]);
+    assert.equal(parseLogLine(readLog(site.base).at(-1) ?? '').bytesSent, answer.body.length);
     assert.deepEqual(await askBatch(), []);
     const events = readRecords(custodyOf(site)).filter(({ event }) => event === 'batch');
     assert.equal(events.length, 1);

@@ -32,7 +32,7 @@ import { type KeepEvent, readEvents, recordEvent } from '../evidence/events.ts';
 import { Evidence } from '../evidence/evidence.ts';
 import { KeyedDigest } from '../evidence/keyed-digest.ts';
 import { isInShare, NameTable, NO_NAMES } from '../evidence/names.ts';
-import { digestFile, readFile, statFile } from '../evidence/reading.ts';
+import { describeFile, digestFile, readFile, statFile } from '../evidence/reading.ts';
 import { CustodyRecords, type Deposit } from '../evidence/records.ts';
 import { seekRecord } from '../evidence/seek.ts';
 import { checkUpload, findDiffering, findRights, readRunRecord, touchedAt } from '../evidence/upload.ts';
@@ -91,6 +91,8 @@ describe('a file that is read', () => {
       assert.equal(statFile(join(folder, name)), undefined, name);
     }
     assert.throws(() => digestFile(join(folder, 'link')), { code: 'ELOOP' });
+    for (const name of ['link', 'folder', 'fifo', 'none']) assert.equal(describeFile(join(folder, name)), undefined);
+    assert.throws(() => describeFile(join(folder, 'file', 'below')), { code: 'ENOTDIR' });
     assert.equal(openFiles(), before);
   });
 });
@@ -596,6 +598,15 @@ describe('what custody records tell', () => {
     assert.deepEqual(bound({}, 'deposit'), broken);
     rmSync(second);
     assert.ok(kinds().includes('custody-missing 000002.jsonl'));
+  });
+
+  it('names what was replaced, and takes nothing for a name that is none', () => {
+    for (const name of [7, undefined, ['u'], null]) say('server_1', 1, { event: 'replaced', name, jobId: 'j' });
+    say('server_1', 2, { event: 'replaced', name: 'u', jobId: 7 });
+    assert.deepEqual(
+      read((records) => [...records.replaced()].map(({ name, jobId }) => [name, jobId])),
+      [['u', undefined]],
+    );
   });
 
   it('is kept in one file by root where others could replace the directory', {

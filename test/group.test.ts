@@ -18,7 +18,7 @@ import { describe, it } from 'node:test';
 import { requestFromEnv } from 'node-cgi-compat';
 import { createGroup } from '../cgi/group.ts';
 import { handleRequest, handleSteps } from '../cgi/handle.ts';
-import { appendCustodyOf, readUse, runAlone, type Steps } from '../cgi/locker/index.ts';
+import { appendCustodyOf, listCustodyFiles, readUse, runAlone, type Steps } from '../cgi/locker/index.ts';
 import { type Resident, startResident } from '../scripts/resident.ts';
 import { configure, makeSite, type Site } from '../scripts/site.ts';
 import { custodyOf, readRecords } from './custody-record.ts';
@@ -223,6 +223,21 @@ it('a custody record that cannot be written fails all who wait for it, and the n
       readRecords(custodyOf(site)).map(({ name }) => name),
       names,
     );
+  } finally {
+    site.remove();
+  }
+});
+
+it('records that are appended together continue in the next segment', async () => {
+  const site = makeSite();
+  try {
+    const group = createGroup({ appendCustodyOf, runAlone });
+    const record = function* (name: string): Steps<void> {
+      yield { kind: 'record', path: custodyOf(site), facts: { event: 'deposit', name }, segmentLimit: 1000 };
+    };
+    for (let round = 0; round < 4; round++)
+      await Promise.all(Array.from({ length: 5 }, (_, index) => group.run(record(`${round}_${index}`))));
+    assert.ok(listCustodyFiles(join(site.base, 'logfiles')).length > 2);
   } finally {
     site.remove();
   }

@@ -188,6 +188,18 @@ describe('a body', () => {
     spool.close();
   });
 
+  it('is not kept when nobody wants it, and nothing of it is read once it is closed', () => {
+    const unwanted = new Spool(3_000_000, () => undefined);
+    for (let piece = 0; piece < 50; piece++) unwanted.append(Buffer.alloc(60_000, 'x'));
+    const buffer = Buffer.alloc(100_000);
+    assert.equal(unwanted.read(buffer), 60_000);
+    assert.equal(unwanted.read(buffer), 0);
+    const closed = new Spool(3, () => assert.fail('a file for three bytes'));
+    closed.append(Buffer.from('out'));
+    closed.close();
+    assert.equal(closed.read(buffer), 0);
+  });
+
   for (const [how, name] of [
     ['whose connection ends', 'cut_end'],
     ['whose connection breaks', 'cut_break'],

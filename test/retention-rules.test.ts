@@ -327,6 +327,37 @@ describe('uploads that are taken away', () => {
     assert.equal(left(), '');
   });
 
+  it('go one by one where there is room for one lock, and stay where there is none', async () => {
+    put('a', ALL);
+    put('b', ALL);
+    const groups = [await describeGroup(folder, 'a'), await describeGroup(folder, 'b')];
+    const { openSync, linkSync } = fs;
+    const full = (): never => {
+      throw Object.assign(new Error('full'), { code: 'ENOSPC' });
+    };
+    let room = 0;
+    Object.assign(fs, {
+      linkSync: full,
+      openSync: (...args: Parameters<typeof openSync>): number => {
+        const isLock = String(args[0]).endsWith('.lck') && args[1] === 'wx';
+        if (isLock && readdirSync(folder).filter((name) => name.endsWith('.lck')).length >= room) full();
+        return openSync(...args);
+      },
+    });
+    syncBuiltinESMExports();
+    try {
+      const before = left();
+      assert.throws(() => removeDescribed(folder, groups), /: no space for the lock of an upload$/);
+      assert.equal(left(), before);
+      room = 1;
+      assert.deepEqual(removeDescribed(folder, groups), []);
+    } finally {
+      Object.assign(fs, { openSync, linkSync });
+      syncBuiltinESMExports();
+    }
+    assert.equal(left(), '');
+  });
+
   it('go although one of them has become a directory meanwhile', async () => {
     put('a', ALL);
     put('b', ALL);

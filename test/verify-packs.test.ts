@@ -49,6 +49,10 @@ describe('webjobctl verify and packs', () => {
       flipped.writeUInt8(flipped.readUInt8(60) ^ 1, 60);
       writeFileSync(file, flipped);
       assert.deepEqual(await verify(), [`pack-changed ${place}`]);
+      for (const other of [Buffer.concat([bytes, Buffer.of(0)]), bytes.subarray(0, -1)]) {
+        writeFileSync(file, other);
+        assert.deepEqual(await verify('--custody'), [`pack-changed ${place}`], `${other.length} of ${bytes.length}`);
+      }
       truncateSync(file, 70);
       assert.deepEqual(await verify('--custody'), [`pack-changed ${place}`]);
       rmSync(file);

@@ -256,6 +256,8 @@ describe('webjobctl verify', () => {
     const names = Array.from({ length: 40 }, (_, index) => `group${index}`);
     for (const name of names) plant(name, { out: name });
     assert.equal((await verify('--since', '1h')).summary.groups, 40);
+    const { summary } = await verify('--custody');
+    assert.deepEqual([summary.groups, summary.bytes], [40, 0], 'no stream is read');
     for (const option of ['--since', '--touched']) assert.equal((await verify(option, '2099-01-01')).summary.groups, 0);
     // A modification time is easily set back; the change time is not.
     for (const name of names) writeFileSync(at(`${name}.out`), 'changed');

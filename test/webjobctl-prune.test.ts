@@ -16,6 +16,7 @@ interface Line {
   groups?: number;
   bytes: number;
   held: number;
+  heldPacks: number;
   locked: number;
   action?: string;
   dryRun?: boolean;
@@ -246,6 +247,20 @@ describe('webjobctl hold', () => {
     } finally {
       odd.close();
       await hold(0, 'remove', '--client', 'client1', '--reason', 'closed');
+    }
+  });
+
+  it('counts an archive with something on hold among what stays', async () => {
+    const old = await makeOldLocker([{ days: 50 }]);
+    try {
+      assert.equal((await old.webjobctl('pack', '--older-than', '1d')).exitCode, 0);
+      const stay = async (): Promise<unknown> =>
+        (await old.readJson<Line>('prune', '--older-than', '1d', '--dry-run')).at(-1)?.heldPacks;
+      assert.equal(await stay(), 0);
+      assert.equal((await old.webjobctl('hold', 'add', '--client', 'client1', '--reason', 'a')).exitCode, 0);
+      assert.equal(await stay(), 1);
+    } finally {
+      old.close();
     }
   });
 
