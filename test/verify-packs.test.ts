@@ -2,7 +2,16 @@
 // reported like an upload, and so is an upload that was changed before it was archived, or is
 // missing after it was unpacked.
 import assert from 'node:assert/strict';
-import { copyFileSync, readdirSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { makeOldLocker, type OldLocker, setAge } from './keep-site.ts';
@@ -31,6 +40,11 @@ describe('webjobctl verify and packs', () => {
   it('finds nothing in a pack as it was made, nor when it was unpacked or pruned', async () => {
     await pack();
     assert.deepEqual(await verify(), []);
+    const bytes = async (...args: string[]): Promise<number> =>
+      (await locker.readJson<{ bytes: number }>('verify', ...args)).at(-1)?.bytes ?? 0;
+    const { size } = statSync(`${base}.jsonl`);
+    assert.equal(await bytes('--custody'), size, 'of the archive only its manifest is read');
+    assert.ok((await bytes()) > size + statSync(`${base}.tar.gz`).size);
     assert.equal((await locker.webjobctl('unpack', base.slice(-10))).exitCode, 0);
     assert.deepEqual(await verify(), []);
     await pack();

@@ -27,7 +27,7 @@ import { startCommandSite } from './hooks-site.ts';
 import { age, bareOptions, makeUpload, rawPut, statusOf } from './locker-upload.ts';
 import { parseLines, runWebjobctl } from './operator.ts';
 import { findWebUser } from './tree.ts';
-import { type Planted, plantGroup } from './verify-site.ts';
+import { EXTENSIONS_KEPT, type Planted, plantGroup } from './verify-site.ts';
 
 type Line = Finding & { groups: number; bytes: number; findings: number; inProgress: number; older: number };
 
@@ -272,6 +272,14 @@ describe('webjobctl verify', () => {
     assert.equal(pick(1, '').length, 80);
     const seeds = ['1', '2', '3', '4'].map((seed) => JSON.stringify(pick(0.25, seed)));
     assert.ok(new Set(seeds).size > 1, 'another seed, another sample');
+    assert.deepEqual(found({ since: hour, sample: { fraction: 0.25, seed: 'a' } }), sample.findings);
+    for (const name of names) for (const extension of EXTENSIONS_KEPT) rmSync(at(`${name}.${extension}`));
+    const chosen = [...new Set(sample.findings.map((one) => one.replace(/^\S+ |\.out$/g, '')))].sort();
+    assert.equal(chosen.length, sample.summary.groups);
+    assert.deepEqual(
+      pick(0.25, 'a'),
+      chosen.map((name) => `group-missing ${name}`),
+    );
   });
 
   it('says what is wrong with its command line and its files', async () => {
