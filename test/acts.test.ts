@@ -20,6 +20,7 @@ import {
 import { createServer } from 'node:net';
 import { dirname, join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
+import { parseNote } from '../admin/acts/note.ts';
 import { type ActAnswer, type ActRequest, formatRequest, makeActId, subjectOf } from '../admin/acts/request.ts';
 import type { Directive } from '../admin/configtest/httpd.ts';
 import { checkView } from '../admin/configtest/view.ts';
@@ -128,6 +129,9 @@ describe('webjobctl note', () => {
       assert.equal((await its.webjobctl('note', ids.first, text)).exitCode, 2, JSON.stringify(text));
     assert.equal((await its.webjobctl('note', 'server_1', 'x')).exitCode, 2);
     assert.equal((await its.webjobctl('note', 'nothing', 'x')).exitCode, 1);
+    // Characters count, whatever their place in Unicode.
+    assert.equal(parseNote('\u{1f600}'.repeat(1000)).length, 2000);
+    assert.throws(() => parseNote('\u{1f600}'.repeat(1001)), /longer than 1000 characters/);
     // Nobody reads the notes of an id that no server issues.
     const [{ jobId = '' } = {}] = plantPast(its.site, 'UTC', [
       { at: new Date(0), jobId: 'x'.repeat(256), put: false, out: false },

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { Cron } from 'croner';
 import fc from 'fast-check';
+import { monthAgo } from '../admin/fleet/options.ts';
 import { type Assignment, dueFor, formatAssignment, openFor, parseAssignments, rankOf } from '../fleet/assignment.ts';
 import { formatBatch, parseBatch, parseBatchOutput } from '../fleet/batch-script.ts';
 import { lastDue, parseCron } from '../fleet/due.ts';
@@ -153,7 +154,7 @@ describe('a due time', () => {
 
   it('is refused with the field that is wrong', () => {
     for (const [text, message] of [
-      ['* * * *', /five fields, and not 4/],
+      ['* * * *', /five fields, not 4/],
       ['60 * * * *', /60 is not a minute/],
       ['* 5-2 * * *', /5-2 is not a hour/],
       ['* * 0 * *', /0 is not a day of the month/],
@@ -162,6 +163,10 @@ describe('a due time', () => {
     ] as const)
       assert.throws(() => parseCron(text), { message }, text);
   });
+});
+
+it('results of the last thirty days count where no time is given', () => {
+  assert.ok(Math.abs(Date.now() - 30 * 86_400_000 - monthAgo().getTime()) < 60_000);
 });
 
 describe('an assignment', () => {

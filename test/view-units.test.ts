@@ -1,11 +1,13 @@
 // The parts of the view without a server: pages of a list compared with the whole list, stretches
 // of a stream, addresses, and sums of days.
 import assert from 'node:assert/strict';
-import { appendFileSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import fs, { appendFileSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
+import { basename, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { requestFromEnv } from 'node-cgi-compat';
 import { formatTime } from 'webjob-protocol';
+import { type ActRequest, makeActId } from '../admin/acts/request.ts';
 import { readSite } from '../admin/site/site.ts';
 import type { Job } from '../ledger/job.ts';
 import {
@@ -22,7 +24,7 @@ import {
 import { fillStore, openStoreAt, type Store } from '../ledger/store.ts';
 import type { StoredStream } from '../ledger/streams.ts';
 import { configure, makeSite } from '../scripts/site.ts';
-import { makeToken, openToken, readForm, requireActor, requireSameOrigin } from '../view/acting.ts';
+import { makeToken, openToken, readForm, requireActor, requireSameOrigin, sendRequest } from '../view/acting.ts';
 import { noteChanges, readChanges } from '../view/changes.ts';
 import { clientJson } from '../view/client.ts';
 import { commandJson } from '../view/command.ts';
@@ -30,7 +32,8 @@ import { formatKey, makeContext, NotShown, parseKey } from '../view/context.ts';
 import { dayStart } from '../view/days.ts';
 import { failuresFeed } from '../view/feed.ts';
 import { asFormat, makeLinks } from '../view/links.ts';
-import { readStretch } from '../view/stretch.ts';
+import type { ActPlace } from '../view/place.ts';
+import { formatStretch, readStretch } from '../view/stretch.ts';
 import { countOf, groupDigits } from '../view/words.ts';
 
 const own = makeSite();
@@ -412,6 +415,50 @@ describe('a stretch of a stream', () => {
     const late = await readStretch(text, { ...wish, find: 'nowhere' }, 0);
     assert.deepEqual([late.found, late.from], ['not yet found', 256 * 1024]);
   });
+});
+
+it('a stretch leads to the one before it, and never before the first byte', () => {
+  const stretch = {
+    stream: 'out',
+    bytes: Buffer.alloc(10),
+    size: 100,
+    as: 'text',
+    find: undefined,
+    found: undefined,
+  } as const;
+  const places = (from: number): string[] => {
+    const { text } = formatStretch('out', { ...stretch, from }, ({ pos }) => `/${pos}`);
+    return [...text.matchAll(/href="\/([^"]*)">(First|Back|On|Last)</g)].map(([, pos, words]) => `${words} ${pos}`);
+  };
+  assert.deepEqual(places(0), ['On 10', 'Last last']);
+  assert.deepEqual(places(5), ['First 0', 'Back 0', 'On 15', 'Last last']);
+  assert.deepEqual(places(90), ['First 0', 'Back 0']);
+});
+
+it('a request to act is on disk before it has its name, and its name before the reader is told', () => {
+  const inbox = join(own.root, 'inbox');
+  mkdirSync(inbox);
+  const steps: string[] = [];
+  const { fsyncSync, renameSync } = fs;
+  fs.fsyncSync = (fd) => {
+    steps.push(`fsync ${basename(readlinkSync(`/proc/self/fd/${fd}`)).replace(/^\..*\.new$/, 'request')}`);
+    fsyncSync(fd);
+  };
+  fs.renameSync = (from, to) => {
+    steps.push('rename');
+    renameSync(from, to);
+  };
+  syncBuiltinESMExports();
+  try {
+    const facts = { job: 'server_1_1793527200_0', client: 'c', user: 'anna', text: undefined, stream: undefined };
+    const request = { act: 'verify', assignment: undefined, ...facts } as unknown as ActRequest;
+    sendRequest({ inbox } as ActPlace, makeActId('x', Date.now()), request);
+  } finally {
+    Object.assign(fs, { fsyncSync, renameSync });
+    syncBuiltinESMExports();
+  }
+  assert.deepEqual(steps, ['fsync request', 'rename', 'fsync inbox']);
+  assert.equal(readdirSync(inbox).length, 1);
 });
 
 describe('an address', () => {
