@@ -379,6 +379,23 @@ describe('prune of packs', () => {
     }
   });
 
+  it('keeps archives where another rule than the age must let them go, too', async () => {
+    await withSite([{ at: ago(40) }], async ({ site, webjobctl }) => {
+      await webjobctl('pack', '--older-than', '30d');
+      const archives = (): string[] => readdirSync(join(site.base, 'packed'));
+      assert.equal(archives().length, 2);
+      for (const rule of [
+        ['--keep', '1'],
+        ['--max-bytes', '1'],
+      ]) {
+        assert.equal((await webjobctl('prune', '--older-than', '30d', ...rule, '--yes')).exitCode, 0);
+        assert.equal(archives().length, 2, rule[0]);
+      }
+      await webjobctl('prune', '--older-than', '30d', '--yes');
+      assert.deepEqual(archives(), []);
+    });
+  });
+
   it('keeps an archive on which a hold was set since it was selected', async () => {
     await withSite([{ at: ago(40) }], async ({ site, webjobctl }) => {
       await webjobctl('pack', '--older-than', '30d');
