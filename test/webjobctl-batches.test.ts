@@ -119,6 +119,14 @@ describe(`${COUNT} uploads`, () => {
 });
 
 describe('a day that cannot be archived', () => {
+  it('leaves no archive when none of its uploads is complete', async () => {
+    const [name = ''] = NAMES;
+    plant([name]);
+    rmSync(join(site.incoming, `${name}.err`));
+    assert.match(await run(1, 'pack', '--older-than', '30d'), new RegExp(`stay: 1, first ${name}`));
+    assert.deepEqual([readdirSync(inSite('packed')), recorded('pack')], [[], []]);
+  });
+
   it('keeps no earlier day from being archived', async () => {
     plant(NAMES.slice(0, 3));
     const late = NAMES[2] ?? '';
