@@ -72,7 +72,7 @@ export async function makeProgram(words: readonly string[]): Promise<Command> {
     .description('Set up and check a WebJob site, and find, check and keep the uploads of its clients.')
     .option(
       '-c, --config <file>',
-      'nph-webjob.cfg (else WEBJOB_PROPERTIES_FILE, else where the server looks); repeat it to read several sites as one',
+      'nph-webjob.cfg (default: WEBJOB_PROPERTIES_FILE, or where the server looks); repeat it to read several sites as one',
       (file: string, files: string[] = []) => [...files, file],
     )
     .option('--json', 'print one JSON value on each line')

@@ -196,7 +196,9 @@ export class KeptRun {
     this.#folder.remove();
   }
 
-  /** Without a spool nobody asked for a job that outlives a power failure, until it has to wait. */
+  /**
+   * Whether files are synced from the beginning; without a spool, only when the job has to wait.
+   */
   get #isDurable(): boolean {
     return this.#settings.spoolDirectory !== '';
   }

@@ -122,7 +122,7 @@ export function recordEvents(
   }
 }
 
-/** Appends the record by which root vouches for everything before it in the record of a server. */
+/** Appends the record by which root confirms everything before it in the record of a server. */
 export function recordGenesis(path: string, reason: string): void {
   const facts = { time: new Date().toISOString(), event: 'genesis', by: operatorName(), reason };
   // The server makes its segments itself, because it could not write to one that root made.

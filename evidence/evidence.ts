@@ -58,11 +58,11 @@ export interface Wanted {
 
 /** The verdict on an upload in the locker. */
 export interface Judged extends UploadReport {
-  /** The upload is older than the custody record: only its run record vouches for it. */
+  /** The upload is older than the custody record: only its run record confirms it. */
   isOlder: boolean;
 }
 
-const OLDER = 'it is older than the custody record, and only its run record vouches for it';
+const OLDER = 'it is older than the custody record, and only its run record confirms it';
 
 /** How far a server's clock may have been set back between a job id and its custody record. */
 const CLOCK_MS = 3_600_000;

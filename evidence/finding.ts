@@ -36,7 +36,7 @@ export type FindingKind =
   /** The upload is newer than the custody record's first entry, but not recorded. */
   | 'unrecorded'
   /**
-   * The upload is older than the custody record: only its run record vouches for it until it is
+   * The upload is older than the custody record: only its run record confirms it until it is
    * adopted.
    */
   | 'older'

@@ -114,7 +114,7 @@ interface OpenBook extends Book {
   marks: Mark[];
   /** In webjobctl's record: offsets of records that concern archives or end the segment. */
   turns: number[] | undefined;
-  /** Root has written a record here that vouches for everything before it. */
+  /** Root has written a record here that confirms everything before it. */
   hasGenesis: boolean;
   /** Its last record names the next segment. */
   isSealed: boolean;
@@ -155,7 +155,7 @@ export interface RecordsOptions {
    * `isLast`: the record may continue in it.
    */
   skip?: ((folder: string, file: CustodyFile, isLast: boolean) => boolean) | undefined;
-  /** How much of a segment need not be read. The caller vouches that this part is unchanged. */
+  /** How much of a segment need not be read. The caller has checked that this part is unchanged. */
   resume?: ((folder: string, file: CustodyFile) => Known | undefined) | undefined;
   /**
    * Look only at records that contain one of these names or job ids. This takes a twentieth of the
@@ -928,7 +928,7 @@ function describeFault(place: string, { from, to, fault }: Link): Finding {
   const where = `bytes ${from} to ${to}`;
   const details = {
     edited: `the record in ${where} does not match its checksum, or is not JSON`,
-    broken: `what precedes the record in ${where} is not what it was bound to: changed, removed, inserted or moved`,
+    broken: `the records before the one in ${where} were changed, removed, inserted or moved`,
     torn: `${where} are not a record, and no later record covers them`,
   };
   const kind = fault ?? 'torn';

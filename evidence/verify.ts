@@ -62,7 +62,7 @@ export interface Summary {
   findings: number;
   /** Uploads that a process is still writing. */
   inProgress: number;
-  /** Uploads older than the custody record: only their run records vouch for them. */
+  /** Uploads older than the custody record: only their run records confirm them. */
   older: number;
   /**
    * Uploads signed by their clients with keys that the site has, and uploads that are not signed.

@@ -49,7 +49,7 @@ function listSeveral(paths: readonly string[], names: readonly string[]): Entry[
     throw new Failure(
       'usage',
       `two payloads are called ${repeated}`,
-      'put them into different directories of one directory',
+      'pack one directory that has them in different subdirectories',
     );
   }
   return paths.flatMap((path, index) => listEntries(path, checkName(names[index] ?? '')));

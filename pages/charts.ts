@@ -7,7 +7,7 @@ export interface Bar {
   /** What the bar stands for: a day. */
   label: string;
   value: number;
-  /** The target of a link, from the bar with a pointer, and from the table for everyone. */
+  /** The target of the links from the bar and, for users without a pointer, from the table. */
   href?: string;
 }
 

@@ -94,7 +94,7 @@ describe('apache/webjob-auth-dbm.conf', { skip: isMissing }, () => {
     assert.equal(code, 4);
     assert.match(
       stderr,
-      /does not accept users of .*, so removing one there proves nothing\n.* httpd reads a DBM file, make that again/,
+      /does not accept users of .*, so removing one there proves nothing\n.* httpd reads a DBM file, make it from the user file/,
     );
     assert.equal(await ask('client2', 'bar'), 200);
     make();

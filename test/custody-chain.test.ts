@@ -289,8 +289,8 @@ function assertCommitments(): void {
     const [from, to] = record?.covers ?? [-1, -1];
     assert.equal(sha256(bytes.subarray(from, to)), record?.prev);
     // The range contains the whole record that covers everything before it.
-    const vouching = links.slice(0, index).findLast((link) => link.to <= to);
-    assert.equal(from, vouching?.record?.covers[1] ?? 0);
-    if (vouching) assert.ok(from <= vouching.from);
+    const confirming = links.slice(0, index).findLast((link) => link.to <= to);
+    assert.equal(from, confirming?.record?.covers[1] ?? 0);
+    if (confirming) assert.ok(from <= confirming.from);
   }
 }

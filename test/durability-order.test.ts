@@ -37,7 +37,7 @@ function locked(folder: string): string[] {
   return ['create .lck', 'write .lck', `statfs ${folder}`];
 }
 
-/** From the named streams to the end. */
+/** The calls that follow when the streams have their names. */
 function announced(folder: string): string[] {
   return [
     `fsync ${folder}`,

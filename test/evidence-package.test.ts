@@ -170,7 +170,7 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
     assert.match(ran.stderr, /[1-9]\d* notes?\n/);
     const { code, text } = (checkers[0] as Checker).check(folder);
     assert.equal(code, 0, text);
-    assert.match(text, /^NOTE .*custody\.json: no checkpoint vouches for it$/m);
+    assert.match(text, /^NOTE .*custody\.json: no checkpoint covers it$/m);
     assert.match(readFileSync(join(folder, 'data', 'notes.txt'), 'utf8'), /no public key was given/);
   });
 
@@ -190,7 +190,7 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
     assert.equal(commands.length, 6);
     const folder = its.at('guide');
     mkdirSync(folder);
-    // This site has its key, and another one would not fit its checkpoints.
+    // The site already has a key, and its checkpoints are signed with it.
     for (const name of ['custody.key', 'custody.pub']) copyFileSync(its.at(name), join(folder, name));
     writeFileSync(join(folder, 'webjobctl'), `#!/bin/sh\nexec "${process.execPath}" "${WEBJOBCTL}" "$@"\n`, {
       mode: 0o755,
@@ -597,7 +597,7 @@ describe(`${PACKAGES} random packages, ${MUTATIONS} bytes changed, seed ${SEED}`
       const at = Math.floor(random() * lstatSync(join(folder, path)).size);
       const putBack = changeByte(join(folder, path), at, 1 + Math.floor(random() * 255));
       const { name, check } = pick(checkers);
-      // A script cannot vouch for itself, so the recipient compares its digest.
+      // A script cannot prove that it is unchanged, so the recipient compares its digest.
       const { code, text } = check(folder, path === 'VERIFY.sh' ? script : 'VERIFY.sh');
       putBack();
       assert.equal(code, 1, `${name}: byte ${at} of ${path}\n${text}`);

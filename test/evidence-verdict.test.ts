@@ -96,7 +96,7 @@ describe('verify and report', () => {
     assert.deepEqual([after.get('empty')?.look, after.get('long')?.look], ['bad', 'bad']);
   });
 
-  it('vouch for nothing that only the client stated', async () => {
+  it('confirm nothing that only the client stated', async () => {
     plant('stated');
     plant('nothing', { fields: { HashType: 'NA', StdOutHash: 'NA', StdErrHash: 'NA' } });
     rmSync(custodyOf(site));

@@ -171,7 +171,7 @@ describe('values in command lines, whatever the variables are', () => {
 
   async function ask(method: 'GET' | 'PUT', jobId: string, environment: [string, string][]): Promise<number> {
     const raw = Buffer.from(`${formatHead(method, { jobId, out: method === 'PUT' ? 'o' : '' })}o`, 'latin1');
-    // As a process of its own it is tested under each MPM; here only the command line matters.
+    // Other tests run the script as a process under each MPM; here only the command line matters.
     return (await askWorker(raw, settingsFile, environment)).status;
   }
 

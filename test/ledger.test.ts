@@ -112,7 +112,7 @@ describe('a site of two servers', () => {
       const [client] = await its.readJson<Record<string, unknown>>('clients');
       assert.deepEqual([client?.jobs, client?.failed], [1, 1]);
       const { text, exitCode } = await its.webjobctl('verify');
-      assert.deepEqual([exitCode, text], [0, ''], 'the custody record of the other vouches for its uploads');
+      assert.deepEqual([exitCode, text], [0, ''], 'the custody record of the other server confirms its uploads');
     });
 
   it('is one site when the files of both are named', async () => {

@@ -142,7 +142,7 @@ describe('what is planted at the last moment', () => {
       it(`a link to a ${what} before ${[tool, ...options].join(' with ')}: is not followed, ${kind}`, () => {
         const pad = place(kind);
         const folder = shop.folder('late');
-        // Not yet when the private directory is made.
+        // The link is not planted by the call that makes the private directory.
         const script = `PATH=/usr/bin:/bin\ncase $* in *.pad.[0-9]*[0-9]) ;; *) ${plant} ;; esac\nexec ${tool} "$@"\n`;
         writeFileSync(join(folder, tool), `#!/bin/sh\n${script}`, { mode: 0o755 });
         symlinkSync(what === 'file' ? victim.file : victim.folder, join(shop.path, 'here', what));

@@ -12,9 +12,9 @@ export interface PastJob {
   clientId?: string;
   command?: string;
   jobId?: string;
-  /** Changes to the line of the GET, two seconds before that of the PUT; false for none. */
+  /** Changes to the log line of the GET, which is two seconds before the PUT; false for no line. */
   get?: Partial<LogLine> | false;
-  /** Changes to the line of the PUT; false for none. */
+  /** Changes to the log line of the PUT; false for no line. */
   put?: Partial<LogLine> | false;
   /** The contents of the upload; false for none. */
   out?: string | Buffer | false;

@@ -72,7 +72,7 @@ export class PostgresServer {
     throw new Error(`PostgreSQL did not start: ${said}`);
   }
 
-  /** Ends it immediately, and restarts it from what is on disk. */
+  /** Ends the server without a clean shutdown, and starts it with what is on disk. */
   async crash(): Promise<void> {
     await this.#end();
     await this.start();

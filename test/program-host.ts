@@ -72,8 +72,7 @@ process.on('uncaughtException', (error) => {
 });
 
 process.on('message', async (run: HostedRun) => {
-  // A process ends when nothing is pending; so does a run. The wait for the next run counts only
-  // between runs.
+  // Like a process, a run ends when nothing is pending; so the channel must not count during a run.
   process.channel?.unref();
   try {
     const end = await start(run);

@@ -42,7 +42,7 @@ function findStream(jobId: string | undefined, extension: string): string {
   return `${ready?.slice(0, -4)}.${extension}`;
 }
 
-it('vouches for what is as it was received', async () => {
+it('confirms uploads that are unchanged since they were received', async () => {
   const { pages, overview } = await makeReport();
   for (const page of pages) {
     assert.match(page, / verified /);
@@ -52,7 +52,7 @@ it('vouches for what is as it was received', async () => {
   }
   assert.match(overview, /clients silent 0/);
   assert.match(overview, /The custody record is whole, 4 entries\./);
-  assert.match(overview, /No file of the jobs that have a page differs/);
+  assert.match(overview, /No file of a job with a page differs/);
 });
 
 it('finds a stream that was changed, one that is gone, and a record that was rewritten to fit', async () => {

@@ -197,8 +197,7 @@ describe('a job of a client with a result key', () => {
     );
     const pages = [...(await reportAs(its.site)).uploads.values()].map(({ page }) => page);
     assert.equal(
-      pages.filter((page) => page.includes(`signed the record and what it printed, with the key client1+${id}.`))
-        .length,
+      pages.filter((page) => page.includes(`signed the run record and the output with the key client1+${id}.`)).length,
       1,
     );
     assert.equal(pages.filter((page) => page.includes('The client has not signed it.')).length, 1);

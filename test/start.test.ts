@@ -20,7 +20,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 const script = join(import.meta.dirname, '..', 'scripts', 'start.ts');
 const built = join(import.meta.dirname, '..', 'dist');
 const temporary = mkdtempSync(join(tmpdir(), 'webjob-start-test-'));
-// The web user must be able to pass through it, as through /tmp.
+// The web user must be able to enter the directory, as it can enter /tmp.
 chmodSync(temporary, 0o755);
 after(() => rmSync(temporary, { recursive: true, force: true }));
 

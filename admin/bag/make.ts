@@ -185,7 +185,7 @@ async function addJob(
     add(`${place}.json`, Buffer.concat([entry.text, Buffer.from('\n')]));
     const proof = proofs.proved.get(entry);
     if (proof) add(`${place}.tlog-proof`, proof.text);
-    else notes.push(`${place}.json: no checkpoint vouches for it`);
+    else notes.push(`${place}.json: no checkpoint covers it`);
   };
   for (const { folder: place, entry, deposit, verdict, opened, unopened } of uploads) {
     const below = place.slice(folder.length + 1);
@@ -199,8 +199,8 @@ async function addJob(
     for (const why of unopened) notes.push(`${below}: not opened: ${why}`);
     for (const { kind, detail } of verdict.findings.filter(isRemark)) notes.push(`${below}: ${kind}: ${detail}`);
   }
-  const vouching = new Set(uploads.map(({ entry }) => entry));
-  for (const [index, entry] of entries.shown.filter((one) => !vouching.has(one)).entries())
+  const confirming = new Set(uploads.map(({ entry }) => entry));
+  for (const [index, entry] of entries.shown.filter((one) => !confirming.has(one)).entries())
     addEntry(entry, `record-${index + 1}`);
   notes.push(...describeLeft(left, entries, uploads.length > 0));
   const problems = [...uploads.flatMap(({ verdict }) => verdict.findings.filter((one) => !isRemark(one))), ...missing];

@@ -28,9 +28,7 @@ export function formatReadme(
       ? undefined
       : `NOT ALL OF IT IS AS IT WAS RECEIVED: data/findings.txt lists ${countOf(findings, 'finding')}.`,
     notes === 0 ? undefined : 'data/notes.txt lists omissions and facts that are not proven.',
-    hasCheckpoints
-      ? undefined
-      : 'No signed checkpoint covers it: nothing but its lists vouches for the custody record.',
+    hasCheckpoints ? undefined : 'No signed checkpoint covers it: only its lists confirm the custody record.',
     hasStamps ? undefined : 'It contains no time stamp of an independent authority.',
     isOpened ? 'Sealed streams were opened for it: beside out and err are out.plain and err.plain.' : undefined,
   ];

@@ -426,7 +426,7 @@ check_entry() {
   fi
   ok "$entry: matches its own checksum"
   if [ ! -f "$proof" ]; then
-    note "$entry" 'no checkpoint vouches for it'
+    note "$entry" 'no checkpoint covers it'
     return
   fi
   if ! read_proof <"$proof"; then
@@ -479,7 +479,7 @@ check_upload() {
   if [ -f "$1/custody.json" ]; then
     check_deposit "$1"
   else
-    note "$1" 'no entry of the custody record vouches for it'
+    note "$1" 'no entry of the custody record confirms it'
   fi
   check_record "$1"
 }

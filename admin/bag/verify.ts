@@ -248,7 +248,7 @@ class PackageCheck {
     yield ok(path, 'matches its own checksum');
     const place = path.replace(/\.json$/, '.tlog-proof');
     if (!this.#has(place)) {
-      yield note(path, 'no checkpoint vouches for it');
+      yield note(path, 'no checkpoint covers it');
       return;
     }
     try {
@@ -284,7 +284,7 @@ class PackageCheck {
     for (const name of missing) yield failed(upload, `no ${name}`);
     if (missing.length > 0) return;
     if (this.#has(`${upload}/custody.json`)) yield* this.#checkDeposit(upload);
-    else yield note(upload, 'no entry of the custody record vouches for it');
+    else yield note(upload, 'no entry of the custody record confirms it');
     yield* this.#checkRecord(upload);
   }
 

@@ -43,7 +43,7 @@ Exit codes:
 export function actsCommand(): Command {
   return new Command('acts')
     .description('carry out what users of webjob-view requested')
-    .option('--allow <acts>', `only these, separated by commas (else ${ACT_NAMES.join(',')})`)
+    .option('--allow <acts>', `only these, separated by commas (default: ${ACT_NAMES.join(',')})`)
     .option('--key <file>', 'for packages: the public key of the checkpoints; may be repeated', collect)
     .option('--ca <file>', "for packages: the certificate of the time stamps' CA, in PEM")
     .option('--trusted <file>', 'for packages: the keys of those who sign programs')

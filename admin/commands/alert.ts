@@ -41,7 +41,7 @@ Exit codes:
 export function alertCommand(): Command {
   return new Command('alert')
     .description('check the rules and send alerts about changes; for cron')
-    .option('--rules <file>', 'the rules (else ConfigDirectory/nph-webjob/expect)')
+    .option('--rules <file>', 'the rules (default: ConfigDirectory/nph-webjob/expect)')
     .option('--dry-run', 'print the problems and what would be sent; change nothing')
     .option('--test', 'send a test message over every channel')
     .addOption(userFileOption())

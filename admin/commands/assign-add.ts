@@ -70,7 +70,7 @@ export function addCommand(): Command {
     .option('--once', 'once for each client (the default)')
     .option('--every <duration>', 'repeat at this interval: 10m, 1h, 7d', parseDuration)
     .option('--cron <expression>', 'five fields of crontab(5), in UTC', checkCron)
-    .option('--not-before <time>', 'the first due time (else now)', parseFuture)
+    .option('--not-before <time>', 'the first due time (default: now)', parseFuture)
     .option('--until <time>', 'give it to no client after this time', parseFuture)
     .option('--limit <n>', 'at most this many clients at once', parseLimit)
     .option('--stages <parts>', 'assign it in stages: 1%,10%,100%', parseStages)

@@ -26,7 +26,7 @@ export function caCrlCommand(): Command {
   return new Command('crl')
     .description('renew the revocation list')
     .argument('[directory]', 'where the CA is kept, if not beside nph-webjob.cfg')
-    .option('--days <days>', 'days of validity (else 365)', parseDays)
+    .option('--days <days>', 'days of validity (default: 365)', parseDays)
     .addHelpText('after', EXPLANATION)
     .action((folder: string | undefined, { days }: Options, command: Command) => {
       const list = renewRevocationList(folder ?? openContext(command).etcDirectory, days);

@@ -32,7 +32,7 @@ export function caSignCommand(): Command {
     .argument('<name>', 'the client id', parseClientId)
     .argument('<request>', "the client's request (PEM)")
     .option('--days <days>', 'days that the certificate is valid', parseDays, 730)
-    .option('--out <file>', 'where to put it (else NAME.crt)')
+    .option('--out <file>', 'where to put it (default: NAME.crt)')
     .addHelpText('after', EXPLANATION)
     .action((folder: string, client: string, requestFile: string, options: Options, command: Command) => {
       const { certificate } = issueCertificate(folder, client, options.days, { requestFile });

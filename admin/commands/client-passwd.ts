@@ -35,7 +35,7 @@ export function passwdCommand(): Command {
     .argument('<name>', 'the client id', parseClientId)
     .option('--password-file <file>', "the password is this file's first line; - for stdin")
     .option('--generate', 'make a password, which is stored only in webjob.conf')
-    .option('--out <directory>', 'where webjob.conf is (else NAME)')
+    .option('--out <directory>', 'where webjob.conf is (default: NAME)')
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
     .action((name: string, options: Options, command: Command) => change(openContext(command), name, options));

@@ -47,7 +47,7 @@ export function removeCommand(): Command {
     .argument('<name>', 'the client id', parseClientId)
     .addOption(userFileOption())
     .option('--apply', 'reload httpd, and prove that it refuses the client')
-    .option('--url <url>', 'URL of the server, for test requests (else as init set it up)');
+    .option('--url <url>', 'URL of the server, for test requests (default: from init)');
   return addHttpdOptions(command)
     .addHelpText('after', EXPLANATION)
     .action((name: string, options: Options, command: Command) => remove(openContext(command), name, options));

@@ -52,13 +52,13 @@ export function renewCommand(): Command {
   const command = new Command('renew')
     .description("renew a client's certificate")
     .argument('<name>', 'the client id', parseClientId)
-    .option('--new-key', 'make a new key (else keep it)')
+    .option('--new-key', 'make a new key (default: keep it)')
     .option('--csr <file>', 'for this request; the key stays on the client')
     .option('--days <days>', 'days of validity', parseDays, 730)
     .option('--revoke', 'revoke the earlier ones')
-    .option('--out <directory>', 'where to put it (else NAME)')
+    .option('--out <directory>', 'where to put it (default: NAME)')
     .option('--apply', 'with --revoke: reload httpd, and prove that it refuses them')
-    .option('--url <url>', 'URL of the server, for test requests (else as init set it up)');
+    .option('--url <url>', 'URL of the server, for test requests (default: from init)');
   return addHttpdOptions(command)
     .addHelpText('after', EXPLANATION)
     .action((name: string, options: Options, command: Command) => renew(openContext(command), name, options));

@@ -40,9 +40,9 @@ export function resultKeyCommand(): Command {
     .description('make another result key for a client, or add one that it made')
     .argument('<name>', 'the client id', parseClientId)
     .option('--public <file>', 'add this public key; the private key stays on the client')
-    .option('--from <time>', 'results from then on must be signed (else now)', parseInstant)
+    .option('--from <time>', 'results from then on must be signed (default: now)', parseInstant)
     .option('--end', 'end the earlier keys')
-    .option('--out <directory>', 'where to put the key (else NAME)')
+    .option('--out <directory>', 'where to put the key (default: NAME)')
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
     .action((name: string, options: Options, command: Command) => change(openContext(command), name, options));

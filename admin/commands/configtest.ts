@@ -77,10 +77,10 @@ export function configtestCommand(): Command {
   return (
     new Command('configtest')
       .description('check the whole site: settings, directories, script, httpd, certificates')
-      .option('--httpd <program>', 'httpd or apachectl to ask (else the first in PATH)')
+      .option('--httpd <program>', 'httpd or apachectl to ask (default: the first in PATH)')
       // httpd would resolve a relative path against its ServerRoot.
       .option('--httpd-conf <file>', 'the configuration that httpd reads', (file: string) => resolve(file))
-      .option('--web-user <name>', 'the user that runs scripts (else as httpd is configured, or the usual one)')
+      .option('--web-user <name>', 'the user that runs scripts (default: the one of httpd, or the usual one)')
       .option('--probe <url>', 'send test requests to the server (with --as)')
       .option('--as <webjob.conf>', 'the client that sends the requests')
       .addHelpText('after', EXPLANATION)

@@ -77,7 +77,7 @@ export function evidenceCommand(): Command {
     .option('--until <time>', 'only jobs until then, in the same form', parseInstant)
     .option('--case <name>', 'jobs on hold for this case')
     .option('--case-number <text>', 'the case number, for bag-info.txt (default: --case)')
-    .option('--examiner <text>', 'the examiner, for bag-info.txt (else the user who runs this)')
+    .option('--examiner <text>', 'the examiner, for bag-info.txt (default: the user who runs this)')
     .option('--description <text>', 'for bag-info.txt')
     .option('--key <file>', 'the public key of the checkpoints; may be repeated', collect)
     .option('--ca <file>', "the certificate of the time stamps' CA, in PEM")

@@ -83,29 +83,29 @@ export function initCommand(): Command {
     .option('--tls', 'make a TLS virtual host, with a new certificate if there is none')
     .option('--certificates', 'clients authenticate by certificate, without a password (with --tls)')
     .option('--passwords', 'clients authenticate by certificate or by password (with --certificates)')
-    .option('--server-name <name>', 'name of the TLS virtual host (else the host name)', parseServerName)
+    .option('--server-name <name>', 'name of the TLS virtual host (default: the host name)', parseServerName)
     .option('--tls-port <port>', 'its port', parsePort, 443)
     .option(
       '--private <group>',
-      'uploads and logs are readable for this group only (else for everyone on this machine)',
+      'uploads and logs are readable for this group only (default: for everyone on this machine)',
       parseGroup,
     )
     .option('--view', 'also set up webjob-view')
     .option(
       '--view-user <name>',
-      'the user of its process, which cannot write to the locker (else webjob-view, if it exists)',
+      'the user of its process, which cannot write to the locker (default: webjob-view, if it exists)',
     )
-    .option('--web-user <name>', 'the user that runs scripts (else the usual one)')
+    .option('--web-user <name>', 'the user that runs scripts (default: the usual one)')
     .option(
       '--node <path>',
-      'the Node that runs the script (else the first outside checkouts that the web user can start)',
+      'the Node that runs the script (default: the first outside checkouts that the web user can start)',
     )
-    .option('--cgi <file>', 'nph-webjob.cgi (else the one beside webjobctl)')
+    .option('--cgi <file>', 'nph-webjob.cgi (default: the one beside webjobctl)')
     .option('--root <directory>', 'make everything below this directory, as for a package or an image')
     .option('--dry-run', 'show everything and change nothing')
     .option('--force', 'replace files that differ; keep the old ones as backups')
     .option('--apply', 'configure and restart httpd as well')
-    .option('--httpd <program>', 'httpd or apachectl for these steps (else apachectl)')
+    .option('--httpd <program>', 'httpd or apachectl for these steps (default: apachectl)')
     .option('--httpd-conf <file>', 'the httpd.conf that includes the site', parsePath)
     .addHelpText('after', EXPLANATION)
     .action((options: Options, command: Command) =>

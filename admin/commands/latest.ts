@@ -51,7 +51,7 @@ export function latestCommand(): Command {
     )
     .option(
       '--since <time>',
-      'only jobs since: 2026-11-01, "2026-11-01 12:00", or a duration (else 30d)',
+      'only jobs since: 2026-11-01, "2026-11-01 12:00", or a duration (default: 30d)',
       parseInstant,
       monthAgo(),
     )

@@ -48,7 +48,7 @@ export function metricsCommand(): Command {
   return new Command('metrics')
     .description('write metrics for Prometheus')
     .requiredOption('--textfile <file>', 'the file to make or to replace; - is standard output')
-    .option('--site <name>', 'value of the label site (else BaseDirectory)')
+    .option('--site <name>', 'value of the label site (default: BaseDirectory)')
     .addHelpText('after', EXPLANATION)
     .action(async (_, command: Command) => await run(command));
 }

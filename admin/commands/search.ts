@@ -50,7 +50,7 @@ export function searchCommand(): Command {
   return new Command('search')
     .description('search the output of jobs')
     .argument('<text>', 'a text, /re/ or /re/i')
-    .option('--in <streams>', 'out, err, env: one, or several with commas (else all)', parseStreams)
+    .option('--in <streams>', 'out, err, env: one, or several with commas (default: all)', parseStreams)
     .addOption(clientOption())
     .option('--command <glob>', 'only these commands, separated by commas')
     .option('--since <time>', 'announced since: 2026-11-01, "2026-11-01 12:00", or a duration as in 24h', parseInstant)

@@ -33,7 +33,7 @@ interface Options {
 }
 
 const EXPLANATION = `
-The beginning or the end of a job id is enough if it is unique. On a terminal the output goes through PAGER (else
+The beginning or the end of a job id is enough if it is unique. On a terminal the output goes through PAGER (default:
 less). Control characters are escaped, as \\x1b; binary output is shown in hex, its beginning only. With one of --out,
 --err and --env, and an output other than a terminal, the stream is written byte for byte.
 

@@ -15,8 +15,8 @@ export function addCommand(): Command {
     .addHelpText(
       'after',
       `
-The text of the manifest or assignment stays as it is. Look at it first: webjobctl sign show. The program beside it must be the one that
-it is for. Use it to add the signature of a second person, or of a new key that replaces an old one.
+The text of the manifest or assignment does not change; webjobctl sign show shows it. The program beside a manifest must
+match it. Use this command to add the signature of a second person, or of a new key that replaces an old one.
 
 Examples:
   webjobctl sign add --key /root/bob.key collect.sh

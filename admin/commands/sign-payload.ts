@@ -28,8 +28,8 @@ export function payloadCommand(): Command {
     .option('--client <glob>', 'the clients it is for, as in web-*; may be repeated', collect)
     .option('--expires <duration>', 'how long the manifest is valid, as in 90d', parseDuration, YEAR_SECONDS)
     .option('--not-before <time>', 'start of its validity', parseInstant)
-    .option('--name <name>', 'the name that clients ask for (else that of the file)')
-    .option('--serial <number>', 'the serial number (else the current time)', parseSerial)
+    .option('--name <name>', 'the name that clients ask for (default: that of the file)')
+    .option('--serial <number>', 'the serial number (default: the current time)', parseSerial)
     .addHelpText(
       'after',
       `

@@ -30,8 +30,8 @@ export function verifyCommand(): Command {
     )
     .option('--threshold <number>', 'the weight of signatures that is required: DsvThreshold', parseCount, 1)
     .option('--client <id>', 'check as this client')
-    .option('--name <name>', 'the name that clients ask for (else that of the file)')
-    .option('--at <time>', 'check as of this time (else now)', parseInstant)
+    .option('--name <name>', 'the name that clients ask for (default: that of the file)')
+    .option('--at <time>', 'check as of this time (default: now)', parseInstant)
     .addHelpText(
       'after',
       `

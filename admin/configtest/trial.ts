@@ -83,7 +83,7 @@ export function describeCode(code: string): string {
   return code === 'EACCES' ? '' : `: ${REASONS[code] ?? code}`;
 }
 
-/** A command that removes a cause other than the mode bits; undefined for those. */
+/** A command that removes the cause of an error; undefined when the cause is the mode bits. */
 export function findMend(code: string, path: string): string | undefined {
   if (code === 'EROFS') return formatRemount(path, 'ro', 'rw');
   if (code === 'EPERM') return `chattr -i -a ${quote(path)}`;

@@ -107,7 +107,7 @@ function swap(path: string, fresh: string): void {
       renameSync(fresh, path);
       break;
     } catch (error) {
-      // Another run has put its own there, or has just taken the old one away.
+      // Another run has moved its own report there, or has just removed the old one.
       const isFaster = FASTER.has((error as NodeJS.ErrnoException).code ?? '') && existsSync(fresh);
       if (isFaster && attempt < MAX_SWAPS) continue;
       // Readers find the previous report again.
