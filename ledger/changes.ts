@@ -37,7 +37,7 @@ export interface Told {
   telling: string;
   /** The last change that was pushed. */
   number: number;
-  /** The last row of jobs when that push began; later rows are among the changes. */
+  /** The last row of jobs when a push began; later rows are among the changes of that push. */
   lastRow: number;
 }
 
