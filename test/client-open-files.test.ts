@@ -89,7 +89,7 @@ describe('where a file that is open cannot vanish', { skip: NO_UNION }, () => {
       const { child, ended } = home.client.start(['job.sh']);
       await until(() => isSending, 'the upload has begun');
       child.kill('SIGTERM');
-      const [, command = ''] = /to do it: (webjob --flush .*)\n$/.exec((await ended).stderr) ?? [];
+      const [, command = ''] = /to deliver it: (webjob --flush .*)\n$/.exec((await ended).stderr) ?? [];
       home.fake.put = TAKES;
       const uploads = await home.uploadsOf(async () => assert.equal((await paste(command)).code, 0));
       assert.equal(uploads.length, 1);

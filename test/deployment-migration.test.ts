@@ -167,6 +167,11 @@ ScriptAlias /webjob/ "${serverRoot}/webjob/"
     try {
       await untilServed(4);
       runCommands(commands('Switching').slice(0, 1), run);
+      await waitFor(
+        'the new script',
+        () => served.at(-1) === 'ours',
+        () => failure,
+      );
       await untilServed(served.length + 8);
     } finally {
       isDone = true;
@@ -189,6 +194,8 @@ ScriptAlias /webjob/ "${serverRoot}/webjob/"
 
   it('goes back', async () => {
     runCommands(commands('Going back'), run);
+    for (const deadline = Date.now() + 60_000; Date.now() < deadline; await sleep(20))
+      if ((await whoServes()) === 'old') break;
     assert.equal(await whoServes(), 'old');
     assert.deepEqual(readdirSync(join(serverRoot, 'webjob')).sort(), ['.htaccess', 'nph-webjob.cgi']);
   });

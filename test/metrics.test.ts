@@ -258,7 +258,8 @@ describe('metrics', () => {
     };
     const looking = look();
     try {
-      for (let run = 0; run < 3; run++) assert.equal((await its.webjobctl('metrics', '--textfile', file)).exitCode, 0);
+      for (let run = 0; run < 3 || (looks <= 20 && run < 50); run++)
+        assert.equal((await its.webjobctl('metrics', '--textfile', file)).exitCode, 0);
     } finally {
       isDone = true;
       await looking;
