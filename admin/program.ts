@@ -4,13 +4,14 @@ import { safeText } from '../cli/output.ts';
 
 declare const WEBJOB_VERSION: string;
 
-type MakeCommand = () => Command;
+/** Makes a command, given the word that follows its name. */
+type MakeCommand = (next?: string) => Command | Promise<Command>;
 
 /**
  * Every command, in the order in which an operator meets them. Each is loaded on demand, because
  * loading all of them takes longer than most commands run.
  */
-const COMMANDS: ReadonlyMap<string, () => Promise<MakeCommand>> = new Map([
+const COMMANDS: ReadonlyMap<string, () => Promise<MakeCommand>> = new Map<string, () => Promise<MakeCommand>>([
   ['init', async () => (await import('./commands/init.ts')).initCommand],
   ['client', async () => (await import('./commands/client.ts')).clientCommand],
   ['ca', async () => (await import('./commands/ca.ts')).caCommand],
@@ -83,7 +84,8 @@ export async function makeProgram(words: readonly string[]): Promise<Command> {
   const word = findCommand(words) ?? '';
   const asked = COMMANDS.get(word);
   const loaded = asked ? [asked] : VERSION_WORDS.has(word) ? [] : COMMANDS.values();
-  for (const load of loaded) program.addCommand((await load())());
+  const next = asked && words[words.indexOf(word) + 1];
+  for (const load of loaded) program.addCommand(await (await load())(next));
   return prepare(program);
 }
 

@@ -47,6 +47,24 @@ export async function* readJobs(
   }
 }
 
+/** Yields jobs as readJobs() does. */
+export type ReadJobs = (filter: JobFilter, order?: JobOrder) => Iterable<Job> | AsyncIterable<Job>;
+
+/** Opens the jobs since a time once for several queries. Throws Failure `failed`. */
+export async function withJobs<Result>(
+  site: Site,
+  since: Date,
+  use: (read: ReadJobs) => Promise<Result>,
+): Promise<Result> {
+  if (site.remote) return await use((filter, order) => readJobs(site, filter, undefined, order));
+  const store = await openStore(site, { since });
+  try {
+    return await use((filter, order = 'end') => queryJobs(store, site, filter, ORDERS[order]));
+  } finally {
+    store.close();
+  }
+}
+
 const DAY_MS = 86_400_000;
 /**
  * Without a store, how far back the first and the second search go; after them everything is read.

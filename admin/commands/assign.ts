@@ -1,13 +1,17 @@
 // webjobctl assign: what clients run when they fetch their batch, and how far that has come.
 import { Command } from 'commander';
-import { addCommand } from './assign-add.ts';
-import { advanceCommand } from './assign-advance.ts';
-import { cancelCommand } from './assign-cancel.ts';
-import { listCommand } from './assign-list.ts';
-import { pauseCommand } from './assign-pause.ts';
-import { resumeCommand } from './assign-resume.ts';
-import { retryCommand } from './assign-retry.ts';
-import { showCommand } from './assign-show.ts';
+
+/** Each is loaded on demand, as the commands of webjobctl are. */
+const COMMANDS: ReadonlyMap<string, () => Promise<() => Command>> = new Map([
+  ['add', async () => (await import('./assign-add.ts')).addCommand],
+  ['list', async () => (await import('./assign-list.ts')).listCommand],
+  ['show', async () => (await import('./assign-show.ts')).showCommand],
+  ['pause', async () => (await import('./assign-pause.ts')).pauseCommand],
+  ['resume', async () => (await import('./assign-resume.ts')).resumeCommand],
+  ['cancel', async () => (await import('./assign-cancel.ts')).cancelCommand],
+  ['retry', async () => (await import('./assign-retry.ts')).retryCommand],
+  ['advance', async () => (await import('./assign-advance.ts')).advanceCommand],
+]);
 
 const EXPLANATION = `
 A client that runs "webjob -e -f FILE batch" from cron runs what is assigned to it, at most once for each due time.
@@ -20,21 +24,14 @@ Examples:
 
 Exit codes: those of webjobctl; each command's own are in its help.`;
 
-export function assignCommand(): Command {
+/** With one command when `next`, the word after `assign`, is its name; otherwise with all. */
+export async function assignCommand(next = ''): Promise<Command> {
   const command = new Command('assign')
     .description('assign commands to clients, and follow their progress')
     .helpCommand(false)
-    .addHelpText('after', EXPLANATION)
-    .addCommand(addCommand(), { isDefault: true });
-  for (const make of [
-    listCommand,
-    showCommand,
-    pauseCommand,
-    resumeCommand,
-    cancelCommand,
-    retryCommand,
-    advanceCommand,
-  ])
-    command.addCommand(make());
+    .addHelpText('after', EXPLANATION);
+  const known = COMMANDS.get(next);
+  for (const [name, load] of known ? [[next, known] as const] : COMMANDS)
+    command.addCommand((await load())(), { isDefault: name === 'add' });
   return command;
 }

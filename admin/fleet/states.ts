@@ -12,7 +12,7 @@ import { fieldPattern, parseRecordFields } from '../../ledger/ending.ts';
 import { describeExit } from '../../ledger/fields.ts';
 import { MAX_HEAD_BYTES } from '../../ledger/head.ts';
 import type { Job } from '../../ledger/job.ts';
-import { readJobs } from '../../ledger/jobs.ts';
+import { withJobs } from '../../ledger/jobs.ts';
 import { findJobStreams } from '../../ledger/streams.ts';
 import type { Site } from '../site/site.ts';
 import { isoOf } from './assigning.ts';
@@ -104,9 +104,11 @@ export async function readProgress(
     size: all.length,
     counts,
     *clients(wanted = CLIENT_STATES) {
-      for (const [index, clientId] of all.entries()) {
-        const state = CLIENT_STATES[states[index] ?? 0] ?? open;
-        if (!wanted.includes(state)) continue;
+      const isWanted = CLIENT_STATES.map((state) => wanted.includes(state));
+      for (let index = 0; index < all.length; index += 1) {
+        const position = states[index] ?? 0;
+        if (!isWanted[position]) continue;
+        const [clientId = '', state = open] = [all[index], CLIENT_STATES[position]];
         const { job, webjobExit } = results.get(clientId) ?? {};
         yield { clientId, state, due: taken.find(clientId)?.due, job, webjobExit };
       }
@@ -121,16 +123,18 @@ function sum(
   stateOf: (clientId: string, claim: TakenClaim | undefined) => ClientState,
 ): { states: Uint8Array; counts: Record<ClientState, number>; found: number } {
   const states = new Uint8Array(clientIds.length);
-  const counts = Object.fromEntries(CLIENT_STATES.map((state) => [state, 0])) as Record<ClientState, number>;
-  let found = 0;
-  for (const [index, clientId] of clientIds.entries()) {
+  const sums = CLIENT_STATES.map(() => 0);
+  let [index, found] = [0, 0];
+  for (const clientId of clientIds) {
     const claim = taken.find(clientId);
     if (claim) found += 1;
-    const state = stateOf(clientId, claim);
-    counts[state] += 1;
-    states[index] = CLIENT_STATES.indexOf(state);
+    const position = CLIENT_STATES.indexOf(stateOf(clientId, claim));
+    sums[position] = (sums[position] ?? 0) + 1;
+    states[index] = position;
+    index += 1;
   }
-  return { states, counts, found };
+  const counts = Object.fromEntries(CLIENT_STATES.map((state, position) => [state, sums[position]]));
+  return { states, counts: counts as Record<ClientState, number>, found };
 }
 
 /** A client of an assignment as --json has it. */
@@ -189,19 +193,21 @@ async function readResults(
   if (taken.size === 0) return results;
   const since = new Date(Math.min(now, schedule.kind === 'once' ? from : firstEpochOf(taken.newest())) * 1000);
   const batches = new Map<string, Job>();
-  let wanted: Set<string> | undefined;
-  for await (const job of readJobs(site, { command: site.settings.batchCommand, since }))
-    if (job.jobId !== undefined) {
+  const jobs = new Map<string, Job[]>();
+  await withJobs(site, since, async (read) => {
+    let wanted: Set<string> | undefined;
+    for await (const job of read({ command: site.settings.batchCommand, since })) {
+      if (job.jobId === undefined) continue;
       wanted ??= new Set(Array.from(taken.newest(), ({ jobId }) => jobId));
       if (wanted.has(job.jobId)) batches.set(job.jobId, job);
     }
-  const jobs = new Map<string, Job[]>();
-  for await (const job of readJobs(site, { command, since }, undefined, 'time')) {
-    if (!taken.find(job.clientId ?? '')) continue;
-    const own = jobs.get(job.clientId ?? '') ?? [];
-    own.push(job);
-    jobs.set(job.clientId ?? '', own);
-  }
+    for await (const job of read({ command, since }, 'time')) {
+      if (!taken.find(job.clientId ?? '')) continue;
+      const own = jobs.get(job.clientId ?? '') ?? [];
+      own.push(job);
+      jobs.set(job.clientId ?? '', own);
+    }
+  });
   if (batches.size + jobs.size === 0) return results;
   const claimsOf = new Map<string, KeyedClaim[]>();
   for (const claim of claims) {

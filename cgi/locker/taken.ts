@@ -130,12 +130,14 @@ function dueAt(text: string, at: number): number {
 class TakenLine implements TakenClaim {
   readonly #text: string;
   readonly #at: number;
+  #due = -1;
   constructor(text: string, at: number) {
     this.#text = text;
     this.#at = at;
   }
   get due(): number {
-    return dueAt(this.#text, this.#at);
+    if (this.#due < 0) this.#due = dueAt(this.#text, this.#at);
+    return this.#due;
   }
   get clientId(): string {
     return this.#field(1);
