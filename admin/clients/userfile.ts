@@ -31,8 +31,8 @@ export function readUserFile(path: string): UserLine[] {
 const PLAIN_ID = /[A-Za-z0-9_-]{1,64}(?=:)/y;
 
 /**
- * The users in a file whose names are client ids, sorted; for a large fleet in a fifth of the time
- * of all users. Empty when the file does not exist. Throws Failure `failed`.
+ * The users in a file whose names are client ids, sorted, without parsing the rest of their lines.
+ * Empty when the file does not exist. Throws Failure `failed`.
  */
 export function readClientIds(path: string): string[] {
   const text = readText(path);
