@@ -9,6 +9,7 @@ import { makeSite, type Site } from '../scripts/site.ts';
 import { run } from './cost.ts';
 import { parseCount } from './options.ts';
 import { compareSites } from './sites.ts';
+import { PLAIN } from './status.ts';
 
 const HELP = `Usage: node bench/batch.ts [--rounds N] [--clients N] [--assignments N]
 
@@ -67,17 +68,8 @@ async function compareShow(clients: number, rounds: number): Promise<boolean> {
     const etc = dirname(site.propertiesFile);
     writeFileSync(join(etc, 'webjob.htpasswd'), ids.map((id) => `${id}:$2y$05$${'x'.repeat(53)}\n`).join(''));
     const now = Math.floor(Date.now() / 1000) - 60;
-    const fixed = {
-      args: [],
-      until: undefined,
-      state: 'active',
-      open: 1,
-      by: 'root',
-      at: '',
-      reason: undefined,
-    } as const;
     const lines = ['1', '2'].map((id) =>
-      formatAssignment({ ...fixed, id, command: 'host.sh', to: ['*'], from: now, schedule: { kind: 'once' } }),
+      formatAssignment({ ...PLAIN, id, command: 'host.sh', to: ['*'], from: now, schedule: { kind: 'once' } }),
     );
     writeFileSync(join(site.base, 'config', 'nph-webjob', 'assignments'), `${lines.join('\n')}\n`);
     const taken = join(site.base, 'dynamic', 'assignments', 'taken');
@@ -130,16 +122,7 @@ function writeFleet(site: Site, clients: number, assignments: number): void {
     const to = [index % 3 === 0 ? `host-${index}*` : index % 3 === 1 ? `group-${index % count}` : 'client*'];
     // Assignments that include the client are not due yet.
     const from = index % 3 === 2 || index % count === count - 1 ? later : 1000;
-    const fixed = {
-      args: [],
-      until: undefined,
-      state: 'active',
-      open: 1,
-      by: 'root',
-      at: '',
-      reason: undefined,
-    } as const;
-    const assignment = { ...fixed, id: String(index + 1), command: `job-${index}.sh`, to, from };
+    const assignment = { ...PLAIN, id: String(index + 1), command: `job-${index}.sh`, to, from };
     return `${formatAssignment({ ...assignment, schedule: { kind: 'every', seconds: 3600 } })}\n`;
   });
   for (const [name, text] of Object.entries({ groups: groups.join(''), assignments: lines.join('') })) {

@@ -6,6 +6,16 @@ import { formatAssignment } from '../fleet/assignment.ts';
 
 const WEBJOBCTL = join(import.meta.dirname, '..', 'dist', 'webjobctl');
 const NOBODY = 65_534;
+/** The facts of an active assignment without arguments or limits, for all clients. */
+export const PLAIN = {
+  args: [],
+  until: undefined,
+  state: 'active',
+  open: 1,
+  by: 'root',
+  at: '',
+  reason: undefined,
+} as const;
 
 /**
  * Gives a site passwords, assignments and a rule for all of its clients, when it has none, and
@@ -19,18 +29,9 @@ export function leaveStatus(folder: string): void {
   const clients = [...new Set(log.match(/ client\d+(?= )/g))].map((client) => client.trim());
   const passwords = clients.map((client) => `${client}:$2y$05$${'x'.repeat(53)}\n`);
   writeFileSync(join(folder, 'etc', 'webjob.htpasswd'), passwords.join(''));
-  const facts = {
-    args: [],
-    until: undefined,
-    state: 'active',
-    open: 1,
-    by: 'root',
-    at: '',
-    reason: undefined,
-  } as const;
   const lines = Array.from({ length: 200 }, (_, index) => {
     const to = [index % 100 === 0 ? '*' : `client${index}*`];
-    const assignment = { ...facts, id: String(index + 1), command: 'host.sh', to, from: 1000 };
+    const assignment = { ...PLAIN, id: String(index + 1), command: 'host.sh', to, from: 1000 };
     return `${formatAssignment({ ...assignment, schedule: { kind: 'once' } })}\n`;
   });
   writeFileSync(join(config, 'nph-webjob', 'assignments'), lines.join(''));

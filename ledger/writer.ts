@@ -466,8 +466,8 @@ export class Writer {
   }
 
   /**
-   * A number higher than that of any row there ever was: who has seen all rows up to a number finds
-   * behind it every job that changed since.
+   * Returns a number that no row has ever had. Every job that changed after a reader processed the
+   * last row therefore has a higher number than that row.
    */
   #takeJobNumber(): number {
     this.#lastJob ??= Number(this.#database.prepare(LAST_JOB).get()?.last);
