@@ -1,12 +1,13 @@
 // Finds a time in a custody record by bisection: its records are in order, except where a clock was
 // set back.
-import { fstatSync } from 'node:fs';
-import { readLines } from 'webjob-locker';
+import { fstatSync, readSync } from 'node:fs';
 
 /** A range this small is read through instead of halved. */
 const ENOUGH_BYTES = 256 * 1024;
 /** Enough for one record: most are shorter. */
 export const FEW_BYTES = 4096;
+/** How much is read at once to find the end of a record. */
+const PIECE_BYTES = 16 * 1024;
 /** The time near the beginning of a record. No value can contain these characters unescaped. */
 const TIME = /"time":"([^"]+)"/;
 
@@ -30,13 +31,17 @@ export function seekBehind(fd: number, instant: number): number {
   return seekRecord(fd, instant) + ENOUGH_BYTES;
 }
 
-/** The first record that begins after an offset. */
+/** Records of many uploads are longer than a piece: only the beginning of the next one is read. */
 function findRecord(fd: number, offset: number): { from: number; time: number } | undefined {
-  for (const { text, from } of readLines(fd, offset, FEW_BYTES)) {
-    // The first piece is the rest of the record that contains the offset.
-    if (from === offset) continue;
-    const time = Date.parse(TIME.exec(text)?.[1] ?? '');
-    if (!Number.isNaN(time)) return { from, time };
+  const piece = Buffer.allocUnsafe(PIECE_BYTES);
+  for (let at = offset; ; ) {
+    const count = readSync(fd, piece, 0, piece.length, at);
+    if (count === 0) return undefined;
+    const end = piece.subarray(0, count).indexOf(10);
+    at += end < 0 ? count : end + 1;
+    if (end < 0) continue;
+    const head = piece.toString('latin1', 0, readSync(fd, piece, 0, FEW_BYTES, at)).split('\n', 1)[0] ?? '';
+    const time = Date.parse(TIME.exec(head)?.[1] ?? '');
+    if (!Number.isNaN(time)) return { from: at, time };
   }
-  return undefined;
 }

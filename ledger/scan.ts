@@ -228,19 +228,19 @@ export function newestOfEach(
 ): Job[] {
   const [fixed, value, each] =
     'client' in of ? (['client', of.client, 'command'] as const) : (['command', of.command, 'client'] as const);
-  const next = database.prepare(`SELECT min(${each}) AS name FROM jobs WHERE ${fixed} = ? AND ${each} > ?`);
-  const newest = database.prepare(
-    `SELECT lines, joined FROM jobs WHERE ${fixed} = ? AND ${each} = ? AND state IN ('done', 'failed', 'orphan') ORDER BY at DESC LIMIT 1`,
-  );
-  const jobs: Job[] = [];
-  for (let name = after; jobs.length < limit; ) {
-    const found = next.get(value, name)?.name;
-    if (found === null || found === undefined) break;
-    name = String(found);
-    const row = newest.get(value, name) as unknown as JobRow | undefined;
-    if (row) jobs.push(readJoined(site, row).job);
-  }
-  return jobs;
+  // One statement takes half the time of two for each name.
+  const rows = database
+    .prepare(
+      `WITH RECURSIVE names (name) AS (
+        SELECT min(${each}) FROM jobs WHERE ${fixed} = ?1 AND ${each} > ?2
+        UNION ALL
+        SELECT (SELECT min(${each}) FROM jobs WHERE ${fixed} = ?1 AND ${each} > name) FROM names WHERE name IS NOT NULL)
+      SELECT lines, joined FROM names CROSS JOIN jobs ON jobs.id =
+        (SELECT id FROM jobs WHERE ${fixed} = ?1 AND ${each} = name AND state IN ('done', 'failed', 'orphan') ORDER BY at DESC LIMIT 1)
+      LIMIT ?3`,
+    )
+    .all(value, after, limit);
+  return rows.map((row) => readJoined(site, row as unknown as JobRow).job);
 }
 
 /** The newest earlier job with output of the same client and command. */

@@ -6,7 +6,7 @@ import { FIELDS } from './fields.ts';
  * Increased with every change of the tables, and of what is read from the same files. A store of
  * another version is rebuilt.
  */
-export const SCHEMA_VERSION = 9;
+export const SCHEMA_VERSION = 10;
 
 /** The indexes by which uploads are found. */
 export const UPLOAD_INDEXES = `

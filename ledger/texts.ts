@@ -67,7 +67,9 @@ function settleLimit(database: Database, maxBytes: number | undefined): number {
 function noteLimit(database: Database, limit: number): void {
   database.prepare("INSERT OR REPLACE INTO facts VALUES ('maxText', ?)").run(String(limit));
   // Merging four segments of the index at a time, the default of FTS5, takes a quarter of the time.
-  database.exec("INSERT INTO texts (texts, rank) VALUES ('automerge', 16)");
+  // Above `automerge`, each transaction merges a little; at `crisismerge` one transaction merges all
+  // of a level, which can take seconds: by default that is also 16, so nothing was merged in between.
+  database.exec("INSERT INTO texts (texts, rank) VALUES ('automerge', 16), ('crisismerge', 128)");
 }
 
 /** The streams of an upload and the part of their text that is stored. */

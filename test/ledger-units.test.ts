@@ -1,6 +1,7 @@
 // The parts of the ledger: lines and files of a log, the facts in a run record or a name, and which
 // requests and uploads are one job.
 import assert from 'node:assert/strict';
+import { randomInt } from 'node:crypto';
 import {
   appendFileSync,
   closeSync,
@@ -9,6 +10,7 @@ import {
   mkdtempSync,
   readdirSync,
   rmSync,
+  statSync,
   symlinkSync,
   utimesSync,
   writeFileSync,
@@ -18,6 +20,7 @@ import { basename, join } from 'node:path';
 import { after, beforeEach, describe, it } from 'node:test';
 import { crc32, deflateRawSync } from 'node:zlib';
 import { formatLogLine, type LogLine, parseLogLine } from 'webjob-protocol';
+import { quantile } from '../bench/quantile.ts';
 import { readSettings } from '../cgi/settings.ts';
 import { describeClockSkew, findClockSkew } from '../ledger/clock.ts';
 import { describeEnding, parseRecordFields } from '../ledger/ending.ts';
@@ -39,10 +42,12 @@ import {
   unpackFiles,
   whoseIs,
 } from '../ledger/read-upload.ts';
+import { TABLES } from '../ledger/schema.ts';
 import { logFolders, type Site, serversOf } from '../ledger/site.ts';
+import { openDatabase } from '../ledger/sqlite.ts';
 import { openWindowStore } from '../ledger/store.ts';
 import { findStreams } from '../ledger/streams.ts';
-import { formatMatch } from '../ledger/texts.ts';
+import { formatMatch, indexTexts } from '../ledger/texts.ts';
 import { type FileKind, readNewLines } from '../ledger/tracked-files.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'webjob-ledger-'));
@@ -489,6 +494,32 @@ describe('what is asked of the index of texts', () => {
     assert.equal(formatMatch(['abc', 'abc']), '"abc"');
     const many = Array.from({ length: 100 }, (_, at) => String.fromCharCode(0x4e00 + at)).join('');
     assert.equal(formatMatch([many])?.split(' AND ').length, 48);
+  });
+});
+
+describe('the index of texts', () => {
+  it('costs about the same with every new upload, even when many have come one by one', () => {
+    const path = join(folder, 'store');
+    const database = openDatabase(path, false);
+    database.exec(`PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; ${TABLES}`);
+    const add = database.prepare(
+      "INSERT INTO uploads (name, place, folder, unit, facts, has, stamp, bytes) VALUES (?, '', '', ?, '', ?, '', 0)",
+    );
+    const sizeOfWal = (): number => statSync(`${path}-wal`).size;
+    const written: number[] = [];
+    for (let count = 0; count < 40; count++) {
+      const name = `upload${count}`;
+      // Nearly every run of three characters is a new one.
+      put(`${name}.out`, Array.from({ length: 30_000 }, () => String.fromCharCode(randomInt(0x4e00, 0x9fff))).join(''));
+      add.run(name, name, packFiles(new Set(['out', 'rdy'])));
+      const before = sizeOfWal();
+      indexTexts(database, folder, undefined, () => {});
+      written.push(sizeOfWal() - before);
+    }
+    database.close();
+    // Merging all of a level at once would write fourteen times as much.
+    const typical = quantile(written, 0.5);
+    assert.ok(typical > 200_000 && Math.max(...written) < 8 * typical, written.join(' '));
   });
 });
 

@@ -1,11 +1,13 @@
 // The parts of the view without a server: pages of a list compared with the whole list, stretches
 // of a stream, addresses, and sums of days.
 import assert from 'node:assert/strict';
+import { hash } from 'node:crypto';
 import fs, { appendFileSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
 import { basename, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { requestFromEnv } from 'node-cgi-compat';
+import { findGroup } from 'webjob-locker';
 import { formatTime } from 'webjob-protocol';
 import { type ActRequest, makeActId } from '../admin/acts/request.ts';
 import { readSite } from '../admin/site/site.ts';
@@ -21,6 +23,8 @@ import {
   scanJobs,
   sumSpan,
 } from '../ledger/scan.ts';
+import { TABLES } from '../ledger/schema.ts';
+import { openDatabase } from '../ledger/sqlite.ts';
 import { fillStore, openStoreAt, type Store } from '../ledger/store.ts';
 import type { StoredStream } from '../ledger/streams.ts';
 import { configure, makeSite } from '../scripts/site.ts';
@@ -30,6 +34,7 @@ import { clientJson } from '../view/client.ts';
 import { commandJson } from '../view/command.ts';
 import { formatKey, makeContext, NotShown, parseKey } from '../view/context.ts';
 import { dayStart } from '../view/days.ts';
+import { digestOutputs } from '../view/digests.ts';
 import { failuresFeed } from '../view/feed.ts';
 import { asFormat, makeLinks } from '../view/links.ts';
 import type { ActPlace } from '../view/place.ts';
@@ -566,5 +571,31 @@ describe('a form', () => {
     isRefused(() => read(`text=${'x'.repeat(20_000)}`), 400);
     isRefused(() => read('a=b', 'multipart/form-data; boundary=x'), 400);
     isRefused(() => read('a=b', ''), 400);
+  });
+});
+
+describe('the output of a job', () => {
+  it('is computed once, and again when the upload was replaced', async () => {
+    const { incomingDirectory: locker } = site.settings;
+    const database = openDatabase(':memory:', false);
+    database.exec(TABLES);
+    const stamp = database.prepare(
+      "INSERT OR REPLACE INTO uploads (name, place, folder, unit, facts, has, stamp, bytes) VALUES ('r', '', '.', 'r', '', 0, ?, 1)",
+    );
+    const read = async (text: string): Promise<boolean> => {
+      writeFileSync(join(locker, 'r.out'), text);
+      const group = findGroup(locker, 'r');
+      const context = { database, site, deadline: Number.POSITIVE_INFINITY };
+      const [output] = await digestOutputs(context, [{ group } as Job]);
+      return typeof output === 'object' && output.sha256 === hash('sha256', text);
+    };
+    stamp.run('first');
+    writeFileSync(join(locker, 'r.rdy'), '');
+    assert.ok(await read('a'));
+    assert.ok(!(await read('b')), 'its stamp is the same');
+    stamp.run('second');
+    assert.ok(await read('b'));
+    database.close();
+    for (const extension of ['out', 'rdy']) rmSync(join(locker, `r.${extension}`));
   });
 });

@@ -27,22 +27,24 @@ export async function digestOutputs(context: DigestContext, jobs: readonly Job[]
   const packed = await readPackedDigests(context, jobs);
   const outputs: Output[] = [];
   const learned: [name: string, stamp: string, bytes: number, sha256: string][] = [];
-  const stampOf = database.prepare("SELECT stamp FROM uploads WHERE name = ? AND place = ''");
-  const known = database.prepare('SELECT stamp, bytes, sha256 FROM view_digests WHERE name = ?');
+  const known = database.prepare(
+    `SELECT uploads.stamp, known.stamp AS before, known.bytes, sha256
+     FROM uploads LEFT JOIN view_digests AS known USING (name) WHERE name = ? AND place = ''`,
+  );
   for (const { group, packed: place } of jobs) {
     if (!group) {
       outputs.push((place && packed.get(`${place.pack}\0${place.name}`)) ?? 'missing');
       continue;
     }
-    const stamp = String(stampOf.get(group.name)?.stamp ?? '');
-    const before = known.get(group.name);
-    if (before && stamp !== '' && before.stamp === stamp) {
-      outputs.push({ bytes: Number(before.bytes), sha256: String(before.sha256) });
+    const { stamp = '', before, bytes, sha256 } = known.get(group.name) ?? {};
+    if (stamp !== '' && before === stamp) {
+      outputs.push({ bytes: Number(bytes), sha256: String(sha256) });
       continue;
     }
     const output = await digest(context, group, 'out');
     outputs.push(output);
-    if (typeof output === 'object' && stamp !== '') learned.push([group.name, stamp, output.bytes, output.sha256]);
+    if (typeof output === 'object' && stamp !== '')
+      learned.push([group.name, String(stamp), output.bytes, output.sha256]);
   }
   if (learned.length > 0) keep(context, learned);
   return outputs;

@@ -74,9 +74,6 @@ export interface JudgeCare {
   isBounded?: boolean;
 }
 
-/** A server's clock may have been set back between a custody record and a line of the log. */
-const CLOCK_MS = 3_600_000;
-
 /**
  * Judges a job; undefined for one without uploads and without an id to look for them. Throws
  * Failure `failed`.
@@ -94,7 +91,7 @@ export function judgeJob(
   if (names.length === 0 && jobId === undefined) return undefined;
   const issued = jobId === undefined ? undefined : findJobIdParts(jobId)?.epochSeconds;
   const since = issued === undefined ? undefined : issued * 1000;
-  const until = isBounded && group ? job.at.getTime() + CLOCK_MS : undefined;
+  const until = isBounded && group ? job.at.getTime() : undefined;
   const evidence = openEvidence(site, { only: { names, jobId, since, until } });
   try {
     const as = { clientId: job.clientId, command: job.command };
