@@ -92,7 +92,7 @@ async function start(program: string, socket: string): Promise<ChildProcess> {
   const child = spawn(process.execPath, [program, '--listen', socket], {
     stdio: ['ignore', 'ignore', 'inherit'],
     // The options of the shipped unit.
-    env: { PATH: process.env.PATH, NODE_OPTIONS: '--max-old-space-size=64 --max-semi-space-size=4' },
+    env: { PATH: process.env.PATH, NODE_OPTIONS: '--max-old-space-size=56 --max-semi-space-size=4' },
   });
   while (!existsSync(socket)) await sleep(20);
   return child;
@@ -143,7 +143,7 @@ async function measure({ folder, state, requests, readers, puts, page: wanted }:
       const adding = setInterval(() => addJobs(folder, 1), 1000 / puts);
       const wait = await measureWait(requests, readers, () => get(page));
       clearInterval(adding);
-      print(page.name, { ...cost, ...wait }, empty.cpu);
+      print(page.name, { ...cost, ...wait }, empty.cpu, peakMegabytes(view));
     }
     console.log(`most memory of the worker: ${peakMegabytes(view).toFixed(0)} MB; load ${loadavg()[0]?.toFixed(1)}`);
   } finally {
@@ -234,11 +234,11 @@ async function pagesOf(get: (page: Page) => Promise<Answer>): Promise<Page[]> {
   ];
 }
 
-const COLUMNS = ['CPU ms', 'ratio', 'p95', 'wait p50', 'wait p95', 'kB'];
+const COLUMNS = ['CPU ms', 'ratio', 'p95', 'wait p50', 'wait p95', 'kB', 'peak MB'];
 
-function print(name: string, cost: PageCost & Partial<Wait>, empty: number): void {
+function print(name: string, cost: PageCost & Partial<Wait>, empty: number, peak?: number): void {
   const { cpu, cpu95, p50, p95, kilobytes } = cost;
-  const cells = [cpu, cpu / empty, cpu95, p50, p95, kilobytes].map((value) => value?.toFixed(1) ?? '');
+  const cells = [cpu, cpu / empty, cpu95, p50, p95, kilobytes, peak].map((value) => value?.toFixed(1) ?? '');
   console.log(`${name.padEnd(26)}${cells.map((cell) => cell.padStart(10)).join('')}`);
 }
 

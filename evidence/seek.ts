@@ -6,8 +6,8 @@ import { fstatSync, readSync } from 'node:fs';
 const ENOUGH_BYTES = 256 * 1024;
 /** Enough for one record: most are shorter. */
 export const FEW_BYTES = 4096;
-/** How much is read at once to find the end of a record. */
-const PIECE_BYTES = 16 * 1024;
+/** Where a piece is read to find the end of a record. */
+const piece = Buffer.allocUnsafe(16 * 1024);
 /** The time near the beginning of a record. No value can contain these characters unescaped. */
 const TIME = /"time":"([^"]+)"/;
 
@@ -33,7 +33,6 @@ export function seekBehind(fd: number, instant: number): number {
 
 /** Records of many uploads are longer than a piece: only the beginning of the next one is read. */
 function findRecord(fd: number, offset: number): { from: number; time: number } | undefined {
-  const piece = Buffer.allocUnsafe(PIECE_BYTES);
   for (let at = offset; ; ) {
     const count = readSync(fd, piece, 0, piece.length, at);
     if (count === 0) return undefined;

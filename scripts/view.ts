@@ -136,7 +136,7 @@ function startWorker(node: string, args: readonly string[], user: { uid: number;
   const child = spawn(node, args, {
     stdio: ['ignore', 'ignore', 'pipe'],
     ...(user && { uid: user.uid, gid: user.gid }),
-    env: { PATH: `${dirname(node)}:/usr/bin:/bin`, NODE_OPTIONS: '--max-old-space-size=64 --max-semi-space-size=4' },
+    env: { PATH: `${dirname(node)}:/usr/bin:/bin`, NODE_OPTIONS: '--max-old-space-size=56 --max-semi-space-size=4' },
     cwd: '/',
   });
   let complaints = '';

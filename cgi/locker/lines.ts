@@ -27,29 +27,42 @@ export function* findLines(
   texts: readonly string[],
   end = Number.POSITIVE_INFINITY,
 ): Generator<Line, number> {
-  const length = Math.min(fstatSync(fd).size, end) - start;
-  const buffer = Buffer.allocUnsafe(Math.max(0, Math.min(SEARCH_BYTES, length)));
+  const length = Math.max(0, Math.min(SEARCH_BYTES, Math.min(fstatSync(fd).size, end) - start));
+  const buffer = takeBuffer(length);
   const needles = texts.map((text) => Buffer.from(text, 'latin1'));
-  for (let at = start; ; ) {
-    if (at >= end) return at;
-    const count = readSync(fd, buffer, 0, buffer.length, at);
-    const whole = buffer.subarray(0, count).lastIndexOf(10) + 1;
-    if (whole === 0) {
-      if (count < SEARCH_BYTES) return at;
-      at += count;
-      continue;
+  try {
+    for (let at = start; ; ) {
+      if (at >= end) return at;
+      const count = readSync(fd, buffer, 0, length, at);
+      const whole = buffer.subarray(0, count).lastIndexOf(10) + 1;
+      if (whole === 0) {
+        if (count < SEARCH_BYTES) return at;
+        at += count;
+        continue;
+      }
+      const block = buffer.subarray(0, whole);
+      const found = new Set<number>();
+      for (const needle of needles)
+        for (let hit = block.indexOf(needle); hit >= 0; hit = block.indexOf(needle, block.indexOf(10, hit)))
+          found.add(block.lastIndexOf(10, hit) + 1);
+      for (const from of [...found].sort((a, b) => a - b)) {
+        const to = block.indexOf(10, from);
+        yield { text: block.toString('latin1', from, to), from: at + from, to: at + to + 1 };
+      }
+      at += whole;
     }
-    const block = buffer.subarray(0, whole);
-    const found = new Set<number>();
-    for (const needle of needles)
-      for (let hit = block.indexOf(needle); hit >= 0; hit = block.indexOf(needle, block.indexOf(10, hit)))
-        found.add(block.lastIndexOf(10, hit) + 1);
-    for (const from of [...found].sort((a, b) => a - b)) {
-      const to = block.indexOf(10, from);
-      yield { text: block.toString('latin1', from, to), from: at + from, to: at + to + 1 };
-    }
-    at += whole;
+  } finally {
+    spare = buffer;
   }
+}
+
+/** A buffer that no search uses now. A new one for each of many searches would fill the memory. */
+let spare: Buffer | undefined;
+
+function takeBuffer(length: number): Buffer {
+  const buffer = spare && spare.length >= length ? spare : Buffer.allocUnsafe(length);
+  spare = undefined;
+  return buffer;
 }
 
 /**
