@@ -50,8 +50,8 @@ export interface Wanted {
   /** When the job began, in milliseconds; undefined when unknown. */
   since?: number | undefined;
   /**
-   * When the job ended, in milliseconds: much later records are only read when some of these uploads
-   * are missing or not on record.
+   * When the job ended, in milliseconds: much later records are only read when some of these
+   * uploads are missing or not on record.
    */
   until?: number | undefined;
 }

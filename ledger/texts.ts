@@ -67,8 +67,9 @@ function settleLimit(database: Database, maxBytes: number | undefined): number {
 function noteLimit(database: Database, limit: number): void {
   database.prepare("INSERT OR REPLACE INTO facts VALUES ('maxText', ?)").run(String(limit));
   // Merging four segments of the index at a time, the default of FTS5, takes a quarter of the time.
-  // Above `automerge`, each transaction merges a little; at `crisismerge` one transaction merges all
-  // of a level, which can take seconds: by default that is also 16, so nothing was merged in between.
+  // Above `automerge`, each transaction merges a little; above `crisismerge`, one transaction
+  // merges a whole level, which can take seconds. Its default is 16 too, so that nothing would be
+  // merged in between.
   database.exec("INSERT INTO texts (texts, rank) VALUES ('automerge', 16), ('crisismerge', 128)");
 }
 
