@@ -28,7 +28,11 @@ export interface ContextOptions {
 export function openContext(command: Command): Context {
   const { propertiesFile, settings } = openSite(command);
   if (propertiesFile === undefined)
-    throw new Failure('settings', 'there is no nph-webjob.cfg', 'webjobctl init makes a site');
+    throw new Failure(
+      'settings',
+      'there is no nph-webjob.cfg',
+      'create a site with webjobctl init, or name its file with -c FILE',
+    );
   const etcDirectory = dirname(resolve(propertiesFile));
   const { userFile = join(etcDirectory, 'webjob.htpasswd') } = command.opts<ContextOptions>();
   return { settings, etcDirectory, userFile, isJson: globalOptions(command).json === true };

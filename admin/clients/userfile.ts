@@ -138,7 +138,7 @@ function changeEntries(path: string, change: (entries: readonly Entry[]) => stri
     const reason = error instanceof Failure ? error.cause : error;
     if (reason === undefined) throw error;
     const code = errorCode(reason);
-    const hint = code === 'ENOENT' ? 'webjobctl init makes it; --user-file says where else it is' : undefined;
+    const hint = code === 'ENOENT' ? 'webjobctl init creates it; if it is elsewhere, use --user-file FILE' : undefined;
     throw new Failure('failed', `the user file ${path} cannot be changed: ${code}`, hint);
   }
 }

@@ -14,7 +14,7 @@ export function keygenCommand(): Command {
     .description('make NAME.key, to sign with, and NAME.pub and NAME.vkey, for the clients')
     .argument('<name>', 'the files without .key, .pub and .vkey')
     .addOption(new Option('--type <type>', 'the kind of key').choices(KEY_TYPES).default('ed25519'))
-    .option('--key-name <name>', 'the name in its signatures of manifests (default: that of the files)')
+    .option('--key-name <name>', 'the name of the key, which its signatures contain (default: the name of its files)')
     .addHelpText(
       'after',
       `

@@ -6,7 +6,7 @@ import { removeCommand } from './sign-trust-remove.ts';
 
 export function trustCommand(): Command {
   const command = new Command('trust')
-    .description('write and show DsvTrustedKeysFile: the keys whose signatures of manifests count')
+    .description('write and show DsvTrustedKeysFile: the keys that may sign manifests')
     .helpCommand(false)
     .addHelpText(
       'after',

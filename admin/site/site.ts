@@ -77,7 +77,7 @@ function realLocker({ settings: { incomingDirectory } }: Site): string {
 export function readSite(propertiesFile: string | undefined, label?: string): Site {
   // The server would use its defaults, but an operator who names a file means that site.
   if (propertiesFile !== undefined && !existsSync(propertiesFile))
-    throw new Failure('settings', `${propertiesFile} does not exist`, 'webjobctl init makes one');
+    throw new Failure('settings', `${propertiesFile} does not exist`, 'webjobctl init creates one');
   const { settings, problems } = readSettings(propertiesFile);
   const [first] = problems;
   if (first !== undefined)
