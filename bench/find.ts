@@ -25,7 +25,7 @@ Needs dist/, bash and Linux.
 `;
 /** A CustodySegmentLimit that no record reaches. */
 const ONE_SEGMENT = 999_999_999_999_999;
-const OURS = join(import.meta.dirname, '..', 'dist', 'webjobctl');
+const OURS = join(import.meta.dirname, '..', 'bin', 'webjobctl');
 
 interface Question {
   name: string;

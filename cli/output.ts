@@ -107,11 +107,13 @@ export function formatTable<Row>(rows: readonly Row[], columns: readonly Column<
     }
     return column;
   });
+  // An iterator over the columns for each row would take longer than everything else.
   return Array.from({ length: rows.length + 1 }, (_, row) => {
     let line = '';
-    for (const [index, { align }] of columns.entries()) {
+    for (let index = 0; index < columns.length; index++) {
       const [cell, width] = [cells[index]?.[row] ?? '', widths[index] ?? 0];
-      line += `${index === 0 ? '' : '  '}${align === 'right' ? cell.padStart(width) : cell.padEnd(width)}`;
+      if (index > 0) line += '  ';
+      line += columns[index]?.align === 'right' ? cell.padStart(width) : cell.padEnd(width);
     }
     return line.trimEnd();
   });

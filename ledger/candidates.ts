@@ -7,7 +7,7 @@ import { compileNames, type NameFacts } from './names.ts';
 import { readUpload } from './read-upload.ts';
 import type { Site } from './site.ts';
 import { openKnownStore, type Store } from './store.ts';
-import { formatMatch, indexTexts, UNREAD } from './texts.ts';
+import { formatMatch, indexTexts, SELECT_UNREAD } from './texts.ts';
 import { parseUpload } from './writer.ts';
 
 /** An upload in the locker. Its facts are computed when they are first used. */
@@ -38,11 +38,14 @@ interface Row {
 }
 
 function queryCandidates({ database }: Store, match: string | undefined): Candidate[] {
-  const columns = "SELECT name, facts FROM uploads WHERE place = ''";
+  const columns = 'SELECT name, facts FROM uploads';
+  // Unless the ids come first, SQLite reads every upload.
   const rows = (match === undefined
-    ? database.prepare(columns).all()
+    ? database.prepare(`${columns} WHERE place = ''`).all()
     : database
-        .prepare(`${columns} AND (id IN (SELECT rowid FROM texts WHERE texts MATCH ?) OR ${UNREAD})`)
+        .prepare(
+          `${columns} WHERE id IN (SELECT rowid FROM texts WHERE texts MATCH ? UNION ALL ${SELECT_UNREAD}) AND place = ''`,
+        )
         .all(match)) as unknown as Row[];
   const key = ({ name }: Row): string => `${posix.dirname(name).replaceAll('/', '\0')}\0\0${name}`;
   return rows

@@ -363,14 +363,10 @@ function readAllSums(database: Database, site: Site, { client }: JobFilter): Sum
   const isClient = makeNameFilter(site, { client });
   const clients = new Map<string, ClientTotals>();
   const rows = database.prepare("SELECT client, seen, counts FROM sums WHERE client NOT IN ('', ?)");
-  for (const { client: id, seen, counts } of rows.iterate(ALL_CLIENTS)) {
-    const clientId = id as string;
-    if (client !== undefined && !isClient({ clientId })) continue;
-    const totals = makeClientTotals();
-    addCounts(totals, counts as string);
-    if (seen !== null) totals.seenAt = new Date(seen as number);
-    clients.set(clientId, totals);
-  }
+  // Rows as objects would take half as long again.
+  rows.setReturnArrays(true);
+  for (const [clientId, seen, counts] of rows.all(ALL_CLIENTS) as unknown as [string, number | null, string][])
+    if (client === undefined || isClient({ clientId })) clients.set(clientId, totalsOfRow({ seen, counts }));
   return { all: readTotals(database), clients };
 }
 
@@ -387,7 +383,7 @@ interface SumsRow {
   counts: string;
 }
 
-function totalsOfRow({ seen, counts }: SumsRow): ClientTotals {
+function totalsOfRow({ seen, counts }: Pick<SumsRow, 'seen' | 'counts'>): ClientTotals {
   const totals = makeClientTotals();
   addCounts(totals, counts);
   if (seen !== null) totals.seenAt = new Date(seen);

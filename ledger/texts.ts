@@ -161,12 +161,14 @@ export function formatMatch(texts: readonly string[]): string | undefined {
 const [READY, LOCK] = [packFiles(new Set(['rdy'])), packFiles(new Set(['lck']))];
 
 /**
- * A condition for uploads that the index does not cover: not read yet, longer than what is indexed,
- * or still being written. The index covers all of a broken-off upload: a later PUT of its name has
- * a log line, after which the upload is read again.
+ * The ids of uploads that the index does not cover: not read yet, longer than what is indexed, or
+ * still being written. The index covers all of a broken-off upload: a later PUT of its name has a
+ * log line, after which the upload is read again. The first condition is the one of the partial
+ * index.
  */
-export const UNREAD = `(whole IS NOT 1 AND (whole IS NULL OR has & ${READY | LOCK}
-  OR bytes > (SELECT CAST(value AS INTEGER) FROM facts WHERE name = 'maxText')))`;
+export const SELECT_UNREAD = `SELECT id FROM uploads INDEXED BY uploads_unread
+  WHERE whole IS NOT 1 AND (whole IS NULL OR has & ${READY | LOCK}
+  OR bytes > (SELECT CAST(value AS INTEGER) FROM facts WHERE name = 'maxText'))`;
 
 /**
  * The units with an upload in the locker that may contain a text; undefined when every unit may.

@@ -1,6 +1,6 @@
 // Builds dist/: one self-contained CommonJS file for every program. A `.cgi` is copied alone into a
 // cgi-bin, so it must not need other files, and an ES module would cost every request 8 ms more.
-import { chmodSync, globSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { chmodSync, globSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { type BuildOptions, build, type Plugin } from 'esbuild';
@@ -125,6 +125,7 @@ const QUICK_END = "process.once('beforeExit', () => process.exit()); // Node wou
 mkdirSync(dist, { recursive: true });
 // Independent of the umask, because web users run the programs.
 chmodSync(dist, 0o755);
+makeCompiled(join(dist, '.compiled'));
 // Without it, Node would read these files as ES modules because of the package.json above.
 replaceFile(join(dist, 'package.json'), '{ "type": "commonjs" }\n', 0o644);
 for (const { source, target, more } of PROGRAMS) {
@@ -140,6 +141,13 @@ for (const { source, target, more } of PROGRAMS) {
   const outfile = join(dist, target);
   const start = isProgram ? `#!/usr/bin/env node\n${banner}${NO_DEBUGGER}${QUICK_END}` : banner;
   replaceFile(outfile, start + code, isProgram ? 0o755 : 0o644);
+}
+
+/** Makes the directory in which Node keeps what it compiles of webjobctl: bin/webjobctl uses it. */
+function makeCompiled(folder: string): void {
+  rmSync(folder, { recursive: true, force: true });
+  mkdirSync(folder);
+  chmodSync(folder, 0o755);
 }
 
 /**

@@ -25,7 +25,7 @@ const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
 /** Programs by where they are installed below /usr/lib/webjob, with their names in /usr/bin. */
 const PROGRAMS: Readonly<Record<string, { place: string; command?: string }>> = {
   webjob: { place: 'webjob', command: 'webjob' },
-  webjobctl: { place: 'webjobctl', command: 'webjobctl' },
+  webjobctl: { place: 'webjobctl.cjs' },
   'webjob-sign': { place: 'webjob-sign', command: 'webjob-sign' },
   'pad-make-script': { place: 'pad-make-script', command: 'pad-make-script' },
   'nph-webjob.cgi': { place: 'nph-webjob.cgi' },
@@ -88,14 +88,26 @@ function addPrograms(folder: string, put: Put): void {
   for (const [name, { place, command }] of Object.entries(PROGRAMS)) {
     const file = join(root, 'dist', name);
     if (!existsSync(file)) throw new Error(`dist/${name} is missing: npm run build makes it`);
-    const isProgram = !name.endsWith('.cjs');
-    // Debian's node, whatever httpd's PATH is.
-    const text = readFileSync(file, 'utf8').replace(/^#!.*/, '#!/usr/bin/node');
-    put(join('usr/lib/webjob', place), text, isProgram ? 0o755 : 0o644);
-    if (command === undefined) continue;
-    mkdirSync(join(folder, 'usr/bin'), { recursive: true });
-    symlinkSync(join('../lib/webjob', place), join(folder, 'usr/bin', command));
+    const isProgram = !place.endsWith('.cjs');
+    put(join('usr/lib/webjob', place), forDebian(readFileSync(file, 'utf8'), isProgram), isProgram ? 0o755 : 0o644);
+    if (command !== undefined) addCommand(folder, place, command);
   }
+  const start = readFileSync(join(root, 'bin/webjobctl'), 'utf8')
+    .replace(/^\/\/ .* in a checkout.*$/m, '// Starts webjobctl.cjs.')
+    .replace("join(__dirname, '../dist/.compiled')", "'/var/cache/webjob'")
+    .replace('../dist/webjobctl', './webjobctl.cjs');
+  put('usr/lib/webjob/webjobctl', forDebian(start, true), 0o755);
+  addCommand(folder, 'webjobctl', 'webjobctl');
+}
+
+/** Debian's node, whatever httpd's PATH is. */
+function forDebian(text: string, isProgram: boolean): string {
+  return text.replace(/^#!.*\n/, isProgram ? '#!/usr/bin/node\n' : '');
+}
+
+function addCommand(folder: string, place: string, command: string): void {
+  mkdirSync(join(folder, 'usr/bin'), { recursive: true });
+  symlinkSync(join('../lib/webjob', place), join(folder, 'usr/bin', command));
 }
 
 /** webjob-view.conf serves a directory with nothing else in it. */

@@ -59,7 +59,7 @@ function placePrograms(): string {
   mkdirSync(folder);
   const place = (name: string, command: string): void =>
     writeFileSync(join(folder, name), `#!/bin/sh\nexec ${command} "$@"\n`, { mode: 0o755 });
-  place('webjobctl', `"${ground.node}" "${project}/dist/webjobctl"`);
+  place('webjobctl', `"${ground.node}" "${project}/bin/webjobctl"`);
   place('webjob', `"${ground.node}" "${project}/dist/webjob"`);
   place('apachectl', `"${binary}"`);
   return folder;
