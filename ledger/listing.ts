@@ -106,25 +106,33 @@ function readGroups(locker: string, folder: string): ReturnType<Lister['listGrou
 
 function findFitting(locker: string, folder: string, guesses: readonly Guess[]): Group[] {
   const prefix = folder === '.' ? '' : `${folder}/`;
-  // The beginnings of nearly all names differ, even among hundreds of thousands.
-  const beginnings = new Map<number, Map<string, Guess[]>>();
-  for (const guess of guesses) {
-    const { length } = guess.prefix;
-    const same = beginnings.get(length) ?? new Map<string, Guess[]>();
-    beginnings.set(length, same.set(guess.prefix, [...(same.get(guess.prefix) ?? []), guess]));
-  }
+  // The beginnings of nearly all names differ from every guess, even among hundreds of thousands. One
+  // lookup of as much as all guesses have rejects most of them, before an entry is looked at further.
+  const byPrefix = groupByPrefix(guesses);
+  const lengths = [...new Set([...byPrefix.keys()].map(({ length }) => length))].sort((a, b) => a - b);
+  const common = Math.max(0, (lengths[0] ?? 0) - prefix.length);
+  const beginnings = new Set([...byPrefix.keys()].map((text) => text.slice(prefix.length, prefix.length + common)));
   const groups = new Map<string, Set<Extension>>();
   for (const entry of readEntries(locker, folder)) {
+    if (!beginnings.has(entry.name.slice(0, common)) || !entry.isFile()) continue;
     const dot = entry.name.lastIndexOf('.');
     const extension = dot > 0 ? EXTENSIONS.find((known) => known === entry.name.slice(dot + 1)) : undefined;
-    if (extension === undefined || !entry.isFile()) continue;
+    if (extension === undefined) continue;
     const name = prefix + entry.name.slice(0, dot);
-    for (const [length, own] of beginnings) {
-      if (!own.get(name.slice(0, length))?.some(({ fits }) => fits(name))) continue;
-      groups.set(name, (groups.get(name) ?? new Set()).add(extension));
-    }
+    if (!lengths.some((length) => byPrefix.get(name.slice(0, length))?.some(({ fits }) => fits(name)))) continue;
+    groups.set(name, (groups.get(name) ?? new Set()).add(extension));
   }
   return [...groups].flatMap(([name, has]) => (has.has('rdy') ? [] : [{ name, has }]));
+}
+
+function groupByPrefix(guesses: readonly Guess[]): Map<string, Guess[]> {
+  const groups = new Map<string, Guess[]>();
+  for (const guess of guesses) {
+    const same = groups.get(guess.prefix);
+    if (same) same.push(guess);
+    else groups.set(guess.prefix, [guess]);
+  }
+  return groups;
 }
 
 function collectIncomplete(names: readonly string[], prefix: string, complete: ReadonlySet<string>): Incomplete {

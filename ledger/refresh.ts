@@ -484,8 +484,9 @@ export class Refresh {
 
   /** Reads an upload unless it is known and unchanged. */
   #look(name: string, known?: Group): void {
-    const ready = statGroupFile(this.#locker, name, 'rdy');
-    if (ready && this.#writer.isKnown(name, '', stampReady(ready))) return;
+    const stamp = this.#writer.stampOf(name, '');
+    const ready = stamp === undefined ? undefined : statGroupFile(this.#locker, name, 'rdy');
+    if (ready && stampReady(ready) === stamp) return;
     const upload = readUpload(this.#locker, name, this.#parseName, known);
     if (upload && this.#contains !== undefined && !upload.jobId?.includes(this.#contains)) return;
     if (upload) this.#put(upload);

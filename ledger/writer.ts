@@ -38,11 +38,21 @@ type StatementName =
   | 'learnText'
   | 'jobsOfUnits'
   | 'uploadsOfUnits'
+  | 'completeOfUnits'
   | 'storedNames';
 
 /** A row of one of the units that were asked for; `unit` is its index among them. */
 interface OfUnit {
   unit: number;
+}
+
+/** A row of `uploads`, without what was read from its files. */
+interface KnownUpload {
+  id: number;
+  unit: string;
+  stamp: string;
+  has: number;
+  bytes: number;
 }
 
 interface UploadRow extends OfUnit {
@@ -149,6 +159,7 @@ export class Writer {
       ),
       forgetText: database.prepare('DELETE FROM texts WHERE rowid = ?'),
       learnText: database.prepare('INSERT INTO texts (rowid, body) VALUES (?, ?)'),
+      completeOfUnits: database.prepare(`${ofUnits('found.id', 'uploads')} WHERE has & ${READY}`),
       storedNames: database.prepare(`${ofUnits('name', 'uploads')} WHERE place = '' AND has & ${READY}`),
     };
   }
@@ -231,9 +242,13 @@ export class Writer {
     if (breaksOff(located.line)) this.#fresh.push({ unit, one: located });
   }
 
-  /** Whether an upload is known and unchanged. */
-  isKnown(name: string, place: string, stamp: string): boolean {
-    return this.#statements.upload.get(name, place)?.stamp === stamp;
+  /** The stamp of an upload as the store knows it; undefined for one that it does not know. */
+  stampOf(name: string, place: string): string | undefined {
+    return this.#find(name, place)?.stamp;
+  }
+
+  #find(name: string, place: string): KnownUpload | undefined {
+    return this.#statements.upload.get(name, place) as KnownUpload | undefined;
   }
 
   /** Writes an upload that is new or has changed, with its text if that was read. */
@@ -258,8 +273,8 @@ export class Writer {
   }
 
   #makeRoom({ name, place, has }: ReadUpload, unit: string): void {
-    const known = this.#statements.upload.get(name, place) as { unit: string; has: number } | undefined;
-    this.remove(name, place);
+    const known = this.#find(name, place);
+    this.#drop(known, place);
     const isReplaced = known && known.unit !== unit && known.has & READY && has.has('rdy');
     // Its name now belongs to another job.
     if (isReplaced && place === LOCKER) this.#replace(name, known.unit);
@@ -276,7 +291,7 @@ export class Writer {
    */
   noteReplaced(name: string, line: LogLine): void {
     const unit = line.jobId;
-    const known = this.#statements.upload.get(name, LOCKER);
+    const known = this.#find(name, LOCKER);
     if (unit !== undefined && known && known.unit !== unit) this.#replace(name, unit);
   }
 
@@ -290,9 +305,10 @@ export class Writer {
 
   /** Removes an upload that is no longer at its place. */
   remove(name: string, place: string): void {
-    const known = this.#statements.upload.get(name, place) as
-      | { id: number; unit: string; has: number; bytes: number }
-      | undefined;
+    this.#drop(this.#find(name, place), place);
+  }
+
+  #drop(known: KnownUpload | undefined, place: string): void {
     if (!known) return;
     this.#statements.deleteUpload.run(known.id);
     if (place === LOCKER) {
@@ -359,7 +375,7 @@ export class Writer {
 
   /** Queries rows for some units; the result is by unit. */
   #ask<Row extends OfUnit>(
-    name: 'uploadsOfUnits' | 'jobsOfUnits' | 'storedNames',
+    name: 'uploadsOfUnits' | 'jobsOfUnits' | 'completeOfUnits' | 'storedNames',
     units: readonly string[],
   ): Map<string, Row[]> {
     const found = new Map<string, Row[]>();
@@ -395,8 +411,7 @@ export class Writer {
       if (accepted.length > 1) found.push(...accepted);
       else if (accepted.length === 1) open.set(unit, accepted);
     }
-    for (const [unit, rows] of this.#ask<UploadRow>('uploadsOfUnits', [...open.keys()]))
-      if (rows.some(({ facts }) => parseUpload(facts).has.has('rdy'))) open.delete(unit);
+    for (const unit of this.#ask<OfUnit>('completeOfUnits', [...open.keys()]).keys()) open.delete(unit);
     return [...found, ...[...open.values()].flat()];
   }
 
