@@ -106,8 +106,9 @@ function readGroups(locker: string, folder: string): ReturnType<Lister['listGrou
 
 function findFitting(locker: string, folder: string, guesses: readonly Guess[]): Group[] {
   const prefix = folder === '.' ? '' : `${folder}/`;
-  // The beginnings of nearly all names differ from every guess, even among hundreds of thousands. One
-  // lookup of as much as all guesses have rejects most of them, before an entry is looked at further.
+  // The beginnings of nearly all names differ from every guess, even among hundreds of thousands.
+  // One lookup of as much as all guesses have rejects most of them, before an entry is looked at
+  // further.
   const byPrefix = groupByPrefix(guesses);
   const lengths = [...new Set([...byPrefix.keys()].map(({ length }) => length))].sort((a, b) => a - b);
   const common = Math.max(0, (lengths[0] ?? 0) - prefix.length);

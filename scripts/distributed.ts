@@ -1,6 +1,7 @@
-// npm run test:distributed: test/distributed.ts, which makes a GlusterFS of its own. It takes
-// minutes, installs GlusterFS, and needs root, so no other run of the tests includes it. It runs in
-// namespaces of its own: nothing of it stays mounted or running, and its address is private.
+// npm run test:distributed: test/support/distributed.ts, which makes a GlusterFS of its own. It
+// takes minutes, installs GlusterFS, and needs root, so no other run of the tests includes it. It
+// runs in namespaces of its own: nothing of it stays mounted or running, and its address is
+// private.
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { installPackages, installTestPrograms } from './debian.ts';
@@ -37,7 +38,7 @@ function main(): number {
   installTestPrograms();
   obtainHttpd();
   const within = ['-nmp', '--fork', '--mount-proc', '--kill-child', 'sh', '-c', SET_UP, 'sh'];
-  const test = [process.execPath, join(root, 'scripts', 'test.ts'), join(root, 'test', 'distributed.ts')];
+  const test = [process.execPath, join(root, 'scripts', 'test.ts'), join(root, 'test', 'support', 'distributed.ts')];
   const { status } = spawnSync('unshare', [...within, ...test], {
     stdio: ['ignore', 'inherit', 'inherit'],
     env: { ...process.env, WEBJOB_TEST_GLUSTER: ADDRESS },

@@ -15,8 +15,8 @@ const STRYKER = '@stryker-mutator/core@^10.1.1';
 
 /** Modules without files, sockets or clocks, with their tests. */
 const MODULES = [
-  { files: 'cgi/protocol/*.ts', tests: ['protocol', 'protocol-record'] },
-  { files: 'conf/*.ts', tests: ['conf'] },
+  { files: 'cgi/protocol/*.ts', tests: ['server/protocol', 'server/protocol-record'] },
+  { files: 'conf/*.ts', tests: ['server/conf'] },
 ];
 
 const root = process.cwd();

@@ -1,12 +1,12 @@
 // The test files, what each needs, and their order. Runs nothing.
 import { existsSync, globSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
-import { basename, dirname, join, relative, resolve } from 'node:path';
+import { dirname, join, relative, resolve } from 'node:path';
 
 const root = join(import.meta.dirname, '..');
 
 /**
- * Names of test files, slowest first: they start first, so that no long one runs alone at the end,
- * and test:fast leaves them out.
+ * Test files by their paths below test/, slowest first: they start first, so that no long one runs
+ * alone at the end, and test:fast leaves them out.
  */
 const SLOW_FILES = readFileSync(join(root, 'test', 'slow.txt'), 'utf8')
   .split('\n')
@@ -15,7 +15,7 @@ const SLOW_FILES = readFileSync(join(root, 'test', 'slow.txt'), 'utf8')
 /** Rewrites test/slow.txt. */
 export function renewSlow(times: readonly (readonly [file: string, seconds: number])[]): void {
   const slow = times.filter(([, seconds]) => seconds >= SLOW_SECONDS);
-  const lines = slow.map(([file, seconds]) => `${seconds.toFixed(0).padStart(4)}  ${basename(file)}\n`);
+  const lines = slow.map(([file, seconds]) => `${seconds.toFixed(0).padStart(4)}  ${nameOf(file)}\n`);
   writeFileSync(join(root, 'test', 'slow.txt'), `${SLOW_HEAD}${lines.join('')}`);
 }
 
@@ -29,10 +29,15 @@ export const SLOW_SECONDS = 1;
 /** Files that get or start a web server, a browser, a Debian package or another Node. */
 const OUTSIDE = ['scripts/debian.ts', 'scripts/httpd-package.ts', 'scripts/node-release.ts', 'playwright-core'];
 
+/** The path of a test file below test/. */
+function nameOf(file: string): string {
+  return relative(join(root, 'test'), resolve(root, file));
+}
+
 /** Every test file by its path in the project, slowest first. */
 export function findTestFiles(): string[] {
   const files = globSync('test/**/*.test.ts', { cwd: root }).sort();
-  const rank = (file: string): number => SLOW_FILES.indexOf(basename(file)) + 1 || Number.POSITIVE_INFINITY;
+  const rank = (file: string): number => SLOW_FILES.indexOf(nameOf(file)) + 1 || Number.POSITIVE_INFINITY;
   return files.sort((a, b) => (rank(a) === rank(b) ? 0 : rank(a) - rank(b)));
 }
 
@@ -45,7 +50,7 @@ export function findFastFiles(): string[] {
 }
 
 export function isSlow(file: string): boolean {
-  return SLOW_FILES.includes(basename(file));
+  return SLOW_FILES.includes(nameOf(file));
 }
 
 export function reachesOutside(file: string): boolean {
@@ -54,7 +59,7 @@ export function reachesOutside(file: string): boolean {
 
 /** Names in test/slow.txt without a file; a test checks that there are none. */
 export function findStaleNames(): string[] {
-  const names = findTestFiles().map((file) => basename(file));
+  const names = findTestFiles().map(nameOf);
   return SLOW_FILES.filter((name) => !names.includes(name));
 }
 
@@ -85,7 +90,7 @@ function reach(file: string, found = new Set<string>()): Set<string> {
     else found.add(target);
   }
   for (const [, program = ''] of text.matchAll(PROGRAM)) {
-    for (const folder of [dirname(name), 'scripts', 'bench'])
+    for (const folder of [dirname(name), 'test/support', 'scripts', 'bench'])
       if (existsSync(join(root, folder, program))) reach(join(folder, program), found);
   }
   return found;

@@ -1,14 +1,14 @@
 // npm test: checks types and style, builds, installs what the tests need from Debian, then runs
-// every test. `npm test FILE…` runs these files, and only builds what is out of date. `npm run
-// test:fast` checks types and style and runs every test that needs no web server, browser or
-// package. `npm run test:thorough` tries all of the long series of similar cases of which `npm
-// test` tries a part (test/thorough.ts). `npm test -- --renew-slow` rewrites test/slow.txt from the
-// processor times of this run.
+// every test. `npm test NAME…` runs the test files of these names or paths, and only builds what is
+// out of date. `npm run test:fast` checks types and style and runs every test that needs no web
+// server, browser or package. `npm run test:thorough` tries all of the long series of similar cases
+// of which `npm test` tries a part (test/support/thorough.ts). `npm test -- --renew-slow` rewrites
+// test/slow.txt from the processor times of this run.
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { join, relative, resolve } from 'node:path';
+import { basename, join, relative, resolve } from 'node:path';
 import { run } from 'node:test';
 import { installTestPrograms } from './debian.ts';
 import { obtainHttpd } from './httpd-package.ts';
@@ -29,7 +29,7 @@ const CHECKS: readonly (readonly [name: string, command: string, ...args: string
 
 const given = process.argv.slice(2);
 const isFast = given.includes('--fast');
-const wanted = given.filter((word) => !/^--(?:fast|thorough|renew-slow)$/.test(word)).map(resolveFile);
+const wanted = given.filter((word) => !/^--(?:fast|thorough|renew-slow)$/.test(word)).flatMap(resolveFiles);
 if (given.includes('--thorough')) process.env.WEBJOB_TEST_THOROUGH = '1';
 const environment = makeEnvironment(isFast);
 for (const [signal, code] of Object.entries({ SIGHUP: 129, SIGINT: 130, SIGTERM: 143 }))
@@ -133,11 +133,18 @@ function stage(name: string, command: string, ...args: string[]): boolean {
   return status === 0;
 }
 
-/** Converts a path relative to where npm was called into a path in the project. */
-function resolveFile(word: string): string {
+/**
+ * Converts a path relative to where npm was called into a path in the project. Names such as `conf`
+ * and `client/units` stand for the test files of that name.
+ */
+function resolveFiles(word: string): string[] {
   const places = [process.env.INIT_CWD ?? process.cwd(), root].map((folder) => resolve(folder, word));
-  const found = places.find((path) => statSync(path, { throwIfNoEntry: false })?.isFile());
-  if (found) return relative(root, found);
-  process.stderr.write(`webjob: error: ${word} is not a test file\nwebjob: hint: npm test test/conf.test.ts\n`);
+  const path = places.find((place) => statSync(place, { throwIfNoEntry: false })?.isFile());
+  if (path) return [relative(root, path)];
+  const named = findTestFiles().filter(
+    (file) => file === `test/${word}.test.ts` || basename(file) === `${word}.test.ts`,
+  );
+  if (named.length > 0) return named;
+  process.stderr.write(`webjob: error: ${word} is not a test file\nwebjob: hint: npm test conf\n`);
   process.exit(2);
 }
