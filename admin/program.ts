@@ -47,7 +47,10 @@ const COMMANDS: ReadonlyMap<string, () => Promise<MakeCommand>> = new Map<string
 /** Options that need no command. */
 const VERSION_WORDS = new Set(['-v', '--version']);
 
-/** These need all commands: `completion` prints completions for them, and `init` installs those. */
+/**
+ * Commands that need all others: `completion` prints completions for them, and `init` installs
+ * those.
+ */
 const ALL = new Set(['completion', 'init']);
 
 const EXPLANATION = `

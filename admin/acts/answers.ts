@@ -7,7 +7,9 @@ import { replaceFile, requireRootsOwn } from '../../cli/files.ts';
 import { isRoot, type User } from '../site/users.ts';
 import { ACT_LIFETIME_MS, type ActAnswer, actFile, formatAnswer, parseActId, parseAnswer, tagOf } from './request.ts';
 
-/** Makes the directory if it is missing, readable for the group of the inbox's owner. */
+/**
+ * Creates the directory of answers if it is missing, readable by the group of the inbox's owner.
+ */
 export function openAnswers(folder: string, reader: Pick<User, 'gid'>): void {
   requireRootsOwn(folder);
   if (existsSync(folder)) return;
@@ -56,7 +58,7 @@ export function packageFile(folder: string, id: string): string {
   return join(folder, `${id}.zip`);
 }
 
-/** Removes answers that have expired, with their packages, and what a killed run left. */
+/** Removes expired answers with their packages, and files left by a killed run. */
 export function removeOldAnswers(folder: string, now: number): void {
   for (const name of readdirSync(folder)) {
     const { at } = parseActId(name.replace(/\.(?:json|zip)$/, '')) ?? {};

@@ -1,4 +1,5 @@
-// Carries out what a user of the view requested, with the code of the commands of the same names.
+// Carries out acts that users of the view requested, with the code of the commands of the same
+// names.
 import { chmodSync, chownSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { countOf } from '../../cli/counts.ts';
@@ -36,7 +37,7 @@ export interface ActPlace {
 export async function carryOut(id: string, request: ActRequest, place: ActPlace): Promise<string> {
   const { act, job = '', assignment = '', client, user, text = '', stream = 'out' } = request;
   const { settings } = place.site;
-  // Only the view claims that this user requested the act.
+  // Only the view vouches for this user name.
   const by = `${user} (webjob-view)`;
   switch (act) {
     case 'verify':

@@ -57,7 +57,7 @@ export function openInbox(path: string, locker: string): Inbox {
     const { uid, gid, mode } = fstatSync(fd);
     if ((mode & 0o022) !== 0) throw unsafe(path, 'users other than its owner can write to it', `chmod 700 ${path}`);
     if (isRoot()) checkOwner(path, uid, locker);
-    // Without the dot it would be the path of the link to the directory.
+    // Without the dot, the path would name the link to the directory.
     const folder = `/proc/self/fd/${fd}/.`;
     return {
       owner: { uid, gid },

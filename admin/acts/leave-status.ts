@@ -19,13 +19,13 @@ import type { Site } from '../site/site.ts';
 import { isRoot, type User } from '../site/users.ts';
 import { STATUS_INDEXES, STATUS_PARTS, STATUS_TABLES, type StatusPart, statusFile } from './status.ts';
 
-/** A status is not made again within this time. */
+/** A status is not replaced within this time. */
 const FRESH_MS = 300_000;
 /** Warn of certificates this long before their end, unless the rules of the site say otherwise. */
 const CERTIFICATE_SECONDS = 30 * 86_400;
-/** The most problems that are listed of one part. */
+/** The maximum number of problems listed for each part. */
 const MOST_PROBLEMS = 10_000;
-/** The clients of this many of the newest assignments that are over are listed too. */
+/** The number of newest finished assignments whose clients are listed too. */
 const MOST_PAST = 10;
 
 export interface StatusSource {
@@ -33,7 +33,7 @@ export interface StatusSource {
   context: Context;
   /** The directory of answers. */
   answers: string;
-  /** The user whose group may read it. */
+  /** The user whose group may read the status. */
   reader: Pick<User, 'gid'>;
 }
 

@@ -24,8 +24,8 @@ export function parseNote(text: string, what = 'the note'): string {
 }
 
 /**
- * Records a note, which is on disk when this returns. `by` is the person it was written for, by
- * default the one who runs this process.
+ * Records a note, which is on disk when this returns. `by` is the person on whose behalf it is
+ * recorded, by default the user who runs this process.
  */
 export function addNote(settings: Logs, job: string, text: string, by = operatorName()): Note {
   recordEvent(settings, { event: 'note', jobId: job, text }, by);

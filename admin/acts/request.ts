@@ -61,7 +61,7 @@ export function actFolders(settings: Pick<ServerSettings, 'configDirectory'>): {
 
 const ID = /^(\d{13})-([0-9a-f]{16})-([0-9a-f]{32})$/;
 
-/** The job or assignment in one text: a job id, or `assignment 7`. */
+/** Names the job or assignment of a request: a job id, or `assignment 7`. */
 export function subjectOf({ job, assignment }: Pick<ActRequest, 'job' | 'assignment'>): string {
   return job ?? `assignment ${assignment}`;
 }
@@ -78,7 +78,7 @@ export function makeActId(subject: string, now: number): string {
   return `${String(now).padStart(13, '0')}-${tagOf(subject)}-${randomBytes(16).toString('hex')}`;
 }
 
-/** Parses an act id; undefined for another text. */
+/** Parses an act id; undefined for any other text. */
 export function parseActId(id: string): { at: number; tag: string } | undefined {
   const [, at, tag = ''] = ID.exec(id) ?? [];
   return at === undefined ? undefined : { at: Number(at), tag };
@@ -91,7 +91,7 @@ export function formatRequest({ act, job, assignment, client, user, text, stream
   return `${JSON.stringify({ act, job, assignment, client, user, text, stream })}\n`;
 }
 
-/** Parses a request. Throws a SyntaxError that says what is wrong. */
+/** Parses a request. Throws a SyntaxError that names the problem. */
 export function parseRequest(text: string): ActRequest {
   const { act, job, assignment, client, user, text: words, stream, ...others } = parseObject(text);
   if (Object.keys(others).length > 0) throw new SyntaxError('it has unknown fields');

@@ -18,7 +18,7 @@ CREATE TABLE progress (
   assignment INTEGER NOT NULL, client TEXT NOT NULL, state TEXT NOT NULL, facts TEXT NOT NULL, PRIMARY KEY (assignment, client)
 ) WITHOUT ROWID;
 `;
-/** Created when the tables are full. */
+/** Created after the tables are filled. */
 export const STATUS_INDEXES = `
 CREATE INDEX problems_part ON problems (part, id);
 CREATE INDEX problems_client ON problems (client, part) WHERE client IS NOT NULL;
@@ -32,7 +32,7 @@ export function statusFile(answers: string): string {
 /** A problem that root found. */
 export interface StatusProblem {
   id: number;
-  /** The client that it is about. */
+  /** The client that has the problem; null for a problem of the site. */
   client: string | null;
   command: string | null;
   kind: string;
@@ -74,8 +74,8 @@ export class Status {
   }
 
   /**
-   * The last verification, in milliseconds, and the seconds between two; undefined where nothing
-   * verifies.
+   * The time of the last verification in milliseconds, and the seconds between two verifications;
+   * undefined where none is configured.
    */
   get verified(): { at: number | null; every: number } | undefined {
     const value = this.#fact('verified');
@@ -159,7 +159,7 @@ export function openStatus(answers: string): Status | undefined {
     mark = `${path} ${dev} ${ino} ${mtimeMs}`;
   } catch {
     // Neither a missing file nor a directory of another user is an error: the page says how to set
-    // it up.
+    // up the status.
   }
   if (kept?.mark === mark) return kept.status;
   kept?.status.close();

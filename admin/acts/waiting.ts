@@ -1,4 +1,4 @@
-// How much waits in the inbox, and since when, for monitoring.
+// Counts the requests that wait in the inbox, for monitoring.
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ServerSettings } from '../../cgi/setting-table.ts';
@@ -11,7 +11,10 @@ export interface Waiting {
   oldest: Date | undefined;
 }
 
-/** Undefined when acts are not set up, or this user may not read the inbox. */
+/**
+ * Reads how many requests wait; undefined when acts are not set up, or this user may not read the
+ * inbox.
+ */
 export function readWaiting(settings: ServerSettings): Waiting | undefined {
   const { inbox } = actFolders(settings);
   try {

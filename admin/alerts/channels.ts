@@ -14,8 +14,8 @@ import type { Letter } from './message.ts';
 type Of<Kind extends Channel['kind']> = Extract<Channel, { kind: Kind }>;
 
 /**
- * The name of a channel, which is the same as long as the receiver is. Of a URL it contains only
- * the host, because the path may be a secret; a digest distinguishes channels to the same host.
+ * Names a channel; the name changes only with the receiver. It contains only the host of a URL,
+ * because the path may be a secret; a digest distinguishes channels to the same host.
  */
 export function nameChannel(channel: Channel): string {
   const target = targetOf(channel);

@@ -1,6 +1,6 @@
-// Delivers the messages in the outbox, over each channel in their order. The state file says that a
-// message is about to be sent, and afterwards that it was accepted: after a kill in between it is
-// sent again with the same id.
+// Delivers the messages in the outbox in order, over each channel. The state file records that a
+// message is about to be sent, and later that it was accepted: after a kill in between, it is sent
+// again with the same id.
 import { Failure } from '../../cli/failure.ts';
 import type { Channel, Rules } from '../../fleet/expect.ts';
 import { nameChannel, send } from './channels.ts';
@@ -25,7 +25,7 @@ export interface Deliverer {
   keep(): void;
 }
 
-/** Sends what is due. A channel that failed pauses; the others continue. */
+/** Sends the messages that are due. A channel that failed pauses; the others continue. */
 export async function deliver({ state, rules, site, keep }: Deliverer): Promise<Attempt[]> {
   const attempts: Attempt[] = [];
   dropUnknown(state, rules);

@@ -6,7 +6,7 @@ import type { AlertEvent, Message } from './state.ts';
 /** The most events that a mail lists one by one. */
 const MOST_NAMED = 100;
 
-/** A message in the form for channels. */
+/** A message in the form that channels send. */
 export interface Letter {
   id: string;
   at: Date;
@@ -16,7 +16,7 @@ export interface Letter {
   json: string;
 }
 
-/** With `attempt` above 1 the receiver may already have the message. */
+/** Formats a message. With `attempt` above 1, the receiver may already have it. */
 export function writeLetter({ id, at, events }: Message, site: string, attempt: number): Letter {
   const count = (kind: AlertEvent['kind']): number => events.filter((event) => event.kind === kind).length;
   const [begun, ended, goesOn] = [count('begun'), count('ended'), count('goes on')];

@@ -157,8 +157,8 @@ export function findStopped({ settings }: Site): Problem[] {
 }
 
 /**
- * Verifies far enough into the past to find earlier problems again, because only then their absence
- * means that they are solved.
+ * Verifies far enough into the past to find earlier problems again, because only then does their
+ * absence mean that they are solved.
  */
 function verifyNow(site: Site, span: number | undefined, { problems }: AlertState, now: Date): Problem[] {
   const begins = problems.filter((problem) => checkOf(problem) === 'verify').map(({ beganAt }) => beganAt);

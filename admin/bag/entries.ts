@@ -12,7 +12,7 @@ import type { Site } from '../site/site.ts';
 export interface PlacedEntry extends Entry {
   /** The log directory of the record. */
   logs: string;
-  /** The deposits in it: one, or those of uploads that were adopted together. */
+  /** The deposits in the entry: one, or those of uploads that were adopted together. */
   deposits: readonly Deposit[];
 }
 
@@ -30,13 +30,13 @@ export interface JobEntries {
 /** How far a server's clock may have been set back between a job id and its custody record. */
 const CLOCK_MS = 3_600_000;
 
-/** Returns a function that tells whether a deposit belongs to a job. */
+/** Returns a function that reports whether a deposit belongs to a job. */
 export function isDepositOf({ jobId, clientId }: Pick<Job, 'jobId' | 'clientId'>): (told: Deposit) => boolean {
   return (told) => encodeField(told.jobId) === jobId && (told.clientId === undefined || told.clientId === clientId);
 }
 
 /**
- * Returns a function that tells whether a job id in a custody record belongs to one of the jobs,
+ * Returns a function that reports whether a job id in a custody record belongs to one of the jobs,
  * whose ids are in the escaped form of the log.
  */
 export function jobIdsOf(jobs: readonly Job[]): (jobId: string) => boolean {

@@ -1,5 +1,5 @@
-// bag-info.txt, the metadata of a package (RFC 8493, section 2.2.2), and the questions for what was
-// not given.
+// bag-info.txt, the metadata of a package (RFC 8493, section 2.2.2), and the prompts for missing
+// fields.
 import { createInterface } from 'node:readline/promises';
 import { countOf } from '../../cli/counts.ts';
 import { Failure } from '../../cli/failure.ts';

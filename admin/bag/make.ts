@@ -35,12 +35,12 @@ export interface PackagePlan {
   jobs: readonly Job[];
   info: PackageInfo;
   keys: Keys;
-  /** Opens sealed streams, which are then included decrypted too. */
+  /** The identities that open sealed streams, which are then also included decrypted. */
   identities: Identities | undefined;
   version: string;
   /** Also writes the package as one ZIP file. */
   zip: ((folder: string, name: string, file: string, madeAt: Date) => Promise<void>) | undefined;
-  /** The person it is made for, by default the one who runs this process. */
+  /** The person on whose behalf it is made, by default the user who runs this process. */
   by?: string;
   /** Called for every job. */
   advance: () => void;

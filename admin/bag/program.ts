@@ -30,7 +30,7 @@ export function findProgramManifest(site: Site, { get, clientId = '' }: Job): Fo
     const manifest = parseManifest(note.text);
     if (manifest.size !== bytesSent)
       return `the manifest of ${fileName} is for another program than the one that was sent`;
-    // Its globs could name other clients.
+    // The globs of a manifest can name other clients.
     if (!manifest.clients.every((glob) => matchesGlob(glob, clientId)))
       return `the manifest of ${fileName} names other clients, too`;
     const mismatch = findMismatch(manifest, { name: fileName, clientId, at: instantOf(get, site) });

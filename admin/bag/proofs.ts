@@ -1,5 +1,5 @@
-// The proofs that the entries in a package were in the custody record: inclusion proofs, their
-// checkpoints, the time stamps of those, and the public keys to check all of them.
+// The proofs that the entries in a package were in the custody record: inclusion proofs,
+// checkpoints, time stamps, and the public keys to check all of them.
 import type { KeyObject } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { Failure } from '../../cli/failure.ts';
@@ -78,8 +78,8 @@ export interface Proofs {
 
 /**
  * Proves each entry by the smallest checkpoint that covers it and has a time stamp, or otherwise by
- * the newest one, and adds those checkpoints and the newest with their time stamps and keys. Throws
- * Failure `failed`.
+ * the newest one. Adds these checkpoints and the newest one, with their time stamps and keys.
+ * Throws Failure `failed`.
  */
 export function addProofs(bag: BagWriter, site: Site, entries: readonly PlacedEntry[], keys: Keys): Proofs {
   const proofs: Proofs = { proved: new Map(), findings: [], notes: [] };
@@ -140,7 +140,7 @@ function addPolicy(bag: BagWriter, { text, witnesses }: Cosigners): void {
 }
 
 /**
- * The entries of each record, by server. Of two log directories with a record of the same name the
+ * The entries of each record, by server. Of two log directories with a record of the same name, the
  * first is used.
  */
 function byRecord(entries: readonly PlacedEntry[]): Map<string, PlacedEntry[]> {

@@ -37,7 +37,7 @@ export interface CopiedUpload {
   /** The deposit that it was compared with, and the custody entry, if that may be handed over. */
   deposit: Deposit | undefined;
   entry: PlacedEntry | undefined;
-  /** Of sealed streams: those that are included decrypted, and why others are not. */
+  /** The sealed streams that are included decrypted; `unopened` says why others are not. */
   opened: readonly SealedName[];
   unopened: readonly string[];
 }
@@ -46,7 +46,7 @@ export interface CopiedUpload {
 export interface Places {
   evidence: Evidence;
   packs: ReadonlyMap<string, OpenedPack>;
-  /** What opens sealed streams. */
+  /** The identities that open sealed streams; undefined for none. */
   identities: Identities | undefined;
 }
 
@@ -85,7 +85,7 @@ export async function findPlaces(
     const groups = new Map<string, PackedGroup>();
     for (const group of readGroups(packAt(site.settings, pack)))
       if (names.has(group.name)) groups.set(group.name, group);
-    // The archive itself is not verified here, because what is copied from it is.
+    // The archive itself is not verified here, because every file copied from it is.
     packs.set(pack, { groups, judge: evidence.judgePack(pack, names, false) });
   }
   return { evidence, packs, identities };
@@ -96,7 +96,7 @@ interface Source {
   pack: string | undefined;
 }
 
-/** Copies every upload of a job, oldest first, and the remaining files of those that broke off. */
+/** Copies every upload of a job, oldest first, and the remaining files of interrupted uploads. */
 export async function copyUploads(
   bag: BagWriter,
   site: Site,
@@ -158,7 +158,7 @@ async function copyStored(
   folder: string,
 ): Promise<Copied> {
   const judged = evidence.judge(name, { contents: false });
-  // The client's signature is checked against what is copied instead.
+  // The client's signature is checked against the copies instead.
   const findings = judged.findings.filter(({ kind }) => !kind.startsWith('signature-'));
   const report = { ...judged, findings };
   const locker = site.settings.incomingDirectory;
@@ -219,8 +219,9 @@ async function copyPacked(
 type JudgeRecord = (env: Buffer) => JudgedResult;
 
 /**
- * What the server recorded about an upload that a client may have signed: from the custody record,
- * or otherwise from the log.
+ * Returns a function that judges a client's signature by the facts that the server recorded about
+ * the upload: in the custody record, or otherwise in the log. Undefined for a site without result
+ * keys.
  */
 function judgeRecord(
   { site }: Evidence,

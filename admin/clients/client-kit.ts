@@ -262,8 +262,8 @@ export function writeResultKey(folder: string, client: string, pem: string): str
 }
 
 /**
- * Prepares a new password in a client's webjob.conf; undefined when the directory has none. Throws
- * Failure `failed`.
+ * Prepares a new password in a client's webjob.conf; the returned function writes it. Undefined
+ * when the directory has no webjob.conf. Throws Failure `failed`.
  */
 export function findPasswordChange(folder: string, client: string, password: string): (() => string) | undefined {
   const conf = join(resolve(folder), names(client).conf);

@@ -1,6 +1,6 @@
-// The client lock: one command at a time for a client; and the note that exists while one is being
-// added. A note that is still there means that an add was killed. The next add may start over,
-// because nobody was told that the client exists.
+// The client lock: only one command at a time works on a client. Also the note that exists while a
+// client is being added: a note that remains means that an add was killed. The next add may start
+// over, because nobody was told that the client exists.
 import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { syncFolder } from 'webjob-locker/durable';

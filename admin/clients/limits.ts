@@ -12,7 +12,7 @@ export interface Limit {
   used: number;
 }
 
-/** Null for a setting without a limit, for which nothing is counted. */
+/** The limits of a client; null for a setting without a limit, for which nothing is counted. */
 export interface ClientLimits {
   /** On this server, at this moment. */
   requests: Limit | null;

@@ -65,15 +65,15 @@ export interface PasswordProof {
   /** Removes the test user, together with the client. */
   remove(): void;
   /**
-   * To be called after the reload. Throws Failure `failed` when removed users are still accepted,
-   * or never were.
+   * Call this after the reload. Throws Failure `failed` when removed users are still accepted, or
+   * never were.
    */
   check(): Promise<void>;
 }
 
 /**
- * Adds a test user to the user file, and waits until httpd accepts it. A failure of that is thrown
- * by check(). Throws Failure `failed`.
+ * Adds a test user to the user file, and waits until httpd accepts it. If httpd does not, check()
+ * throws the failure. Throws Failure `failed`.
  */
 export async function beginPasswordProof({ userFile }: Context, url: string): Promise<PasswordProof> {
   const password = randomBytes(24).toString('base64url');
@@ -122,7 +122,7 @@ export function issueCanaries({ etcDirectory }: Context): { revoked: Canary; goo
 }
 
 /**
- * To be called after the reload. Throws Failure `failed` when httpd still accepts revoked
+ * Call this after the reload. Throws Failure `failed` when httpd still accepts revoked
  * certificates.
  */
 export async function proveRevocation(

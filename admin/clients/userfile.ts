@@ -16,8 +16,8 @@ export interface UserLine {
 }
 
 /**
- * The users in a file; of two lines with one name httpd uses the first. Empty when the file does
- * not exist. Throws Failure `failed`.
+ * The users in a file; of two lines with the same name, httpd uses the first. Empty when the file
+ * does not exist. Throws Failure `failed`.
  */
 export function readUserFile(path: string): UserLine[] {
   const users = new Map<string, UserLine>();
@@ -109,8 +109,8 @@ export function removeUser(path: string, name: string): boolean {
 }
 
 /**
- * The lines of all others, ready for another line to follow: after a backslash it would continue
- * the last one.
+ * The lines of all other users, ended so that a line can be appended: after a backslash, it would
+ * continue the last one.
  */
 function joinOthers(entries: readonly Entry[], name: string): string {
   const text = entries.map((entry) => (entry.name === name ? '' : entry.raw)).join('');
@@ -134,7 +134,7 @@ function changeEntries(path: string, change: (entries: readonly Entry[]) => stri
       return true;
     });
   } catch (error) {
-    // A failure to create the lock beside it means the same for the file.
+    // A lock that cannot be created beside the file means that the file cannot be replaced either.
     const reason = error instanceof Failure ? error.cause : error;
     if (reason === undefined) throw error;
     const code = errorCode(reason);

@@ -99,7 +99,7 @@ async function tell({ site, rules, state, events, isJson }: Round): Promise<void
   else if (rules.ping !== undefined && state.problems.length === 0) await ping(rules.ping, rules.timeout);
 }
 
-/** The most problems in one custody record. */
+/** The maximum number of problems in one entry of the custody record. */
 const MOST_RECORDED = 100;
 
 function record({ settings }: Site, events: readonly AlertEvent[]): void {

@@ -24,7 +24,10 @@ Examples:
 
 Exit codes: those of webjobctl; each command's own are in its help.`;
 
-/** With one command when `next`, the word after `assign`, is its name; otherwise with all. */
+/**
+ * Makes the assign command: with one subcommand when `next`, the word after `assign`, is its name;
+ * otherwise with all.
+ */
 export async function assignCommand(next = ''): Promise<Command> {
   const command = new Command('assign')
     .description('assign commands to clients, and follow their progress')

@@ -158,7 +158,7 @@ function add(context: Context, client: string, options: Options): void {
     } catch (error) {
       removeParcel(folder, client);
       endResultKeys(context, client);
-      // The next add must know what the CA has issued.
+      // When the CA has issued a certificate, the note stays for the next add.
       if (!issued) removeNote(context, client);
       throw error;
     }

@@ -123,7 +123,7 @@ function countJobs(client: Client): number {
   return JOB_STATES.reduce((sum, state) => sum + countOf(client, state), 0);
 }
 
-/** Undefined while no job has ended. */
+/** The fraction of ended jobs that went wrong, from 0 to 1; undefined while no job has ended. */
 function failureRate(client: Client): number | undefined {
   const refused = countOf(client, 'refused') - client.foreign;
   const bad = countOf(client, 'failed') + refused + countOf(client, 'incomplete');

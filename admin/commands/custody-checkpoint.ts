@@ -221,7 +221,8 @@ function growTree(
 }
 
 /**
- * Up to the end of the last record, because bytes after it may be a record that is being written.
+ * The segments, the last one up to the end of its last record: bytes after it may be a record that
+ * is being written.
  */
 function sizesOf(segments: Extent['segments'], known: ReadonlyMap<string, Seen>): Segment[] {
   return segments.flatMap(({ file, size }) => {

@@ -110,8 +110,8 @@ async function streamOf(
 }
 
 /**
- * Collects a difference for a line of JSON; when it is too large for that, only an empty text at
- * the end.
+ * Returns a function that collects a difference in `kept` for a line of JSON. When the difference
+ * is too large, `kept` ends up with only an empty text.
  */
 function keep(kept: string[]): WriteText {
   let left = MAX_JSON_BYTES;

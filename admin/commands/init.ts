@@ -167,7 +167,7 @@ function init(options: Options, isJson: boolean, program: Command): void {
   sayNext(options, places, view);
 }
 
-/** What remains to be done by hand, as commands. */
+/** Prints the commands that remain to be run by hand. */
 function sayNext(options: Options, places: Places, view: WantedView | undefined): void {
   if (options.private === undefined)
     say('every user of this machine can read uploads and logs: --private GROUP restricts them to a group');

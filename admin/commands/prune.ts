@@ -101,7 +101,10 @@ function ruleOf({ olderThan, keep, maxBytes, incomplete }: Options): Rule {
   };
 }
 
-/** Newer uploads are not looked at, unless other parts of the rule count them. */
+/**
+ * The time, in milliseconds, from which on uploads need no scan; undefined when other parts of the
+ * rule count newer uploads.
+ */
 function limitOf({ olderThanSeconds, keep, maxBytes }: Rule): number | undefined {
   const isAlone = keep === undefined && maxBytes === undefined;
   return isAlone && olderThanSeconds !== undefined ? Date.now() - olderThanSeconds * 1000 : undefined;
@@ -144,7 +147,7 @@ async function removeSelected(
   while (left.length > 0) {
     const batch = await dropHeld(site, left.splice(0, BATCH), selection);
     const described = await Promise.all(batch.map(({ name }) => describeGroup(site.settings.incomingDirectory, name)));
-    // Reading them all can take long, so holds are checked again.
+    // Reading all of them can take a long time, so holds are checked again.
     const free = await dropHeld(site, batch, selection);
     const stayed = await removeBatch(site, rule, free, described);
     for (const group of free) {

@@ -230,7 +230,7 @@ function describeActs(acts: readonly Act[], { settings }: Site): string[] {
   return [...held, ...lines].map((line, index) => `${paint((index === 0 ? 'Acts:' : '').padEnd(15), 'bold')} ${line}`);
 }
 
-/** `verified`, or what is wrong: `does not verify: size-changed client1_host.sh.out: …`. */
+/** `verified`, or the findings: `does not verify: size-changed client1_host.sh.out: …`. */
 function describeVerification({ words, findings }: JobVerification): string {
   const found = findings.map(({ kind, place, detail }) => `${kind} ${place}: ${detail}`);
   return found.length === 0 ? words : `${words}: ${found.join('; ')}`;

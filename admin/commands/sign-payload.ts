@@ -62,7 +62,7 @@ function signAll(command: Command, files: string[], options: Options): void {
   if (name !== undefined && files.length > 1) throw new Failure('usage', '--name takes one file');
   const signer = hasManifest ? readNoteSigner(key, privateKey, keyName) : undefined;
   for (const program of files.map(programOf)) {
-    // The manifest first, so that a program which cannot have one is not signed by half.
+    // The manifest comes first, so that a program which cannot have one is not left half signed.
     const found =
       signer && writeManifest(program, signer, { name, clients: client, notBefore, lifetime: expires, serial });
     signFile(program, privateKey);

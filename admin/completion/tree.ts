@@ -5,7 +5,7 @@ import type { Command, Option } from 'commander';
 export interface OptionRow {
   /** `-c` and `--config`. */
   flags: string[];
-  /** The metavar of its value; null for an option without one. */
+  /** The metavar of the option's value; null for an option without a value. */
   value: string | null;
   choices: readonly string[];
   description: string;
@@ -16,7 +16,7 @@ export interface CommandRow {
   name: string;
   description: string;
   arguments: { name: string; choices: readonly string[] }[];
-  /** Its own options, then those that may precede any command. */
+  /** The options of the command, then those that may precede any command. */
   options: OptionRow[];
   /** The words that may follow: `add`, `list`. */
   commands: string[];

@@ -30,7 +30,7 @@ export interface AskedHttpd {
   findings: Finding[];
   /** The program that was asked. */
   program: string | undefined;
-  /** The main configuration file; undefined when httpd does not tell. */
+  /** The main configuration file; undefined when httpd does not report it. */
   conf: string | undefined;
 }
 

@@ -11,7 +11,7 @@ import { serversOf } from '../../ledger/site.ts';
 import { askProgram } from '../site/programs.ts';
 import { error, type Finding, note, warning } from './finding.ts';
 
-/** How much of the end of the log is read. */
+/** The number of bytes read from the end of the log. */
 const TAIL_BYTES = 8_000_000;
 const AHEAD_MS = 120_000;
 
@@ -51,8 +51,8 @@ export function checkNodes(settings: ServerSettings): Finding[] {
 }
 
 /**
- * How often each job id was issued with a GET. A process issues an id once, so twice means two
- * machines.
+ * How often each job id was issued with a GET. A process issues an id once, so an id issued twice
+ * means two machines.
  */
 function readIssued(logs: Iterable<string>): Map<string, number> {
   const counts = new Map<string, number>();
@@ -61,7 +61,7 @@ function readIssued(logs: Iterable<string>): Map<string, number> {
       const { method, jobId } = parseLogLine(text);
       if (method === 'GET' && jobId !== undefined) counts.set(jobId, (counts.get(jobId) ?? 0) + 1);
     } catch {
-      // A malformed line is for verify to report.
+      // verify reports malformed lines.
     }
   }
   return counts;

@@ -16,7 +16,7 @@ const FOLDERS = ['IncomingDirectory', 'LogfilesDirectory', 'ProfilesDirectory'] 
 type Setting = 'BaseDirectory' | (typeof FOLDERS)[number];
 
 export interface Misplaced {
-  /** The directories whose settings are wrong, so that they need no further checks. */
+  /** Names of settings with a wrong path, which need no further checks. */
   folders: ReadonlySet<string>;
   findings: Finding[];
 }

@@ -34,12 +34,12 @@ const NAMES = { version: 'webjob probe', system: 'webjobctl', fileName: FILE_NAM
 
 interface Caller {
   clientId: string;
-  /** The directory of its webjob.conf. */
+  /** The directory of the client's webjob.conf. */
   folder: string;
   /** `user:password` in base64. */
   auth: string | undefined;
   tls: RequestOptions;
-  /** Signs its results. */
+  /** Signs the client's results; undefined for a client that does not sign. */
   signer: NoteSigner | undefined;
 }
 
@@ -85,8 +85,8 @@ function describeMissing(url: URL, site: ProbeSite): Finding {
 }
 
 /**
- * Sends a request of the same client without credentials. Undefined when httpd itself has nothing
- * at that URL.
+ * Sends a request of the same client without credentials. Returns undefined when httpd itself has
+ * nothing at that URL.
  */
 async function probeStranger(url: URL, caller: Caller, { mends }: ProbeSite): Promise<Finding[] | undefined> {
   const query = formatGetQuery({ ...NAMES, clientId: caller.clientId });

@@ -24,8 +24,8 @@ import { MAX_SCRIPT_BYTES, SCRIPT_MARK } from './ways.ts';
 
 const TIME_LIMIT_MS = 10_000;
 /**
- * What the URLs of clients end in: the built script, or a link to the launcher of an installation
- * elsewhere.
+ * The names at the end of clients' URLs: the built script, or a link to the launcher of an
+ * installation elsewhere.
  */
 const NAMES = ['nph-webjob.cgi', 'nph-webjob'];
 
@@ -68,7 +68,7 @@ function formatInstall(folder: string, user: User): string {
   return `install -m 755 ${quote(findShippedScript() ?? 'dist/nph-webjob.cgi')} ${quote(target)}${place}`;
 }
 
-/** Undefined when there is none: then the finding has no command. */
+/** The script beside webjobctl; undefined when there is none: then the finding has no command. */
 function findShippedScript(): string | undefined {
   try {
     return findScript(undefined);
@@ -173,8 +173,8 @@ interface ScriptNode {
 }
 
 /**
- * Runs the script as httpd does, with its own settings and a request that it always refuses. For
- * httpd, a script that the kernel cannot start simply gives no answer.
+ * Runs the script as httpd does, with its own settings and a request that it always refuses. To
+ * httpd, a script that the kernel cannot start merely gives no answer.
  */
 function tryScript(link: string, node: ScriptNode, user: User): Finding {
   const folder = mkdtempSync(join(tmpdir(), 'webjobctl-'));

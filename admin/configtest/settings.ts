@@ -57,7 +57,7 @@ function describeProblem(problem: string, file: string, requests: string): Findi
 
 const formatEdit = (edit: string, file: string): string => `sed -i ${quote(edit)} ${quote(file)}`;
 
-/** The command that makes the site again; existing files stay. */
+/** The command that recreates missing parts of the site; existing files stay. */
 function formatInit(file: string): string {
   const folder = dirname(resolve(file));
   const layouts: Record<string, string> = { '/etc/webjob': 'debian', '/usr/local/apache/etc': 'article' };

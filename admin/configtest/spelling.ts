@@ -1,8 +1,8 @@
 // Suggests the setting that was probably meant.
 
 /**
- * The closest of the words, by characters to change, insert, delete or swap; undefined when none is
- * close.
+ * The closest of the words, by the number of characters to change, insert, delete or swap;
+ * undefined when none is close.
  */
 export function findNearest(given: string, words: readonly string[]): string | undefined {
   const limit = Math.max(2, Math.floor(given.length / 4));

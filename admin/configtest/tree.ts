@@ -32,7 +32,7 @@ export function checkTree(
     ...check('LogfilesDirectory', logfilesDirectory, webUser, 'enters'),
     ...check('ProfilesDirectory', profilesDirectory, webUser, 'reads'),
     ...(settings.getHookEnable ? checkFolder('SpoolDirectory', spoolDirectory, webUser, 'writes') : []),
-    // LimitsDirectory is in the same tree, so it is wrong too.
+    // LimitsDirectory is in the same tree as IncomingDirectory, so it is misplaced too.
     ...(setsLimit(settings) && !misplaced.has('IncomingDirectory')
       ? checkFolder('LimitsDirectory', limitsDirectory, webUser, 'writes')
       : []),
@@ -148,7 +148,10 @@ function checkSettingsFile(path: string, user: User): Finding[] {
   return [warning(`${user.name} can write to it: ${risk}`, path, `chown 0:0 ${file} && chmod 644 ${file}`)];
 }
 
-/** `does not exist`, or similar; undefined when it is as required. */
+/**
+ * `does not exist`, or a similar problem of a path; undefined when the path is of the required
+ * kind.
+ */
 function findProblem(path: string, kind: 'folder' | 'file'): string | undefined {
   const stats = lstatSync(path, { throwIfNoEntry: false });
   if (stats === undefined) return 'does not exist';
@@ -156,7 +159,7 @@ function findProblem(path: string, kind: 'folder' | 'file'): string | undefined 
   return isRight ? undefined : `is not a ${kind}`;
 }
 
-/** One finding is enough for one disk. */
+/** Whether existing paths are on one file system, for which one finding is enough. */
 function isOneFileSystem(...paths: string[]): boolean {
   return new Set(paths.map((path) => statSync(path, { throwIfNoEntry: false })?.dev)).size === 1;
 }

@@ -22,7 +22,7 @@ import { asUser, canBecome, findClosedFolder, mayAccess, type User } from '../si
 /** More than a file system stores inside of an inode or a directory. */
 const FILL_BYTES = 65_536;
 
-/** Each throws the error of the system call that fails, and leaves nothing behind. */
+/** Each deed throws the error of the system call that fails, and leaves nothing behind. */
 const DEEDS = {
   fill: (folder: string): void => {
     const path = join(folder, `.webjobctl-configtest.${process.pid}.${randomBytes(6).toString('hex')}`);
@@ -58,8 +58,8 @@ export type Deed = keyof typeof DEEDS;
 const BITS = { fill: 'write', append: 'write', read: 'read', list: 'read', enter: 'enter' } as const;
 
 /**
- * The code of the error with which it fails; undefined when it succeeds. When this process cannot
- * become that user, the mode bits decide.
+ * Tries a deed as a user. Returns the error code with which it fails; undefined when it succeeds.
+ * When this process cannot become that user, the mode bits decide.
  */
 export function attempt(user: User, path: string, deed: Deed): string | undefined {
   try {
@@ -101,7 +101,7 @@ export function formatOpening(user: User, path: string, change: string): string 
 }
 
 /**
- * `mount -o remount,rw /srv`. A bind mount has an option of its own, apart from that of the file
+ * `mount -o remount,rw /srv`. A bind mount has its own option, separate from that of the file
  * system.
  */
 export function formatRemount(path: string, from: string, to: string): string {

@@ -1,5 +1,5 @@
-// Requests the script without credentials by every way that leads to it: the only right answer is a
-// refusal by httpd itself.
+// Requests the script without credentials by every way that leads to it. The only correct answer is
+// a refusal by httpd itself.
 import { existsSync } from 'node:fs';
 import { type IncomingMessage, request as plainRequest } from 'node:http';
 import { request as secureRequest } from 'node:https';
@@ -82,7 +82,7 @@ interface Answer {
 function judge(request: Request, answer: Answer | Error, mends: Mends): Finding[] {
   const { server, way } = request;
   const url = urlOf(request);
-  // httpd ended the handshake, which is a refusal too.
+  // When httpd ends the handshake, that is a refusal too.
   if (answer instanceof Error) return [];
   const { status, reason, start } = answer;
   if (request.method === 'TRACE')
@@ -111,7 +111,10 @@ function findRemedy(way: Way | undefined, mends: Mends): string {
     : deny(way.file, mends);
 }
 
-/** Outside of virtual hosts, so that it applies to every way. */
+/**
+ * A command that denies access to a file, outside of virtual hosts, so that it applies to every
+ * way.
+ */
 function deny(file: string, mends: Mends): string {
   const lines = [`<Directory "${dirname(file)}">`, 'AllowOverride None', 'Require all denied', '</Directory>'];
   return `${mends.addDirectives(...lines)}  # or remove the path to it`;

@@ -18,7 +18,7 @@ export interface Server {
 export interface Way {
   server: Server;
   path: string;
-  /** The file that it leads to; undefined for a socket. */
+  /** The file at the end of the way; undefined for a socket. */
   file: string | undefined;
 }
 
@@ -184,7 +184,7 @@ function scan(place: string, gaps: string[]): string[] {
   return found;
 }
 
-/** Ignores what cannot be read: circular links, directories of other users. */
+/** Ignores paths that cannot be read: circular links, directories of other users. */
 function attempt(work: () => void): void {
   try {
     work();
@@ -202,6 +202,6 @@ function isScript(path: string, { size, mode }: { size: number; mode: number }):
   } finally {
     closeSync(fd);
   }
-  // For bin/nph-webjob, a launcher, only the name tells.
+  // bin/nph-webjob is a launcher, which only its name identifies.
   return readFileSync(path, 'latin1').includes(SCRIPT_MARK) || /nph-webjob[^/]*$/.test(realpathSync(path));
 }

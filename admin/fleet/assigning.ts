@@ -61,7 +61,7 @@ const DAY = 86_400;
 
 /**
  * The default end of a signed assignment, in seconds since 1970: a stolen signature must not be
- * valid for ever.
+ * valid forever.
  */
 export function endSigned({ schedule, from }: Pick<Assignment, 'schedule' | 'from'>): number {
   return from + (schedule.kind === 'once' ? 30 : 365) * DAY;

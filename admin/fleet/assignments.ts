@@ -62,7 +62,7 @@ export async function changeBook<Result>(settings: ServerSettings, change: (book
 }
 
 /**
- * Arguments may be confidential: root gives the file to the web user only, who owns
+ * Arguments may be confidential: root gives the file only to the web user, who owns
  * DynamicDirectory.
  */
 function findAccess({ dynamicDirectory }: ServerSettings): Access {
@@ -75,7 +75,7 @@ function format(list: readonly Assignment[]): string {
   return list.map((assignment) => `${formatAssignment(assignment)}\n`).join('');
 }
 
-/** The next number. */
+/** The number of the next assignment. */
 export function nextId({ active, past }: Book): string {
   return String(Math.max(0, ...[...active, ...past].map(({ id }) => Number(id))) + 1);
 }

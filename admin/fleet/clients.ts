@@ -24,7 +24,7 @@ export function listClientIds({ settings, etcDirectory, userFile }: Context): st
 }
 
 /**
- * The clients that an assignment is for, and those it names that the site does not know. Sorted.
+ * The targets of an assignment, sorted, including clients that it names and the site does not know.
  */
 export function findTargets({ to }: Pick<Assignment, 'to'>, groups: Groups, clientIds: readonly string[]): string[] {
   // A word that is not a group always means the same clients.

@@ -32,7 +32,7 @@ export interface Missed {
   kind: (typeof MISSED_KINDS)[number];
   /** The line of the rule. */
   line: number;
-  /** What is wrong, as a part of a sentence. */
+  /** The problem, as a part of a sentence. */
   detail: string;
   /** The job that shows it. */
   jobId: string | undefined;
@@ -52,7 +52,7 @@ export function readRules(settings: ServerSettings, path = fleetPaths(settings).
 }
 
 const DAY_MS = 86_400_000;
-/** How far back results are searched for a rule that does not say. */
+/** The number of days that are searched for results when the rule does not set a time. */
 const USUAL_DAYS = 30;
 
 /**

@@ -40,9 +40,7 @@ export function monthAgo(): Date {
   return new Date(Date.now() - 30 * 86_400_000);
 }
 
-/**
- * Takes the options about time together. Throws Failure `usage` for those that exclude each other.
- */
+/** Combines the options about time. Throws Failure `usage` for those that exclude each other. */
 export function timesOf(options: TimeOptions, now: number): Times {
   const schedule = scheduleOf(options);
   const from = options.notBefore ? Math.floor(options.notBefore.getTime() / 1000) : now;
@@ -68,13 +66,13 @@ function scheduleOf({ once, every, cron }: TimeOptions): Schedule {
   return every === undefined ? { kind: 'once' } : { kind: 'every', seconds: every };
 }
 
-/** The name of a command. Throws InvalidArgumentError. */
+/** Parses the name of a command. Throws InvalidArgumentError. */
 export function parseCommand(text: string): Assignment['command'] {
   if (isFileName(text) && !text.startsWith('-')) return text;
   throw new InvalidArgumentError('a command is 1 to 1024 letters, digits and _ + . : -, and does not begin with -.');
 }
 
-/** A cron expression. Throws InvalidArgumentError. */
+/** Checks a cron expression, and returns it. Throws InvalidArgumentError. */
 export function checkCron(text: string): string {
   try {
     parseCron(text);

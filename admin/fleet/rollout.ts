@@ -1,4 +1,4 @@
-// Rollouts: decides whether a stage is complete, and what follows.
+// Rollouts: decides whether a stage is complete, and what happens next.
 import { recordEvent } from '../../evidence/events.ts';
 import { type Assignment, openFor, type Rollout, rankOf } from '../../fleet/assignment.ts';
 import { readGroups } from '../../ledger/groups.ts';
@@ -54,7 +54,7 @@ function decide(assignment: Assignment, progress: readonly ClientProgress[], now
   return { ...facts, kind: 'opened', stage: rollout.stage + 1 };
 }
 
-/** False when someone else changed the assignment meanwhile. */
+/** Carries out a decision; false when someone else has changed the assignment meanwhile. */
 async function carryOut(site: Site, step: Step, targets: readonly string[], now: number): Promise<boolean> {
   return await changeBook(site.settings, ({ active }) => {
     const assignment = active.find(({ id }) => id === step.id);

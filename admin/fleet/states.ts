@@ -1,5 +1,5 @@
-// The progress of an assignment, client by client: the claims tell who fetched it, and the jobs
-// tell the results.
+// The progress of an assignment, client by client: the claims show who fetched it, and the jobs
+// show the results.
 import { closeSync, constants, fstatSync, openSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { parseClaim, reach, reachFolder, type TakenClaim, TakenClaims } from 'webjob-locker';
 import { findJobIdTime } from 'webjob-protocol';
@@ -18,7 +18,7 @@ import type { Site } from '../site/site.ts';
 import { isoOf } from './assigning.ts';
 import type { Book } from './assignments.ts';
 
-/** The states of a client of an assignment, in their order. */
+/** The states of a client of an assignment, in the order in which they are listed. */
 export const CLIENT_STATES = [
   'waiting', // has not fetched it, and still may
   'fetched', // has fetched it, and nothing has come back yet
@@ -35,9 +35,9 @@ export type ClientState = (typeof CLIENT_STATES)[number];
 export interface ClientProgress {
   clientId: string;
   state: ClientState;
-  /** The due time that it fetched last, in seconds since 1970. */
+  /** The last due time for which the client fetched the assignment, in seconds since 1970. */
   due: number | undefined;
-  /** The job that it ran. */
+  /** The job that the client ran. */
   job: Job | undefined;
   /** The exit code of the client's webjob, when nothing else is known. */
   webjobExit: number | undefined;
@@ -45,7 +45,7 @@ export interface ClientProgress {
 
 /** A silent client is given up this many seconds after it fetched the assignment. */
 const LOST_AFTER = 86_400;
-/** The most bytes of a batch's stdout that are read. */
+/** The maximum number of bytes read of a batch's stdout. */
 const MOST_OUTPUT = 1024 * 1024;
 
 /** The clients of an assignment, each in exactly one state. */
@@ -137,7 +137,7 @@ function sum(
   return { states, counts: counts as Record<ClientState, number>, found };
 }
 
-/** A client of an assignment as --json has it. */
+/** A client of an assignment in the form that --json prints. */
 export function describeProgress({ clientId, state, due, job, webjobExit }: ClientProgress): Record<string, unknown> {
   return {
     client: clientId,
@@ -178,7 +178,7 @@ interface Result {
 /** The claims of a command. */
 interface Known {
   taken: TakenClaims;
-  /** All claims, including other assignments; empty when each client has one only. */
+  /** All claims, including those of other assignments; empty when each client has only one. */
   claims: readonly KeyedClaim[];
   now: number;
 }
@@ -268,10 +268,10 @@ interface Told {
 const OVERLAP = 3600;
 
 /**
- * Of the runs of a command in a batch, the one whose run record names the assignment. For clients
- * that do not record it, the runs are matched in the order in which they were handed out, unless it
- * is open which runs are missing, or whether another batch of the client started some of them: an
- * assignment that was not run must not count as done.
+ * Finds, among the runs of a command in a batch, the one whose run record names the assignment. For
+ * clients that do not record the assignment, runs are matched in the order in which they were
+ * handed out, unless it is unclear which runs are missing, or whether another batch of the client
+ * started some of them: an assignment that was not run must not count as done.
  */
 async function findOwn(site: Site, jobs: readonly Job[], told: Told): Promise<Job | undefined> {
   const { claim, key, known, readExits } = told;
@@ -279,7 +279,7 @@ async function findOwn(site: Site, jobs: readonly Job[], told: Told): Promise<Jo
     .filter(({ jobId }) => jobId === claim.jobId)
     .sort((a, b) => a.position - b.position)
     .map((other) => other.key);
-  // When it is the only run, its run record need not be read.
+  // The run record of an only run need not be read.
   const isOnly = known.length === 1 || (keys.length === 1 && jobs[0]?.outerId !== undefined);
   if (jobs.length === 0 || (jobs.length === 1 && isOnly)) return jobs[0];
   const names = await Promise.all(jobs.map((job) => readAssignment(site, job)));
@@ -350,14 +350,14 @@ function areDone(jobs: readonly Job[]): boolean {
   return put.length > 0 && put.every(({ state, outerId }) => state === 'done' && outerId === undefined);
 }
 
-/** The facts about one claim. */
+/** The facts about one claim that decide its state. */
 interface Facts {
   job: Job | undefined;
-  /** Of the client's webjob, in the output of its batch. */
+  /** The exit code of the client's webjob, from the output of its batch. */
   exit: number | undefined;
-  /** An original client delivered one of its jobs for it, and all of them are done. */
+  /** Whether an original client delivered a job for the claim, and all of its jobs are done. */
   isDelivered: boolean;
-  /** Whether its batch has come back. */
+  /** Whether the output of its batch has arrived. */
   isOver: boolean;
   isSilent: boolean;
 }

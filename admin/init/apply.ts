@@ -1,5 +1,5 @@
 // Carries out the plan, one complete step at a time: after an interruption, another run continues,
-// and what was done is kept.
+// and completed steps are kept.
 import {
   chmodSync,
   chownSync,
@@ -30,7 +30,7 @@ export interface Served {
 }
 
 /**
- * Creates what is missing and, with --force, replaces what differs; reports each step. Throws
+ * Creates missing files and, with --force, replaces those that differ; reports each step. Throws
  * Failure `failed`.
  */
 export function applySteps(
@@ -41,7 +41,7 @@ export function applySteps(
 ): void {
   for (const step of steps) {
     try {
-      // A killed run may have left this.
+      // A killed run may have left an unfinished file.
       if (step.state === 'keep') removeUnfinished(step.place);
       else done(step, applyStep(step, makers, served));
     } catch (error) {
@@ -64,7 +64,7 @@ function applyStep(step: Step, makers: Makers, served: Served): string | undefin
   }
   const backup = state === 'differs' ? putAside(place, served) : undefined;
   makeFolder(dirname(place));
-  // What differs was moved away, so a file that still exists is as the package installed it.
+  // A file that differs was moved away, so one that still exists is as the package installed it.
   if (step.packaged !== undefined) rmSync(place, { force: true });
   if (kind === 'folder') makeOwned(step);
   else if (kind === 'link') {

@@ -1,5 +1,5 @@
-// Compares what is wanted with what exists: takes a list of wishes and returns the state of each.
-// Changes nothing.
+// Compares a list of wishes with the existing files, and returns the state of each wish. Changes
+// nothing.
 import { lstatSync, readFileSync, readlinkSync, type Stats, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { Failure } from '../../cli/failure.ts';
@@ -13,7 +13,7 @@ export interface Step extends Wish {
   /** The path on this machine: below --root, if that is given. */
   place: string;
   state: State;
-  /** What differs: `content`, `mode`, `owner`, `kind`. */
+  /** The properties that differ. */
   why: ('content' | 'mode' | 'owner' | 'kind')[];
   /** Undefined for the user who runs this process. */
   ownership: { uid: number; gid: number } | undefined;
@@ -51,7 +51,7 @@ function isAsPackaged({ packaged, content }: Wish, place: string, stats: Stats):
 function findDifferences(wish: Wish, place: string, stats: Stats, ownership: Step['ownership']): Step['why'] {
   if (wish.isSystems && statSync(place, { throwIfNoEntry: false })?.isDirectory()) return [];
   if (wish.kind === 'link' && stats.isSymbolicLink()) return readlinkSync(place) === wish.target ? [] : ['content'];
-  // A link was set up on purpose, and is never followed.
+  // A link in place of a file was set up on purpose, and is never followed.
   if (wish.kind === 'folder' ? !stats.isDirectory() : !stats.isFile()) return ['kind'];
   const isSame = wish.content === undefined || readFileSync(place, 'utf8') === wish.content;
   const isOwners = ownership === undefined || (stats.uid === ownership.uid && stats.gid === ownership.gid);

@@ -1,4 +1,4 @@
-// What remains to be done for httpd: as lines to paste, or carried out with --apply.
+// The remaining steps for httpd: printed as lines to paste, or carried out with --apply.
 import { existsSync, readFileSync, realpathSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { Failure } from '../../cli/failure.ts';
@@ -10,7 +10,10 @@ import { askProgram } from '../site/programs.ts';
 import { isRoot } from '../site/users.ts';
 import type { Places } from './places.ts';
 
-/** `why` is what to know before the step. `file` is undefined when it is unknown. */
+/**
+ * A step: a command, with `why` as the warning before it, or an Include in a file of httpd,
+ * undefined when the file is unknown.
+ */
 export type HttpdStep = { run: string[]; why?: string } | { include: string; file: string | undefined };
 
 const DEBIAN = '/etc/apache2';
@@ -41,7 +44,7 @@ export function planHttpdSteps(
   return [...modules.steps, ...site, test, ...again, signal('graceful')];
 }
 
-/** For Debian's httpd, which has its modules as files. */
+/** Plans modules for Debian's httpd, which has a file for each. */
 function planModules(isTls: boolean, more: readonly string[]): { steps: HttpdStep[]; isMissing: boolean } {
   const isEnabled = (name: string): boolean => existsSync(join(DEBIAN, 'mods-enabled', `${name}.load`));
   const modules = [isEnabled('mpm_prefork') ? 'cgi' : 'cgid', ...(isTls ? ['ssl'] : []), ...more];

@@ -12,19 +12,24 @@ export interface Places {
   /** The file that httpd includes. */
   siteFile: string;
   /**
-   * Where man and shells look for files of locally installed programs; in a layout of one
-   * directory, the same structure below it.
+   * The directory in which man and shells look for files of locally installed programs; in a layout
+   * of one directory, the same structure below it.
    */
   shareDirectory: string;
-  /** Where fish looks, which ignores /usr/local. */
+  /** The directory in which fish looks, because fish ignores /usr/local. */
   fishDirectory: string;
   /** The view's program for httpd, with nothing else beside it. */
   viewDirectory: string;
   /** The view's own directory. */
   viewState: string;
-  /** Where systemd looks; in a layout of one directory its units must be linked there. */
+  /**
+   * The directory of the systemd units; in a layout of one directory, they must be linked into
+   * systemd's own.
+   */
   unitDirectory: string;
-  /** Where logrotate looks; in a layout of one directory it must be included there. */
+  /**
+   * The configuration for logrotate; in a layout of one directory, logrotate.conf must include it.
+   */
   logrotateFile: string;
 }
 

@@ -38,16 +38,16 @@ export interface Wanted {
   /** The name of the TLS virtual host; undefined without TLS. */
   serverName: string | undefined;
   tlsPort: number;
-  /** Clients authenticate with certificates. */
+  /** Whether clients authenticate with certificates. */
   certificates: boolean;
-  /** With certificates: or with passwords. */
+  /** With certificates, whether clients may use passwords instead. */
   passwords: boolean;
   /**
-   * Root keeps a witness of the custody record. It is useless for a user's own site, which that
-   * user can write to everywhere.
+   * Whether root keeps a witness of the custody record. A witness is useless for a user's own site,
+   * where that user can write to every file.
    */
   hasWitness: boolean;
-  /** Only the web user and a group of analysts can read uploads and logs. */
+  /** Whether only the web user and a group of analysts can read uploads and logs. */
   isPrivate: boolean;
   /** The user and group of a new log, by name. Undefined for a user's own site. */
   logOwner: readonly [user: string, group: string] | undefined;
@@ -55,7 +55,7 @@ export interface Wanted {
   script: { text: string; node: string } | { target: string };
   /** Man pages and completions. */
   documents: readonly Wish[];
-  /** With --view. */
+  /** The view, if --view is given. */
   view: WantedView | undefined;
 }
 
@@ -104,14 +104,16 @@ export function planSite(wanted: Wanted): Wish[] {
     ...planIdentities(wanted),
     folder(base),
     evidence(join(base, 'incoming')),
-    // Even when no limits are set yet, because the web user could not create it.
+    // Made even when no limits are set yet, because the web user could not create the directory
+    // later.
     evidence(join(base, 'limits')),
-    // Even when there are no assignments yet, because the web user could not create it.
+    // Made even when there are no assignments yet, because the web user could not create the
+    // directory later.
     evidence(join(base, 'dynamic')),
     // The web user passes through this directory to the logs; it belongs to root, so that no log
     // can be replaced.
     { ...folder(join(base, 'logfiles')), mode: wanted.isPrivate ? 0o751 : 0o755, group },
-    // Even logs that are not enabled yet, because the web user could not create them.
+    // Logs are made even before they are enabled, because the web user could not create them later.
     ...['nph-webjob.log', 'nph-webjob.json.log', 'nph-webjob-hook.log', 'nph-webjob-trigger.log'].map(log),
     { ...log(custodyPath('', wanted.serverId)), first: formatGenesis(wanted.serverId) },
     evidence(join(base, 'logfiles', segmentFolder(custodyPath('', wanted.serverId)))),

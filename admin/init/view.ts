@@ -1,5 +1,5 @@
-// What `init --view` adds: the program, its directory, its users, the snippet, and for a persistent
-// process the systemd units and the inbox of acts.
+// The parts of a site that `init --view` adds: the program, its directory, its users, the snippet,
+// and for a persistent process the systemd units and the inbox of acts.
 import { join } from 'node:path';
 import { shippedText } from '../site/shipped.ts';
 import type { Places } from './places.ts';
@@ -85,7 +85,7 @@ export function formatViewLines({ etcDirectory, viewDirectory, viewState }: Plac
   return defines.join('');
 }
 
-/** What remains to be done by hand. */
+/** Describes the steps that remain to be done by hand. */
 export function describeViewSteps(
   { etcDirectory }: Places,
   { user }: WantedView,

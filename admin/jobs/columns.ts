@@ -1,5 +1,5 @@
-// The layout of `jobs` for THE table of fields. Rows are printed as they arrive, so each column has
-// a fixed width.
+// The layout of `webjobctl jobs` for the table of fields. Rows are printed as they arrive, so each
+// column has a fixed width.
 import { hasColours, paint, safeLine } from '../../cli/output.ts';
 import { type ColumnName, SHOWN_COLUMNS, type ShownColumn } from '../../ledger/fields.ts';
 import type { Job, JobState } from '../../ledger/job.ts';

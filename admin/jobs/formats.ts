@@ -14,10 +14,13 @@ export interface Format {
 
 export const ROWS = 500;
 
-/** A spreadsheet takes a cell that begins like this for a formula. */
+/** A spreadsheet evaluates a cell that begins like this as a formula. */
 const FORMULA = /^[=+\-@\t\r]/;
 
-/** With `forSpreadsheet`, a text that a spreadsheet would evaluate gets an apostrophe in front. */
+/**
+ * Makes the CSV format. With `forSpreadsheet`, a text that a spreadsheet would evaluate gets a
+ * leading apostrophe.
+ */
 export function csvFormat(forSpreadsheet: boolean): Format {
   const cell = (value: Value): string => {
     if (value === null) return '';
@@ -43,8 +46,8 @@ export const JSON_FORMAT: Format = {
 const SQL_TYPES = { text: 'text', list: 'text', integer: 'numeric', timestamp: 'timestamptz' } as const;
 
 /**
- * Loads in one transaction or not at all. Replaces a table of that name, so that it can be loaded
- * repeatedly.
+ * Makes the SQL format. The output loads in one transaction or not at all, and replaces a table of
+ * that name, so that it can be loaded repeatedly.
  */
 export function sqlFormat(table: string): Format {
   return {
@@ -72,7 +75,9 @@ function sqlValue(value: Value): string {
   return `'${value.replaceAll('\0', '\ufffd').replaceAll("'", "''")}'`;
 }
 
-/** Without an exponent: a length that a client announced may have twenty digits. */
+/**
+ * Formats a number without an exponent: a length that a client announced may have twenty digits.
+ */
 function formatNumber(value: number): string {
   return Number.isInteger(value) ? String(BigInt(value)) : String(value);
 }

@@ -52,7 +52,7 @@ export async function findPrevious({ site, job }: Found): Promise<Found> {
   const filter = { client: clientId, command, until: job.at };
   for await (const one of readJobs(site, filter)) {
     isBehind ||= one.jobId === jobId;
-    // The log has whole seconds; within one, its order decides.
+    // The log has whole seconds; within a second, the order of its lines decides.
     const isEarlier = isBehind ? one.at < job.at : one.at <= job.at;
     const isComplete = one.packed !== undefined || one.group?.has.has('rdy') === true;
     if (one.jobId === jobId || !isComplete || !isEarlier) continue;

@@ -57,7 +57,7 @@ function parseExitCode(text: string): number {
   return Number(text);
 }
 
-/** Parses a whole number from 1. */
+/** Parses a whole number of at least 1. */
 export function parseLimit(text: string): number {
   if (!/^[1-9][0-9]{0,6}$/.test(text)) throw new InvalidArgumentError('a whole number from 1 is needed.');
   return Number(text);

@@ -66,8 +66,8 @@ export function findRecipients(record: ReadonlyMap<string, string> | undefined):
 }
 
 /**
- * Opens a sealed stream to be read like any other. Reaching its end is an error when it is not what
- * the client sealed.
+ * Opens a sealed stream to be read like any other. Reading fails at its end when the contents are
+ * not those that the client sealed.
  */
 export function unseal(
   name: SealedName,

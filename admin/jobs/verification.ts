@@ -49,9 +49,9 @@ export function verifyShown(site: Site, job: Job, bytes: number): JobVerificatio
 
 /** The verdicts on the uploads of a job. */
 export interface JudgedJob {
-  /** By the names of the uploads. */
+  /** The verdicts by the names of the uploads. */
   verdicts: ReadonlyMap<string, Verdict>;
-  /** Uploads that were recorded under its job id and are missing. */
+  /** Uploads that were recorded under the job's id and are missing. */
   missing: readonly Deposit[];
   /** The deposit of the last upload. */
   deposit: Deposit | undefined;
@@ -61,15 +61,15 @@ export interface JudgedJob {
 
 /** How thoroughly to judge a job. */
 export interface JudgeCare {
-  /** Read its streams. */
+  /** Read the job's streams. */
   isRead: boolean;
   /** Compute the SHA-256 of every stream, even when there is nothing to compare it with. */
   digests?: boolean;
   /** Read archives up to this size in bytes. */
   maxPackBytes: number;
   /**
-   * What was put on record long after the job is not looked at while its upload is there and on
-   * record.
+   * While the job's upload exists and is on record, entries recorded long after the job are not
+   * read.
    */
   isBounded?: boolean;
 }

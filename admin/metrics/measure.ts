@@ -19,7 +19,7 @@ import type { Family, Sample } from './exposition.ts';
 export const MAX_ASSIGNMENTS = 100;
 
 /**
- * Each client is a permanent time series: above this number, the clients that were not seen the
+ * Each client is a permanent time series: above this number, the clients that have been silent
  * longest are left out.
  */
 export const MAX_CLIENTS = 10_000;

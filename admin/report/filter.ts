@@ -1,6 +1,6 @@
 // The one script of the report: hides the rows of a table that do not contain every word that was
 // typed. Every page is complete without it. It reads text and sets only `hidden` and textContent,
-// so nothing a client sent can become markup. Allowed by its hash.
+// so nothing a client sent can become markup. The page's policy allows it by its hash.
 
 export const FILTER = `
 'use strict';

@@ -1,5 +1,5 @@
 // Replaces a directory by a new one, so that readers see either the old or the new one, never a
-// mixture. What a killed run leaves is removed by the next: temporary names contain the pid, and a
+// mixture. The next run removes what a killed run leaves: temporary names contain the pid, and a
 // directory of a dead process is no longer needed.
 import {
   chmodSync,
@@ -62,16 +62,16 @@ function isOursAlone(path: string): boolean {
   }
 }
 
-/** Whether it is a directory made here, and not a link to one. */
+/** Whether a path is a directory made here, and not a link to one. */
 function isOurs(path: string): boolean {
   return lstatSync(path).isDirectory() && existsSync(join(path, MARK));
 }
 
 /**
- * Has `fill` fill an empty directory beside `path`, for which it may link files of `old`, the
- * existing directory if nobody else can change that. Then renames it to `path`, with the mode and
- * owner of the old directory, which must be empty or made here, and is removed. Throws Failure
- * `failed`, and what `fill` throws; then nothing has changed.
+ * Lets `fill` write to an empty directory beside `path`, and then renames that directory to `path`.
+ * `fill` may link files of `old`, the existing directory, which is undefined when others can change
+ * it. The existing directory must be empty or made here; it passes on its mode and owner, and is
+ * removed. Throws Failure `failed`, and the errors of `fill`; then nothing has changed.
  */
 export async function replaceFolder(
   path: string,
@@ -95,8 +95,8 @@ export async function replaceFolder(
 }
 
 /**
- * Two renames, because Node has no system call that exchanges directories: for a moment there is
- * none.
+ * Two renames, because Node has no system call that exchanges directories: for a moment, no
+ * directory exists.
  */
 function swap(path: string, fresh: string): void {
   const old = ownName(path, 'old');

@@ -12,26 +12,29 @@ function pageName(text: string, identity = text): string {
   return `${slug}-${createHash('sha256').update(identity).digest('hex').slice(0, 16)}.html`;
 }
 
-/** Relative to the report's root, and safe to be used in a link. */
+/** The page of a client, relative to the report's root, and safe in a link. */
 export const clientPath = (clientId: string): string => `client/${pageName(clientId)}`;
 
 export const commandPath = (command: string): string => `command/${pageName(command)}`;
 
-/** One of several pages of a list that does not fit on one. */
+/** The path of one of several pages of a list that does not fit on one. */
 export const partPath = (path: string, part: number): string => path.replace(/\.html$/, `-${part}.html`);
 
-/** A page of the list of all clients or commands. */
+/** The path of a page of the list of all clients or commands. */
 export const actorsPath = (kind: 'client' | 'command', page: number): string =>
   page === 1 ? `${kind}s.html` : `${kind}s-${page}.html`;
 
-/** Jobs of a day of the site's clock, such as `2026-11-01`; part 1 has the oldest. */
+/**
+ * The page of the jobs of a day by the site's clock, such as `2026-11-01`; part 1 has the oldest.
+ */
 export const dayPath = (day: string, part: number): string => {
   const first = `day/${day}.html`;
   return part === 1 ? first : partPath(first, part);
 };
 
 /**
- * A job id alone is not unique: a client may send one twice, and a refused request may have none.
+ * The page of a job. A job id alone is not unique: a client may send one twice, and a refused
+ * request may have none.
  */
 export function jobPath(job: Job): string {
   const identity = JSON.stringify([job.jobId, job.clientId, job.command, job.group?.name, job.get, job.put]);

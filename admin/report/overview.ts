@@ -52,7 +52,8 @@ export interface Overview {
   /** The number of jobs with a page. */
   listed: number;
   /**
-   * Of these, the number whose files were read for an earlier report and have not changed since.
+   * The number of listed jobs whose files were read for an earlier report and have not changed
+   * since.
    */
   kept: number;
 }
@@ -136,7 +137,7 @@ interface Silent {
   seconds: number;
 }
 
-/** Clients that the server once saw, but not for long enough, longest silent first. */
+/** Clients that the server has seen, but not within `silentSeconds`, longest silent first. */
 function findSilent({ clients }: Summary, { silentSeconds }: Scope, now: Date): Silent[] {
   return [...clients.values()]
     .flatMap((client) => {

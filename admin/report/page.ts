@@ -62,7 +62,9 @@ export function readMark(path: string): string | undefined {
   }
 }
 
-/** The digest of what a page is made from: `facts`, and what is the same on every page. */
+/**
+ * The digest of everything that a page is made from: `facts`, and the parts common to all pages.
+ */
 export function digestPage({ siteName, version }: Frame, ...facts: string[]): string {
   const sum = createHash('sha256');
   for (const fact of [siteName, version, CONTENT_POLICY, ...facts]) sum.update(`${fact}\0`);

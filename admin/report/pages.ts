@@ -13,7 +13,7 @@ export class Pages {
   written = 0;
   kept = 0;
 
-  /** `old` is the directory of the last report; with undefined every page is made. */
+  /** `old` is the directory of the last report; undefined to make every page. */
   constructor(folder: string, old: string | undefined, frame: Frame, advance: () => void) {
     this.#folder = folder;
     this.#old = old;
@@ -42,8 +42,8 @@ export class Pages {
       this.#advance();
       return word;
     } catch (error) {
-      // It does not exist yet, another run has just replaced the report, or the file system has no
-      // links.
+      // The old page does not exist, another run has just replaced the report, or the file system
+      // has no hard links.
       if ((error as NodeJS.ErrnoException).syscall === undefined) throw error;
       return undefined;
     }

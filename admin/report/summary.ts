@@ -5,7 +5,7 @@ import type { Actor, Tally } from '../../pages/tables.ts';
 import type { Site } from '../site/site.ts';
 
 const DAY_SECONDS = 86_400;
-/** With more bars, they could not be distinguished on a page. */
+/** More bars could not be distinguished on a page. */
 const MAX_BARS = 92;
 
 export interface Period extends Tally {
@@ -60,8 +60,8 @@ export class Newest {
 const SHOWN = 10;
 
 /**
- * Reads every job once. Clients and commands are collected from all of them, numbers only since
- * `since`.
+ * Reads every job once. Clients and commands are collected from all jobs, numbers only from jobs
+ * since `since`.
  */
 export async function summarize(jobs: AsyncIterable<Job> | Iterable<Job>, options: SummaryOptions): Promise<Summary> {
   const summary: Summary = {

@@ -126,8 +126,8 @@ async function writeJobs(pages: Pages, plan: ReportPlan, book: Book): Promise<Wr
 }
 
 /**
- * The last day, or a new one. When a clock is set back at midnight, the previous day occurs again
- * and is not begun a second time.
+ * The last day, or a new one. When a clock is set back at midnight, the previous day comes again,
+ * and its entry is continued.
  */
 function dayFor(days: Day[], name: string): Day {
   const last = days.at(-1);

@@ -1,4 +1,4 @@
-// What hold add and hold remove share: their options, and the change of the file.
+// Code shared by hold add and hold remove: their options, and the change of the file.
 import type { Command } from 'commander';
 import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { Failure } from '../../cli/failure.ts';
@@ -60,7 +60,7 @@ function parseHold({ client, job, reason }: HoldOptions): Hold {
 
 /**
  * Sets a hold. It takes effect before it is recorded: a kill in between leaves too much held, never
- * too little. False when it exists already.
+ * too little. Returns false when it exists already.
  */
 export function setHold(settings: ServerSettings, hold: Hold): Promise<boolean> {
   const { kind, id, reason, by } = hold;
@@ -74,8 +74,8 @@ export function setHold(settings: ServerSettings, hold: Hold): Promise<boolean> 
 }
 
 /**
- * Ends a hold. This is recorded before the hold is removed, so that a kill in between leaves too
- * much held, never too little. False when there is none.
+ * Ends a hold. The end is recorded before the hold is removed, so that a kill in between leaves too
+ * much held, never too little. Returns false when there is no such hold.
  */
 export function endHold(settings: ServerSettings, { kind, id, reason, by }: Hold): Promise<boolean> {
   return inTurn(settings, 'holds', () => {

@@ -70,7 +70,7 @@ export function writeHolds(settings: ServerSettings, holds: readonly Hold[]): vo
   replaceFile(holdsFile(settings), text, { mode: 0o600 });
 }
 
-/** What is known of an upload's client and job. */
+/** The known facts about an upload's client and job. */
 export interface Claims {
   name: string;
   jobId: string | undefined;
@@ -85,7 +85,7 @@ export interface Claims {
 export function findHold(holds: readonly Hold[], { name, jobId, clients }: Claims): Hold | undefined {
   return holds.find(({ kind, id }) => {
     if (kind === 'client') return clients.includes(id) || isNamed(name, id);
-    // In the form of the .rdy file, or escaped as in the log and in our own lists.
+    // The id has the form of the .rdy file, or is escaped as in the log and in our own lists.
     return jobId !== undefined && (id === jobId || id === encodeField(jobId));
   });
 }

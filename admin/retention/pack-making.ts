@@ -28,10 +28,10 @@ import type { Surveyed } from './survey.ts';
 
 /** The suffix of an unfinished file. */
 const PART = '.part';
-/** The other fields of a run record are not needed for how the run ended. */
+/** Matches the fields of a run record that say how the run ended; no others are needed. */
 const ENDING_PATTERN = fieldPattern(ENDING_FIELDS.join('|'));
 
-/** The most that is archived together. */
+/** The limits of what is archived together. */
 const MAX_TOGETHER = { uploads: 4000, archives: 64, bytes: 64 * 1024 * 1024 };
 
 /** A day that is being archived. */
@@ -57,7 +57,7 @@ interface Parts extends Day {
 
 /**
  * Days that are archived together. They share the waits for directories and for the custody record,
- * which take longer than to archive a day with few uploads.
+ * which take longer than archiving a day with few uploads.
  */
 export class PackBatch {
   readonly #settings: ServerSettings;
@@ -90,7 +90,7 @@ export class PackBatch {
 
   /**
    * Completes the archives, gives them their names and records them; then `use` may remove the
-   * originals. When an archive fails, those before it are made, and then this throws.
+   * originals. When an archive fails, those before it are completed before the error is thrown.
    */
   async finish(use: (made: readonly Made[]) => void): Promise<void> {
     const days = this.#days;
@@ -184,7 +184,9 @@ async function writeParts(
   for (const fd of [archive, manifest]) openToReaders(fd, locker, readers);
 }
 
-/** Archives one upload; undefined for one that is not complete, or that a process changes. */
+/**
+ * Archives one upload; undefined for one that is not complete, or that another process is changing.
+ */
 async function packGroup(
   archive: Appender,
   locker: string,

@@ -12,7 +12,7 @@ import { describePack } from './pack-making.ts';
 /** Archives that contain nothing newer than a given time. */
 export interface OldPacks {
   free: Pack[];
-  /** Archives with something on hold. */
+  /** Archives with at least one upload on hold. */
   held: Pack[];
 }
 
@@ -34,8 +34,8 @@ export async function findOldPacks(settings: ServerSettings, before: number): Pr
 }
 
 /**
- * Records the removal of an archive with every upload in it, and removes it. False when something
- * in it is on hold by now.
+ * Records the removal of an archive with every upload in it, and removes it. Returns false when one
+ * of the uploads is on hold by now.
  */
 export async function prunePack(settings: ServerSettings, pack: Pack, rule: string): Promise<boolean> {
   if (await isHeld(pack, readHolds(settings))) return false;
@@ -68,7 +68,7 @@ export function removePack(settings: ServerSettings, pack: Pack): void {
 }
 
 /**
- * Removes an archive without a manifest that a record says was removed, if it is the recorded one.
+ * Removes archives without a manifest whose removal is on record, if they are the recorded ones.
  */
 export async function finishPackRemovals(settings: ServerSettings): Promise<void> {
   const names = listFiles(settings).flatMap((file) => /^(.+)\.tar\.gz$/.exec(file)?.[1] ?? []);

@@ -5,7 +5,7 @@ export interface Rule {
   olderThanSeconds?: number;
   /** Keep this many of the newest uploads of every client and command. */
   keep?: number;
-  /** The most bytes that the locker may have. */
+  /** The maximum size of the locker in bytes. */
   maxBytes?: number;
   /** Select incomplete uploads as well as complete ones. */
   incomplete?: boolean;

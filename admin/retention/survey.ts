@@ -1,5 +1,5 @@
-// Scans a locker for removal or archiving: every upload with its age, size and attribution.
-// Compact, because there may be hundreds of thousands.
+// Scans a locker for removal or archiving: every upload with its age, size and attribution, in a
+// compact form, because there may be hundreds of thousands.
 import { EXTENSIONS, type Group, parseReady, reach, statGroupFile, walkLocker } from 'webjob-locker';
 import { encodeField, formatTime } from 'webjob-protocol';
 import type { ServerSettings } from '../../cgi/setting-table.ts';
@@ -11,11 +11,13 @@ import type { Site } from '../site/site.ts';
 import { endDeadLock } from './upload-locks.ts';
 
 export interface Surveyed extends Group {
-  /** It has a .rdy. */
+  /** Whether the upload has a .rdy. */
   isComplete: boolean;
-  /** A process is writing it, or was within the last hour. */
+  /** Whether a process is writing the upload, or was within the last hour. */
   isLocked: boolean;
-  /** When it was announced, in milliseconds; for an incomplete upload, when it last changed. */
+  /**
+   * When the upload was announced, in milliseconds; for an incomplete upload, when it last changed.
+   */
   at: number;
   bytes: number;
   jobId: string | undefined;
@@ -31,11 +33,11 @@ export function dayOf(at: number, settings: ServerSettings): string {
 }
 
 export interface SurveyOptions {
-  /** Leave out what was announced at or after this time in milliseconds. */
+  /** Leave out uploads announced at or after this time in milliseconds. */
   before?: number | undefined;
   /** Remove the locks that a killed webjobctl left; the caller holds the lock of the site. */
   isTidying?: boolean;
-  /** Sizes are not needed and reported as 0. */
+  /** Do not measure uploads; report their sizes as 0. */
   isUnmeasured?: boolean;
 }
 
@@ -105,7 +107,7 @@ export async function learnOwners(site: Site, groups: readonly Surveyed[]): Prom
     group.clients = claimsOf(record);
     return { name, has, at, jobId: group.jobId === undefined ? undefined : encodeField(group.jobId), record };
   });
-  // A log that is missing must not be mistaken for one without entries.
+  // A missing log must not be mistaken for one without entries.
   const known = site.settings.enableLogging ? await attribute(site, uploads) : undefined;
   for (const group of fresh) {
     learned.add(group);

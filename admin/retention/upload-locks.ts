@@ -18,7 +18,10 @@ export interface UploadLocks {
   release(): void;
 }
 
-/** Errors for this upload alone: whatever the web user puts at its path must not affect others. */
+/**
+ * Errors that concern this upload alone: whatever the web user puts at its path must not affect
+ * others.
+ */
 const IN_THE_WAY = ['EEXIST', 'EISDIR', 'ENOENT', 'ENOTEMPTY', 'ELOOP'];
 const FULL = ['ENOSPC', 'EDQUOT'];
 
@@ -42,7 +45,7 @@ export function openUploadLocks(locker: string): UploadLocks {
     }
   };
   let mayLink = true;
-  /** False when the file system has no links, or no more for this file. */
+  /** Returns false when the file system has no hard links, or no more for this file. */
   const link = (name: string): boolean => {
     const first = held[0];
     if (!first || !mayLink) return false;

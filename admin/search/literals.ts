@@ -1,4 +1,4 @@
-// Finds texts that are in everything a JavaScript regular expression matches, so that the index can
+// Finds texts that every match of a JavaScript regular expression contains, so that the index can
 // narrow the search. This is only a hint: whatever is not fully understood is skipped, and may
 // leave no text at all.
 
@@ -17,8 +17,8 @@ export function findLiterals(source: string, ignoreCase: boolean): string[] {
 }
 
 /**
- * Reads to the end of a group, or of the expression. What is in only one of several alternatives
- * may be absent from a match.
+ * Reads to the end of a group, or of the expression. A text in only one of several alternatives may
+ * be absent from a match.
  */
 function readAlternatives(state: State): string[] {
   let found = readSequence(state);
@@ -54,7 +54,7 @@ function readSequence(state: State): string[] {
   return found;
 }
 
-/** Reads one literal character, or the texts of anything else. */
+/** Reads one literal character; for anything else, returns the texts that it must contain. */
 function readAtom(state: State): string | string[] {
   const char = state.source[state.at] ?? '';
   if (char === '(') return readGroup(state);

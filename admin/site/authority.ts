@@ -11,7 +11,10 @@ import { createFile, errorCode, removeUnfinished, replaceFile, syncTree } from '
 import { withLock } from '../../cli/lockfile.ts';
 import { askProgram, runProgram, withPrivateUmask } from './programs.ts';
 
-/** Below the directory of nph-webjob.cfg. Anyone who can read it can impersonate every client. */
+/**
+ * The CA's directory, below that of nph-webjob.cfg. Anyone who can read it can impersonate every
+ * client.
+ */
 export const AUTHORITY_FOLDER = 'webjob-ca';
 
 const CONFIGURATION = `# The CA of a WebJob site (docs/guide/authentication.md), kept by webjobctl client.
@@ -116,8 +119,8 @@ export function authorityOptions(authority: string): string[] {
 }
 
 /**
- * For a server certificate that cannot sign others. It has no keyUsage: one that forbids signing
- * certificates keeps clients from recognising it as self-signed.
+ * The configuration for a server certificate that cannot sign others. It has no keyUsage: one that
+ * forbids signing certificates keeps clients from recognising it as self-signed.
  */
 const SERVER_CONFIGURATION = `[req]
 distinguished_name = subject
@@ -162,7 +165,7 @@ function signServer(folder: string, key: string | undefined, name: string, days:
   runProgram('openssl', ['req', '-x509', ...source, ...names], { cwd: folder });
 }
 
-/** The path at which the server's next certificate waits until clients know it. */
+/** The path of the server's next certificate until clients know it. */
 export const nextServerCertificateOf = (etcDirectory: string): string => join(etcDirectory, 'webjob-server.next.crt');
 
 /**
@@ -182,7 +185,7 @@ export function renewServerCertificate(etcDirectory: string, days: number, isAhe
     if (isAhead || !existsSync(next))
       makeInPrivate(
         certificate,
-        // OpenSSL looks at the first of two certificates with the same subject only: a client with
+        // OpenSSL looks only at the first of two certificates with the same subject. A client with
         // both would refuse the other, so the subject must be unique.
         (folder) => signServer(folder, key, name, days, `/serialNumber=${Date.now()}`),
         (folder) => replaceFile(isAhead ? next : certificate, readFileSync(join(folder, 'crt')), { mode: 0o644 }),
@@ -234,7 +237,7 @@ export function installRevocationList(etcDirectory: string, file: string): strin
 
 /**
  * Lets `make` work in a private directory beside `path`, and `place` take files from it when they
- * are on disk. What killed runs left there is removed first, so the caller must hold a lock.
+ * are on disk. Files that killed runs left there are removed first, so the caller must hold a lock.
  */
 export function makeInPrivate(path: string, make: (folder: string) => void, place: (folder: string) => void): void {
   removeUnfinished(path);

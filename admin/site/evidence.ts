@@ -26,7 +26,7 @@ export function joinSites(sites: readonly Site[]): EvidenceSite[] {
     const locker = findLocker(incomingDirectory);
     const packs = packsFolder(settings);
     const site = lockers.get(locker) ?? { incomingDirectory, servers: [], packsFolder: packs, resultKeys };
-    // Nothing is stored here about the other servers of a site.
+    // This server stores nothing about the other servers of a site.
     for (const { logfilesDirectory, serverId, enableCustody } of servers)
       site.servers.push({
         logfilesDirectory,
@@ -51,7 +51,9 @@ export function openEvidence(site: Site, options: Pick<EvidenceOptions, 'isNow' 
   throw new Failure('failed', 'there is no locker');
 }
 
-/** Saves to the witness what was found sound, when this is root. Throws Failure `failed`. */
+/**
+ * Saves verified records to the witness, when this process runs as root. Throws Failure `failed`.
+ */
 export function tellWitness(evidence: Evidence, isAdopted = false): void {
   const [first] = evidence.witnesses;
   if (!isRoot() || !first || !['asked', 'none'].includes(evidence.witnessState)) return;
@@ -65,7 +67,7 @@ export function tellWitness(evidence: Evidence, isAdopted = false): void {
   }
 }
 
-/** What a reader must know about the witness; undefined when it was used. */
+/** The caveat about the witness for a reader; undefined when the witness was used. */
 export function describeWitness(state: WitnessState): string | undefined {
   const sentences: Record<WitnessState, string | undefined> = {
     asked: undefined,

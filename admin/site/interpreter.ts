@@ -12,14 +12,14 @@ const OLDEST = [20, 19] as const;
 const MAX_LINE = 127;
 
 /**
- * The absolute path of a Node for the first line of nph-webjob.cgi: the one given, this one, or one
- * in the usual places. One that belongs to a checkout is used only when there is no other. Throws
- * Failure `failed`.
+ * The absolute path of a Node for the first line of nph-webjob.cgi: the given one, the one that
+ * runs this process, or one in the usual places. A Node of a checkout is used only when there is no
+ * other. Throws Failure `failed`.
  */
 export function findNode(given: string | undefined, webUser: User | undefined): string {
   const folders = [...(process.env.PATH ?? '').split(delimiter), '/usr/local/bin', '/usr/bin'];
   const places = given !== undefined ? [given] : [process.execPath, ...folders.map((folder) => join(folder, 'node'))];
-  // A stable sort: those outside of a checkout come first.
+  // A stable sort: Nodes outside of a checkout come first.
   const ordered = [...places].sort((one, other) => Number(isInCheckout(one)) - Number(isInCheckout(other)));
   let problem = '';
   for (const place of ordered) {

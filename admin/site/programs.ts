@@ -1,5 +1,4 @@
-// Runs other programs: openssl, htpasswd, httpd. Without a shell, and without secrets in their
-// arguments.
+// Runs other programs: openssl, htpasswd, httpd, without a shell and without secrets in arguments.
 import { spawnSync } from 'node:child_process';
 import { Failure } from '../../cli/failure.ts';
 import { safeText } from '../../cli/output.ts';
@@ -66,7 +65,7 @@ export function runProgram(command: string, args: readonly string[], options: Ru
   throw new Failure('failed', `${command} ${args[0] ?? ''} failed with ${status}: ${said}`);
 }
 
-/** Files made by `work` are readable by their owner only. */
+/** Runs `work` with a umask that makes new files readable by their owner only. */
 export function withPrivateUmask<Type>(work: () => Type): Type {
   const before = process.umask(0o077);
   try {

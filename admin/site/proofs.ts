@@ -9,7 +9,7 @@ import { completeTree, type KeptCheckpoint, openTree } from './logs.ts';
 
 export interface EntryProved {
   entry: Entry;
-  /** The checkpoint that covers it, and its index in the tree. */
+  /** The checkpoint that covers the entry. */
   checkpoint: KeptCheckpoint;
   origin: string;
   size: number;

@@ -20,7 +20,9 @@ export function globalOptions(command: Command): GlobalOptions {
   return command.optsWithGlobals<GlobalOptions>();
 }
 
-/** Where webjobctl init --prefix debian puts it; a SetEnv tells the server. */
+/**
+ * The nph-webjob.cfg that `webjobctl init --prefix debian` makes; a SetEnv names it to the server.
+ */
 const DEBIAN_FILE = '/etc/webjob/nph-webjob.cfg';
 
 /**

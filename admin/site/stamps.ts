@@ -67,8 +67,8 @@ export interface StampTrust {
 }
 
 /**
- * The time at which the text existed according to the time stamp. It is verified as of that time,
- * so that an authority's certificate which has ended since does not matter. Throws Failure
+ * The time at which the text existed according to the time stamp, which is verified as of that
+ * time: it remains valid after the authority's certificate ends. Throws Failure
  * `findings` for a response that is malformed, for another text, or from another authority.
  */
 export function checkStamp(answer: Buffer, text: string, { ca, request }: StampTrust): Date {
@@ -92,7 +92,7 @@ export function checkStamp(answer: Buffer, text: string, { ca, request }: StampT
   });
 }
 
-/** The readable part of openssl's error lines. */
+/** The reasons in openssl's error lines. */
 function reason(text: string): string {
   const parts = [...text.matchAll(/^[0-9A-F]+:error:[^:]*:[^:]*:[^:]*:([^:]+):/gm)].map(([, part = '']) => part);
   return safeLine(parts.length > 0 ? [...new Set(parts)].join(', ') : (text.trim().split('\n').at(-1) ?? ''));

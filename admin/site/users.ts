@@ -85,7 +85,7 @@ export function canBecome(user: User): boolean {
 
 /**
  * Acts with the rights of a user and all of that user's groups; `canBecome` must hold. The real
- * user id stays, which access(2) uses, so only doing something shows whether the user may do it.
+ * user id stays, and access(2) uses that, so only doing something shows whether the user may do it.
  */
 export function asUser<Result>(user: User, work: () => Result): Result {
   if (!isRoot()) return work();
