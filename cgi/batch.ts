@@ -1,6 +1,6 @@
 // The batch command: a GET for it is answered with a script that runs everything currently assigned
-// to the client (docs/protocol.md, section 12). What is handed out is claimed on disk first, and
-// never handed out again.
+// to the client (docs/protocol.md, section 12). Every assignment is claimed on disk before it is
+// handed out, and is never handed out again.
 import { type ClaimKey, claim, failureOf, LockerFailure, leavePlaces, readClaims } from 'webjob-locker';
 import { NOT_APPLICABLE } from 'webjob-protocol';
 import { type Assignment, dueFor, parseAssignments } from '../fleet/assignment.ts';
@@ -12,7 +12,7 @@ import type { Exchange } from './exchange.ts';
 import { readKept } from './kept-file.ts';
 import { Refusal } from './refusal.ts';
 
-/** The most assignments in one batch; the next batch has the rest. */
+/** The maximum number of assignments in one batch; the next batch has the rest. */
 const MOST_ORDERS = 100;
 
 /** Answers a GET for the batch command. Throws Refusal 459, 500, 507 or 550. */
@@ -46,7 +46,7 @@ function takeOrders(exchange: Exchange, clientId: string): Order[] {
   }
 }
 
-/** What a client is to run, in the order of assignment. Throws Refusal 550. */
+/** The assignments that are due for a client, in the order of assignment. Throws Refusal 550. */
 function findDue(paths: FleetPaths, clientId: string, now: number): (Order & ClaimKey)[] {
   const assignments = readAs<Assignment[]>('assignments', paths.assignments, parseAssignments);
   if (!assignments?.length) return [];

@@ -31,7 +31,7 @@ export interface Content {
 interface DepositFacts {
   /** The name that other bytes had already taken. */
   differsFrom?: string | undefined;
-  /** What the client sent, when a PutHook changed it. */
+  /** The content that the client sent, when a PutHook has changed it. */
   received?: Content | undefined;
 }
 
@@ -45,14 +45,14 @@ export function* recordDeposit(exchange: Exchange, name: string, content: Conten
 }
 
 /**
- * How much of the end of a segment of the custody record is searched for a deposit: some eight
- * thousand records.
+ * The number of bytes at the end of a segment that are searched for a deposit: some eight thousand
+ * records.
  */
 const SEARCHED_BYTES = 8 * 1024 * 1024;
 
 /**
- * Of these deposits of the request's job, the content that the client had sent where a PutHook
- * changed it.
+ * The content that the client had sent, by name, for those of these deposits of the request's job
+ * that a PutHook changed.
  */
 export function findReceived({ settings, jobId }: Exchange, names: readonly string[]): Map<string, Content> {
   const found = new Map<string, Content>();

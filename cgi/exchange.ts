@@ -10,8 +10,7 @@ export interface Exchange {
   request: CgiRequest;
   body: Body;
   /**
-   * The settings of the main file, and once the query has matched, those of this client and
-   * command.
+   * The settings of the main file or, once the query has matched, those of this client and command.
    */
   settings: ServerSettings;
   receivedAt: Date;
@@ -43,11 +42,11 @@ export interface Answer {
   signature?: string | undefined;
   /** The value of WebJob-Payload-Manifest. */
   manifest?: string | undefined;
-  /** Where a PUT was stored. */
+  /** The paths of the upload that a PUT stored. */
   upload?: GroupPaths;
-  /** A PUT with the same job and the same bytes as an earlier one. */
+  /** Whether a PUT has the same job id and the same bytes as an earlier one. */
   isRepeat?: boolean;
-  /** SHA-256 of what was served or stored, when requests are tracked. */
+  /** SHA-256 of the served or stored bytes, when requests are tracked. */
   digests?: Record<string, string> | undefined;
 }
 

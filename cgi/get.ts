@@ -1,4 +1,4 @@
-// serveCommand: finds the command that a GET asks for with its signature and manifest, runs the
+// serveCommand: finds the command that a GET asks for, its signature and its manifest, runs the
 // hook, and answers with the result.
 import { closeSync } from 'node:fs';
 import type { GetQuery } from 'webjob-protocol';

@@ -6,7 +6,7 @@
 import { fstatSync, fsync } from 'node:fs';
 import type { appendCustodyOf, OpenFolder, RecordStep, runAlone, Step, Steps, SyncStep, TurnStep } from 'webjob-locker';
 
-/** What the group uses of the core. */
+/** The functions of the core that the group uses. */
 export interface GroupCore {
   appendCustodyOf: typeof appendCustodyOf;
   runAlone: typeof runAlone;
@@ -23,7 +23,7 @@ export interface Group {
  * further ones wait.
  */
 const MOST_AT_ONCE = 32;
-/** The most records, of some 700 bytes each, in one write to the custody record. */
+/** The maximum number of records, of some 700 bytes each, in one write to the custody record. */
 const MOST_RECORDS = 64;
 
 type Done = (error?: unknown) => void;
@@ -224,7 +224,11 @@ interface Rounds<Item> {
   add(item: Item, done: Done): void;
 }
 
-/** A round takes everything that was added until the event loop has processed all that ended. */
+/**
+ * Makes rounds, each of up to `most` items; calls `end` when no items are left. The next round
+ * waits until the event loop has processed all results of the last one, so that their work can add
+ * more.
+ */
 function createRounds<Item>(
   make: (items: readonly Item[], settle: (errors: readonly unknown[]) => void) => void,
   most: number,

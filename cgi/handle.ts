@@ -193,8 +193,8 @@ function formatAnswer(exchange: Exchange, answer: Answer): CgiResponse {
 }
 
 /**
- * The trigger to run after a successful request, if there is one. A link test served nothing, and a
- * repeated upload ran its trigger before.
+ * The trigger to run after a successful request, if there is one. There is none after a link test,
+ * which served nothing, or a repeated upload, whose trigger has already run.
  */
 function findTrigger(exchange: Exchange, { status, upload, isRepeat }: Answer): (() => void) | undefined {
   const { settings } = exchange;

@@ -26,8 +26,8 @@ import { expandCommand } from './tokens.ts';
 export const COMMAND_ENVIRONMENT = { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' };
 
 /**
- * The most bytes that are kept of a hook's output other than its payload; a hook that writes more
- * is ended.
+ * The maximum number of bytes kept of a hook's output other than its payload; a hook that writes
+ * more is ended.
  */
 const MAX_DIVERTED_BYTES = 64 * 1024;
 /** The unit of `ulimit -f` (POSIX). */
@@ -44,8 +44,8 @@ const WATCH = '( (while kill -0 $PPID; do sleep 1; done; kill -9 0) >&- 2>&- & )
 /**
  * Runs a command whose stdout and stderr are pipes, because a command may reopen /dev/stdout, which
  * truncates a file and fails on a socket. One `cat` each carries its bytes to the file on
- * descriptor 1 or 2 of this shell. Arguments: the command line, a mark, and the most that each of
- * the two may write, in blocks.
+ * descriptor 1 or 2 of this shell. Arguments: the command line, a mark, and the limit for each of
+ * the two, in blocks.
  *
  * The mark follows the last byte of the command itself: its background processes may hold the pipes
  * forever, and nothing waits for them. A `cat` that cannot write reports `out` or `err` on
@@ -69,9 +69,7 @@ status=$( { {
 } 7>&1 | { exec 8<&0 >&5 2>/dev/null 6>&-; { (ulimit -f "$4" && exec cat <&8) || echo err >&3; } & } } 6>&1 )
 exit "\${status:-126}"`;
 
-/**
- * Where the bytes of a stream are kept: a file without a name, open for writing and for reading.
- */
+/** A file without a name that holds the bytes of a stream, open for writing and for reading. */
 interface Spool {
   reader: number;
   writer: number;
@@ -80,7 +78,7 @@ interface Spool {
   excess: string;
 }
 
-/** What a GetHook made. */
+/** The output of a GetHook. */
 interface Payload {
   file: { fd: number; size: number };
   signature: string | undefined;
@@ -154,8 +152,8 @@ function makeEmptyFile(path: string): string {
 }
 
 /**
- * What a hook wrote to a file. Undefined, with a message in the error log unless the file is empty,
- * when the content is invalid or the hook removed the file.
+ * Reads a file that a hook wrote. Returns undefined, with a message in the error log unless the
+ * file is empty, when the content is invalid or the hook removed the file.
  */
 function takeMade(what: string, path: string | undefined, read: (fd: number) => string): string | undefined {
   if (path === undefined) return undefined;
@@ -281,7 +279,7 @@ interface Ended {
   /** The number of bytes that the command itself wrote. */
   outSize: number;
   errSize: number;
-  /** What was wrong with its output files. */
+  /** The problem with the hook's output files. */
   problem?: string | undefined;
 }
 

@@ -39,7 +39,7 @@ const IPV6 = `(?!(?:[0-9A-Fa-f]{0,4}:){8})(?:${GROUPS})?::(?:${GROUPS})?(?:/(?:1
 const NETWORK = `(?:${IPV4}|${IPV6})`;
 const STATEMENT = `[A-Za-z0-9_-]{1,64}[ \\t]*=[ \\t]*${NETWORK}(?:[ \\t]*,[ \\t]*${NETWORK})*`;
 /**
- * The form that almost all lines have. It matches less than what is allowed; other lines are parsed
+ * The form that almost all lines have. It does not match every allowed line; the others are parsed
  * separately, which takes ten times as long.
  */
 const PLAIN_LINE = `[ \\t]*(?:${STATEMENT})?[ \\t\\r]*(?:#[^\\n]*)?\\n`;

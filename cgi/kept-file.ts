@@ -16,14 +16,13 @@ interface Kept {
   value?: unknown;
 }
 
-/** What a persistent worker has read, by the path of the file. */
+/** The files that a persistent worker has read, by path. */
 const kept = new Map<string, Kept>();
 
 /**
  * Returns the result of `parse` on the text of a file; each path is always read with the same
  * function. When `isKept` is true, the value must be valid for every request while the file is
- * unchanged, and otherwise only for this one. Throws what `parse` throws, and errors of system
- * calls.
+ * unchanged, and otherwise only for this one. Throws the errors of `parse` and of system calls.
  */
 export function readKept<Value>(path: string, parse: (text: string, isKept: boolean) => Value): Value {
   const found = kept.get(path);

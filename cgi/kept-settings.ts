@@ -15,8 +15,7 @@ interface Kept {
 }
 
 /**
- * Returns a reader that caches what it has read. `defaultFiles` are looked at when no file is
- * named.
+ * Returns a reader that caches the settings. `defaultFiles` are looked at when no file is named.
  */
 export function keepSettings(read: SettingsReader, defaultFiles: readonly string[]): SettingsReader {
   const kept = new Map<string | undefined, Kept>();
@@ -27,7 +26,7 @@ export function keepSettings(read: SettingsReader, defaultFiles: readonly string
     if (found.mark === mark) return found.configuration;
     if (!hasSettled(found, files, mark)) return found.configuration ?? read(file);
     const configuration = read(file);
-    // The files changed between the look and the reading, so what was read may be incomplete.
+    // The files changed while they were read, so the settings may be incomplete.
     if (markOf(files) !== mark) return found.configuration ?? configuration;
     kept.set(file, { mark, configuration, seen: undefined });
     return configuration;

@@ -1,6 +1,6 @@
-// What one client may use of the server (docs/protocol.md, section 5): requests at once, and
-// uploads and bytes a day. Counted by client id, and only after the caller was found to be allowed
-// to act for it.
+// The limits of one client (docs/protocol.md, section 5): requests at once, and uploads and bytes a
+// day. They are counted by client id, and only after the caller's right to act for that id was
+// checked.
 import type { Body, CgiRequest } from 'node-cgi-compat';
 import { failureOf, type Reservation, reserve, type Slot, takeSlot } from 'webjob-locker';
 import { parseGetQuery, parsePutQuery } from 'webjob-protocol';

@@ -1,5 +1,6 @@
-// The logs of a request: one line in nph-webjob.log, and one for everything a hook did or printed.
-// Logging never changes an answer: what cannot be written goes to stderr.
+// The logs of a request: one line in nph-webjob.log, and one in nph-webjob-hook.log for everything
+// that a hook did or printed. Logging never changes an answer: lines that cannot be written go to
+// stderr.
 import { closeSync, existsSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 import { type CgiRequest, writeAll } from 'node-cgi-compat';
 import {
@@ -112,7 +113,7 @@ export function complain(message: string): void {
   try {
     writeAll(2, Buffer.from(`nph-webjob: ${escapeAscii(message)}\n`));
   } catch {
-    // Nobody is left to be told.
+    // Nobody is left to notify.
   }
 }
 

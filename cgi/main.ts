@@ -26,7 +26,7 @@ if (process.env.GATEWAY_INTERFACE === undefined) {
 /**
  * httpd passes a script's bytes on verbatim when the name of its file, or of the link to it, begins
  * with `nph-`. Under a wrapper that speaks FastCGI, such as fcgiwrap for nginx, a status line would
- * be dropped and every refusal become a 200.
+ * be dropped, and every refusal would become a 200.
  */
 function headerStyle(env: NodeJS.ProcessEnv): HeaderStyle {
   if (env.FCGI_ROLE !== undefined) return 'parsed';

@@ -25,7 +25,10 @@ interface Options {
   processes: number;
   /** 0 for a process that never ends by itself. */
   idleSeconds: number;
-  /** After leaving its socket, how long no client must have come before no more are expected. */
+  /**
+   * How long no client must have come, after the process has left its socket, before no more are
+   * expected.
+   */
   quietMilliseconds: number;
 }
 

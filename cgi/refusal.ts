@@ -1,5 +1,5 @@
-// An expected failure: a status of docs/protocol.md and what the log says about it. Anything else
-// that is thrown is a bug.
+// An expected failure: a status of docs/protocol.md, and a detail for the log. Anything else that
+// is thrown is a bug.
 import type { Status } from 'webjob-protocol';
 
 export class Refusal extends Error {

@@ -15,7 +15,7 @@ import { stay } from './persistent.ts';
 import { createSequence } from './sequence.ts';
 import type { Configuration, DEFAULT_FILES, readSettings } from './settings.ts';
 
-/** What this file uses of the script. */
+/** The functions of the script that this file uses. */
 export interface Core extends GroupCore {
   handleRequest: typeof handleRequest;
   handleSteps: typeof handleSteps;

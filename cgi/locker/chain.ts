@@ -7,7 +7,7 @@ import { type CustodyName, type CustodyRecord, parseCustody, parseCustodyName } 
 import { digestRange, newHash } from './digest.ts';
 import { findLines, type Line, readLines } from './lines.ts';
 
-/** What can be wrong with a line. */
+/** The faults that a line can have. */
 export type ChainFault =
   /** The record does not match its own checksum, or is not JSON. */
   | 'edited'
@@ -35,8 +35,8 @@ export interface Link {
 }
 
 /**
- * How far before its end a file is read to continue from there: slow writers cover up to somewhere
- * in this range.
+ * The number of bytes before the end of a file that are read again to continue there: slow writers
+ * cover up to somewhere in this range.
  */
 const RESUME_BYTES = 1024 * 1024;
 
@@ -200,7 +200,7 @@ export class Chain {
     });
   }
 
-  /** How far the last record covers that ends at or before `offset`. */
+  /** The offset up to which the last record that ends at or before `offset` covers the file. */
   #coveredBy(offset: number): number {
     let [low, high] = [0, this.#ends.length];
     while (low < high) {
@@ -213,8 +213,9 @@ export class Chain {
 }
 
 /**
- * Yields the records of a custody record that contain one of some texts. Each is checked against
- * its own checksum, but not against what precedes it. Returns the offset at which to continue.
+ * Yields the records of a custody record that contain at least one of the texts. Each is checked
+ * against its own checksum, but not against the bytes before it. Returns the offset at which to
+ * continue.
  *
  * @param end records after this offset may be skipped
  */

@@ -1,6 +1,6 @@
-// Which client has fetched which assignment, in a directory of the web user (docs/protocol.md,
-// section 12). No process waits for another, and claims of a killed process stay valid: what was
-// claimed is never handed out twice.
+// Records which client has fetched which assignment, in a directory of the web user
+// (docs/protocol.md, section 12). No process waits for another, and claims of a killed process stay
+// valid: a claimed assignment is never handed out twice.
 //
 //   clients/<client>/<id>@<due>  a symbolic link to `<position>:<job id>` in the batch, which
 //                                appears together with its content and only once

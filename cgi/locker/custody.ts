@@ -107,7 +107,7 @@ export function appendCustody(path: string, facts: ChainedFacts, growth: Growth 
   appendCustodyAll(path, [facts], growth);
 }
 
-/** Like appendCustody(), for several records. */
+/** Appends several records, under the conditions of appendCustody(). */
 export function appendCustodyAll(path: string, all: readonly ChainedFacts[], growth: Growth = {}): void {
   for (const failure of drive(appendCustodyOf(path, all, growth), syncAlone)) if (failure) throw failure;
 }
@@ -144,7 +144,7 @@ interface Outcome {
   number: number;
 }
 
-/** `isNoted` says that only the note names this segment. */
+/** Appends records to a segment. `isNoted` says that only the note names this segment. */
 function* appendTo(place: Place, all: readonly ChainedFacts[], isNoted: boolean): Steps<Outcome, SyncStep> {
   const { number, segmentLimit } = place;
   const fd = isNoted ? openNoted(place) : openSegment(place);
@@ -155,7 +155,7 @@ function* appendTo(place: Place, all: readonly ChainedFacts[], isNoted: boolean)
       if (segment.seal) return { count: 0, number: number + 1 };
       if (number > 1 && !segment.tail.last) {
         if (!bindSegment(place, fd, segment)) return startAgain(isNoted);
-        // Other processes may have filled and sealed it meanwhile.
+        // Other processes may have filled and sealed the segment meanwhile.
         return { count: 0, number };
       }
     }
@@ -217,9 +217,9 @@ function findSeal(fd: number, size: number, tail: ChainedTail): Seal | undefined
 }
 
 /**
- * No seal begins before this offset. The writer of the last record had seen none up to where it
- * covers. That may be in the middle of a seal, of which the writer saw only a part, but not before
- * the record that was the last one for that writer.
+ * An offset before which no seal begins. The writer of the last record had seen no seal up to the
+ * offset that its record covers. That offset may be in the middle of a seal, of which the writer
+ * saw only a part, but not before the record that was then the last one.
  */
 function unseenFrom(size: number, { last }: ChainedTail): number {
   return Math.min(last?.covers[0] ?? 0, size);
@@ -229,7 +229,7 @@ function isSeal({ text }: ChainedRecord): boolean {
   return text.includes(',"event":"seal",');
 }
 
-/** What was appended: its first record, its bytes, and how many of its records are complete. */
+/** The result of an append: the first record, all bytes, and the number of complete records. */
 interface Appended {
   first: Buffer;
   length: number;

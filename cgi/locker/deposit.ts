@@ -37,7 +37,7 @@ export interface DepositPlan {
   /**
    * Returns a function when some of these announced uploads of the same job are known to have
    * arrived with other bytes than they have now. That function is called when every byte of this
-   * upload has arrived, and returns the one that arrived with the same bytes.
+   * upload has arrived, and returns the base of the upload that arrived with the same bytes.
    */
   findChanged?: ((bases: readonly string[]) => FindRepeated | undefined) | undefined;
   /**
@@ -54,8 +54,8 @@ type FindRepeated = () => string | undefined;
 export interface StoredUpload {
   paths: GroupPaths;
   /**
-   * The same bytes were already announced under the same job id: this is a retry, and nothing was
-   * stored.
+   * Whether the same bytes were already announced under the same job id: this is a retry, and
+   * nothing was stored.
    */
   isRepeat: boolean;
 }
@@ -87,7 +87,8 @@ interface Deposit {
   folder: OpenFolder & { path: string };
   lock: Lock;
   /**
-   * An upload of that name exists: the new streams are written beside it until they are complete.
+   * Whether an upload of that name exists: the new streams are written beside it until they are
+   * complete.
    */
   replaces: boolean;
   /**
@@ -105,18 +106,18 @@ interface Deposit {
 const RESERVE_BYTES = 1024 * 1024;
 const RESERVE_INODES = 8;
 const CHUNK_BYTES = 256 * 1024;
-/** The most announced uploads of one name that a new one is compared with. */
+/** The maximum number of announced uploads of one name that a new one is compared with. */
 const MAX_COMPARED = 8;
 
 /**
  * Stores one upload: takes the name, receives the three streams, puts them on disk, and announces
  * them with `.rdy`. When it returns, everything is on disk. Announced uploads of that name with the
  * same job id are compared with it byte by byte (of many, the first and the newest ones), and the
- * same bytes are not stored again. What the callbacks throw ends the upload and is passed on.
- * Throws LockerFailure:
+ * same bytes are not stored again. An error of a callback ends the upload and is passed on. Throws
+ * LockerFailure:
  * - `exists`: nothing was changed;
  * - `name`: the file system does not allow a name this long; nothing of this upload is left;
- * - `short`, `failed`: what arrived stays under its name, without `.rdy`;
+ * - `short`, `failed`: the bytes that arrived stay under their names, without `.rdy`;
  * - `full`: nothing of this upload is left, so that its space is free again. Only when an upload
  *   that it replaces has already lost its `.rdy` do the streams of both stay.
  */
@@ -401,7 +402,7 @@ function* announce(deposit: Deposit): Steps<void> {
   try {
     yield syncStep([], [folder]);
   } catch (error) {
-    // The client is told that the upload failed, so it must not look as if it had succeeded.
+    // The client is told that the upload failed, so the upload must not look complete.
     rmSync(paths.rdy, { force: true });
     throw error;
   }

@@ -13,9 +13,7 @@ export type LockerFailureKind =
   /** A system call failed, so the stored bytes cannot be trusted. */
   | 'failed';
 
-/**
- * Thrown when the locker cannot do what was asked. The message contains nothing from the request.
- */
+/** Thrown when an operation on the locker fails. The message contains nothing from the request. */
 export class LockerFailure extends Error {
   readonly kind: LockerFailureKind;
   constructor(kind: LockerFailureKind, message: string) {
@@ -35,8 +33,8 @@ const KINDS: Partial<Record<string, LockerFailureKind>> = { EEXIST: 'exists', EN
 const QUOTA_ERRNOS = new Set<number | undefined>([-122, -69]);
 
 /**
- * The failure that the error of a system call means. Rethrows anything else: a bug, or a caller's
- * own error on its way out.
+ * The failure for the error of a system call. Rethrows anything else: a bug, or a caller's own
+ * error on its way out.
  */
 export function failureOf(error: unknown): LockerFailure {
   if (error instanceof LockerFailure) return error;

@@ -100,7 +100,7 @@ export function* readFolder(locker: string, name: string): Generator<Dirent> {
 
 /**
  * Opens a directory to be read entry by entry. Node's error does not name the directory, so this
- * adds it.
+ * function adds the name.
  */
 function openFolder(locker: string, name: string): Dir {
   const path = reachFolder(locker, name || '.');

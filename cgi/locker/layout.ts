@@ -28,7 +28,7 @@ export function groupPaths(base: string): GroupPaths {
   };
 }
 
-/** The most uploads that are kept under one name. */
+/** The maximum number of uploads kept under one name. */
 export const MAX_NUMBER = 9999;
 
 /**

@@ -1,6 +1,6 @@
-// What a client may use of a server, as files in a directory of its own: a slot for each running
-// request, and one record for each day of what it has uploaded. No process waits for another, and a
-// killed one leaves nothing that others could misread.
+// Counts how much of a server a client uses, in files in a directory for each client: a slot for
+// each running request, and a record of the uploads of each day. No process waits for another, and
+// a killed one leaves nothing that others could misread.
 //
 //   slot-<ServerId>-<n>       a symbolic link to `<pid>-<start>`, which appears together with its
 //                             content, and takes a name only when it is free
@@ -82,7 +82,7 @@ function isDeadSlot(path: string): boolean {
   }
 }
 
-/** Does the work, and again after creating the directory of `path` if it was missing. */
+/** Does the work; if the directory of `path` is missing, creates it and does the work again. */
 function inFolder<Result>(path: string, work: () => Result): Result {
   try {
     return work();

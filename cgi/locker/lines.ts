@@ -16,8 +16,9 @@ export interface Line {
 }
 
 /**
- * Yields the complete lines of an open file, from an offset on, that contain one of some texts.
- * Returns the offset at which to continue. Takes a small part of the time of looking at every line.
+ * Yields the complete lines of an open file, from an offset on, that contain at least one of the
+ * texts. Returns the offset at which to continue. Takes a fraction of the time that testing every
+ * line would take.
  *
  * @param end lines after this offset may be skipped
  */
@@ -69,7 +70,7 @@ function takeBuffer(length: number): Buffer {
  * Yields every line of an open file from an offset on, one character for each byte. Of a line over
  * 1 MiB only the end is kept.
  *
- * @param pieceBytes how much is read at once; few for a caller that wants a line or two
+ * @param pieceBytes the number of bytes read at once; small for a caller that wants a line or two
  */
 export function* readLines(fd: number, start: number, pieceBytes = BLOCK_BYTES): Generator<Line> {
   const left = fstatSync(fd).size - start;

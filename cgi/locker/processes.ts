@@ -1,4 +1,4 @@
-// Whether a process is alive, and whether it is still the same one. For locks and leftover files
+// Whether a process is alive, and whether it is still the same one, for locks and leftover files
 // that name a process.
 import { readFileSync } from 'node:fs';
 

@@ -36,7 +36,7 @@ let hasDescriptors: boolean | undefined;
 interface Way {
   /** The path without links. */
   path: string;
-  /** Nobody but root can make it lead elsewhere. */
+  /** Whether nobody but root can make the path lead elsewhere. */
   isFixed: boolean;
   /** A link in the path that others can change; undefined when there is none. */
   link: string | undefined;
@@ -62,7 +62,7 @@ export function reach(locker: string, name: string): string {
 export function reachFolder(locker: string, folder: string): string {
   const name = folder === '.' ? '' : folder;
   if (name === '' && isFixed(locker)) return locker;
-  // Without the dot it would be the path of the link to the directory.
+  // Without the dot, the path would name the link to the directory.
   return `${hold(locker, name)}/.`;
 }
 
@@ -160,7 +160,10 @@ function withoutDescriptors(path: string): string {
   return path;
 }
 
-/** A user other than root gains nothing by a path that they could not do directly. */
+/**
+ * Whether a path cannot mislead this process. For a user other than root, a replaced directory
+ * opens nothing that the user could not open directly.
+ */
 function isFixed(locker: string): boolean {
   return !isRoot() || wayOf(locker).isFixed;
 }
@@ -175,7 +178,7 @@ function wayOf(locker: string): Way {
 
 /**
  * Opens the path step by step from the root, none of them a link. Throws ELOOP for a link that
- * others than root can change.
+ * users other than root can change.
  */
 function openLocker(locker: string): number | undefined {
   const { path, link } = wayOf(locker);

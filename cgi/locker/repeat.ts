@@ -26,8 +26,8 @@ const CHUNK_BYTES = 256 * 1024;
 
 /**
  * Compares an upload with announced ones that may be the same; each costs three descriptors. Reads
- * nothing of `source` when none may be. Throws LockerFailure `short` when the body ends before it
- * differs from all: what has arrived is already on disk.
+ * nothing of `source` when no upload qualifies. Throws LockerFailure `short` when the body ends
+ * before it differs from all: the bytes that have arrived are already on disk.
  */
 export function compareUpload(bases: readonly string[], plan: DepositPlan, source: ByteSource): Comparison {
   const twins = bases.flatMap((base) => openTwin(base, plan) ?? []);

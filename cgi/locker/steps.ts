@@ -42,7 +42,7 @@ export interface TurnStep {
   blocks: boolean;
 }
 
-/** What work waits for. */
+/** A step that work waits for. */
 export type Step = SyncStep | RecordStep | TurnStep;
 
 /** Work, and its result. */

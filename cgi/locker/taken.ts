@@ -56,7 +56,9 @@ export class TakenClaims {
     this.#added.set(claim.clientId, claim);
   }
 
-  /** The claim of a client with the latest due time; of several with one, the first. */
+  /**
+   * The claim of a client with the latest due time; of several with the same due time, the first.
+   */
   find(clientId: string): TakenClaim | undefined {
     const added = this.#added.size > 0 ? this.#added.get(clientId) : undefined;
     if (added) return added;
@@ -118,7 +120,7 @@ export class TakenClaims {
 function hashOf(text: string, from: number, to: number): number {
   let hash = 0;
   for (let at = from; at < to; at += 1) hash = (Math.imul(hash, 31) + text.charCodeAt(at)) | 0;
-  // A table uses the low bits only.
+  // The table uses only the low bits.
   return hash ^ (hash >>> 15);
 }
 

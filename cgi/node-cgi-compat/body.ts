@@ -54,7 +54,7 @@ export function drainBody(body: Body): number {
  */
 const PAUSE_MILLISECONDS = 10;
 
-/** Uses asynchronous reads, because time can only run out beside those. */
+/** Uses asynchronous reads, because a synchronous one would block the timer. */
 function drainFor(fd: number, length: number, milliseconds: number, done: (isRead: boolean) => void): void {
   const buffer = Buffer.allocUnsafe(BODY_CHUNK_BYTES);
   let left = length;

@@ -20,7 +20,7 @@ import { type CgiResponse, formatHead } from './response.ts';
 import type { CgiHandler } from './script.ts';
 import { Spool } from './spool.ts';
 
-/** What a connection needs from the responder. */
+/** The options of a connection, which come from its responder. */
 export interface ConnectionOptions {
   /** Answers a request, like the handler of `serveScript`. */
   handler: CgiHandler;
@@ -79,7 +79,7 @@ export class Connection {
     socket.on('data', (bytes: Buffer) => this.#receive(bytes));
     socket.on('end', () => this.#hangUp());
     socket.on('close', () => this.#hangUp());
-    // 'close' follows.
+    // The event 'close' follows.
     socket.on('error', () => {});
   }
 
@@ -195,7 +195,7 @@ export class Connection {
     const { request, spool } = exchange;
     if (!request || !spool) return;
     exchange.isAnswered = true;
-    // From here on the handler owns it, whatever happens to the exchange.
+    // From here on the handler owns the spool, whatever happens to the exchange.
     exchange.spool = undefined;
     let given: CgiResponse | Promise<CgiResponse>;
     try {

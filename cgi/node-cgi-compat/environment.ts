@@ -1,8 +1,8 @@
-// Builds the environment of a CGI script (RFC 3875, section 4.1) from what an HTTP server knows of
-// a request. A pure function.
+// Builds the environment of a CGI script (RFC 3875, section 4.1) from the facts that an HTTP server
+// has about a request. A pure function.
 import type { CgiEnvironment } from './request.ts';
 
-/** What a server knows of a request and of itself. */
+/** The facts that a server has about a request and about itself. */
 export interface ServedRequest {
   method: string;
   /** Request target as it was sent: `/cgi-bin/a.cgi/more?b=c`. */

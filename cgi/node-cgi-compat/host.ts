@@ -20,8 +20,8 @@ export interface CgiHostOptions {
    */
   scriptFilename: string;
   /**
-   * Additional variables; those of RFC 3875 take precedence. Of the host's own environment a script
-   * gets PATH only.
+   * Additional variables; those of RFC 3875 take precedence. Of the host's own environment, a
+   * script gets only PATH.
    */
   env?: CgiEnvironment;
   /**

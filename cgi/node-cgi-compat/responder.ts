@@ -11,8 +11,8 @@ export * from './workers.ts';
 /** How a responder serves. */
 export interface ResponderOptions extends Omit<ConnectionOptions, 'maxConnections'> {
   /**
-   * More connections are closed at once. Each costs one descriptor, and two more while its request
-   * has large bodies.
+   * The maximum number of connections; further ones are closed immediately. Each costs one
+   * descriptor, and two more while its request has large bodies.
    */
   maxConnections?: number;
   /** A connection without traffic for this long is closed. */

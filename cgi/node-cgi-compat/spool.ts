@@ -24,7 +24,7 @@ const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
 export class Spool implements Body {
   readonly #length: number;
   readonly #folder: () => string | undefined;
-  /** The body, or with a file the part that is not yet in it. */
+  /** The body, or the part of it that is not yet in the file. */
   #memory = Buffer.alloc(0);
   #fd: number | undefined;
   /** The number of bytes that are kept, and how many of them are in the file. */
@@ -45,7 +45,10 @@ export class Spool implements Body {
     this.#folder = folder;
   }
 
-  /** Never throws: errors are reported to the reader, as for a file of its own. */
+  /**
+   * Appends a piece of the body. Never throws: the reader gets the errors, as if it read a file
+   * itself.
+   */
   append(piece: Buffer): void {
     const bytes = piece.subarray(0, Math.min(piece.length, this.#length - this.#size));
     if (this.#isShut || bytes.length === 0) return;

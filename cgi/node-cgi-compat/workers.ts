@@ -9,7 +9,7 @@ import { getSystemErrorName } from 'node:util';
 import type { Listening, ListeningPlace } from './listener.ts';
 import { checkPlace, firstPlace, listenUnder, OWNER_ALONE, takePlace } from './place.ts';
 
-/** What a primary manages. */
+/** The options of a primary. */
 export interface LeaderOptions {
   place: ListeningPlace;
   processes: number;
@@ -69,8 +69,8 @@ export function startLeader({ place, processes, onError }: LeaderOptions): Leade
   const end = (): void => {
     isEnding = true;
     for (const worker of workers) worker.kill('SIGTERM');
-    // The workers hold it as long as they need it. If the primary kept it, it would queue clients
-    // that nobody serves.
+    // The workers hold the socket as long as they need it. A socket that the primary kept would
+    // queue clients that nobody serves.
     socket.close();
   };
   const replace = (worker: ChildProcess, startedAt: number, how: string | number, isWaitedFor: boolean): void => {
@@ -104,7 +104,7 @@ export function startLeader({ place, processes, onError }: LeaderOptions): Leade
         if (isEnding) worker.kill('SIGTERM');
       },
       ended: (how) => {
-        // The old one may be replaced another time.
+        // Another worker may replace the old one later.
         if (isWaitedFor && old) replaced.delete(old);
         replace(worker, startedAt, how, isWaitedFor && old !== undefined && workers.has(old));
       },

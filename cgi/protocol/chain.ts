@@ -47,7 +47,7 @@ export type NewHash = () => Hashing;
 
 /** The longest line with its newline, so that a reader need not buffer more. */
 export const MAX_RECORD_BYTES = 1024 * 1024;
-/** How much of the end of a file is read first: more than a record usually has. */
+/** The number of bytes at the end of a file that are read first: more than most records have. */
 export const TAIL_BYTES = 4096;
 const CHUNK_BYTES = 256 * 1024;
 
@@ -78,7 +78,7 @@ export function parseChained(line: string): ChainedRecord | undefined {
 export interface ChainedTail {
   /** The last record; undefined when there is none. */
   last: ChainedRecord | undefined;
-  /** The last line is unfinished. */
+  /** Whether the last line is unfinished. */
   isTorn: boolean;
 }
 

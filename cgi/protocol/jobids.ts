@@ -15,7 +15,7 @@ export function formatJobId(id: JobId): string {
   return `${id.serverId}_${String(id.epochSeconds).padStart(10, '0')}_${String(id.sequence).padStart(5, '0')}`;
 }
 
-/** Parses a job id of this form; undefined for the form of another server. */
+/** Parses a job id of this form; undefined for any other form. */
 export function findJobIdParts(text: string): JobId | undefined {
   const match = /^([A-Za-z0-9_.-]{1,64})_([0-9]{10})_([0-9]{5}|[1-9][0-9]{5,14})$/.exec(text);
   if (!match?.[1]) return undefined;
@@ -23,8 +23,8 @@ export function findJobIdParts(text: string): JobId | undefined {
 }
 
 /**
- * Reads the seconds in a job id, as findJobIdParts does, without making an object: for those who
- * ask this of a large fleet.
+ * Reads the seconds in a job id, as findJobIdParts does, without making an object: for callers with
+ * the job ids of a large fleet.
  */
 export function findJobIdTime(text: string): number | undefined {
   const end = text.lastIndexOf('_');

@@ -90,7 +90,7 @@ const JOB_ID = 20;
 const LINE =
   /^\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01]) (?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d (?:\S+ ){10}--(?: .*)?$/;
 
-/** A field with the space after it. */
+/** A field; undefined for `-`. The next field begins at `next`. */
 function sliceField(text: string, start: number, next: number): string | undefined {
   return isEmpty(text, start, next) ? undefined : text.slice(start, next - 1);
 }
