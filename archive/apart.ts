@@ -3,20 +3,18 @@
 import { Worker } from 'node:worker_threads';
 import { Failure } from '../cli/failure.ts';
 
-/**
- * What to read: a range of a file with gzip members, which expand to pieces of these sizes.
- */
+/** A range of a file with gzip members, which expand to pieces of these sizes. */
 export interface Pieces {
   file: string;
   offset: number;
   length: number;
   sizes: readonly number[];
-  /** The piece whose content is wanted, and at most how much of it. */
+  /** The index of the piece whose content is wanted, and the maximum number of bytes of it. */
   kept: number;
   keptBytes: number;
 }
 
-/** The result. */
+/** The digests of all pieces, and the content of one. */
 export interface Digests {
   /** SHA-256 of each piece, in lower-case hex. */
   sha256: string[];

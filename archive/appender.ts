@@ -5,8 +5,8 @@ import { writeSync } from 'node:fs';
 const BUFFER_BYTES = 256 * 1024;
 
 /**
- * What was added is in the file after flush(), which the caller must call, as it must close the
- * descriptor.
+ * The bytes that were added are in the file only after flush(). The caller must call it, and close
+ * the descriptor.
  */
 export class Appender {
   readonly #fd: number;
@@ -35,7 +35,7 @@ export class Appender {
     this.#filled = 0;
   }
 
-  /** Continues at an earlier position. The caller truncates what is not overwritten. */
+  /** Continues at an earlier position. The caller truncates the bytes that are not overwritten. */
   goBack(position: number): void {
     this.flush();
     this.#written = position;

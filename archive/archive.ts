@@ -172,7 +172,10 @@ function compress(bytes: Buffer): Buffer {
   return gzipSync(bytes, { windowBits, memLevel: windowBits - 7, chunkSize, level });
 }
 
-/** Uploads below this size are mostly tar headers: level 4 takes 60 % of the time, for 1 % more. */
+/**
+ * Uploads below this size are mostly tar headers: level 4 takes 60 % of the time, for 1 % more
+ * bytes.
+ */
 const TINY_BYTES = 8192;
 const TINY_LEVEL = 4;
 
@@ -416,7 +419,7 @@ export async function checkGroups(archive: string, groups: Iterable<PackedGroup>
     let run: PackedGroup[] = [];
     let [size, end] = [0, 0];
     const checkRun = async (): Promise<void> => {
-      // Checking them one by one tells which of them is wrong, and why.
+      // Checking them one by one shows which of them is damaged, and why.
       if (!isIntact(fd, run)) for (const group of run) await checkGroup(archive, group);
       [run, size] = [[], 0];
     };
@@ -434,8 +437,7 @@ export async function checkGroups(archive: string, groups: Iterable<PackedGroup>
 }
 
 /**
- * The most bytes that are expanded together: at most a tenth of a second is wasted when something
- * is damaged.
+ * The maximum number of bytes expanded together: damage then wastes at most a tenth of a second.
  */
 const RUN_BYTES = 512 * 1024;
 /** The beginning of every gzip member, and the length of what follows its data: CRC-32 and size. */
@@ -447,7 +449,7 @@ function sizeOf({ files, length }: PackedGroup): number {
   return PACKED_EXTENSIONS.reduce((sum, extension) => sum + BLOCK + files[extension].bytes, length);
 }
 
-/** False also when only checkGroup() can decide it. */
+/** Whether small uploads match the manifest; false also when only checkGroup() can decide. */
 function isIntact(fd: number, groups: readonly PackedGroup[]): boolean {
   const [first, last] = [groups[0], groups.at(-1)];
   if (first === undefined || last === undefined) return true;

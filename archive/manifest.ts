@@ -7,8 +7,8 @@ import { readLines } from 'webjob-locker';
 import { Failure } from '../cli/failure.ts';
 
 /**
- * The files of an upload in the order in which they are stored: what is read most often comes
- * first, and `.rdy` last.
+ * The files of an upload in the order in which they are stored: the file that is read most often
+ * comes first, and `.rdy` last.
  */
 export const PACKED_EXTENSIONS = ['env', 'err', 'out', 'rdy'] as const;
 
@@ -16,7 +16,7 @@ export type PackedExtension = (typeof PACKED_EXTENSIONS)[number];
 
 /** How a run ended. */
 export interface Ending {
-  /** The program ran and exited with 0, and nothing else went wrong. */
+  /** Whether the program ran and exited with 0, and nothing else went wrong. */
   isGood: boolean;
   exitCode: number | undefined;
   signal: number | undefined;
@@ -39,17 +39,17 @@ export interface PackedFile {
 export interface PackedGroup {
   name: string;
   jobId: string;
-  /** When it was announced, in ISO 8601. */
+  /** When the upload was announced, in ISO 8601. */
   at: string;
   clientId: string | undefined;
   command: string | undefined;
   /** Every client id in the log or the run record. */
   clients: readonly string[];
-  /** The offset of its gzip member in the archive, and its length. */
+  /** The offset and the length of the upload's gzip member in the archive. */
   offset: number;
   length: number;
   files: Record<PackedExtension, PackedFile>;
-  /** How its run ended, from its run record. Archives of earlier versions do not have it. */
+  /** How the run ended, from the run record. Archives of earlier versions do not have it. */
   ending?: Ending | undefined;
 }
 
@@ -116,7 +116,8 @@ export function* readGroups(fd: number, onDamage: (error: SyntaxError) => void):
 }
 
 /**
- * Parses a line with one character for each byte. The reader determines which of the three it is.
+ * Parses a line with one character for each byte. The caller determines which of the three kinds of
+ * line it is.
  */
 function parseLine(line: string): ManifestHead & PackedGroup & ManifestEnd {
   const value = JSON.parse(Buffer.from(line, 'latin1').toString());

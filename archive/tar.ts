@@ -96,7 +96,7 @@ function header({ name, target, size, mtimeSeconds, mode, type }: Header): Buffe
 /** Returns by how much the sum of the bytes grows. */
 function putOctal(block: Buffer, [at, digits]: readonly [number, number], value: number): number {
   let [sum, rest] = [0, value];
-  // Without bit operations, which have 32 bits.
+  // Without bit operations, which are limited to 32 bits.
   for (let place = at + digits - 1; place >= at; place--) {
     const above = Math.floor(rest / 8);
     const digit = rest - 8 * above;
