@@ -79,7 +79,7 @@ function writeBeside(
 }
 
 /**
- * The rest of the name of a temporary file, and of the private directories of
+ * The end of the names of temporary files, and of the private directories of
  * admin/site/authority.ts.
  */
 const UNFINISHED = /^(?:[0-9a-f]{12}|new-[A-Za-z0-9]{6})$/;
@@ -117,7 +117,7 @@ export function errorCode(error: unknown): string {
   return (error as NodeJS.ErrnoException).code ?? String(error);
 }
 
-/** Whether only root can change what is in a directory, or would be if the directory existed. */
+/** Whether only root can change the entries of a directory, or could if the directory existed. */
 export function isRootsOwn(folder: string): boolean {
   if (!existsSync(folder)) return folder !== dirname(folder) && isRootsOwn(dirname(folder));
   for (let path = realpathSync(folder); ; path = dirname(path)) {

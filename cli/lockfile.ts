@@ -51,16 +51,16 @@ function pause(): void {
 }
 
 export interface Locks {
-  /** False when another process holds it. */
+  /** Takes a lock; false when another process holds it. */
   take(path: string): boolean;
   /** Releases all locks that were taken. */
   release(): void;
 }
 
 /**
- * Locks that never exist without the line that names their holder, as a new file would before its
- * first write: one file is written, and each lock is a link to it, which fails when the name is
- * taken.
+ * Opens locks that never exist without the line that names their holder, unlike a new file before
+ * its first write: one file is written, and each lock is a link to it. Making a link fails when the
+ * name is taken.
  */
 export function openLocks(source: string): Locks {
   rmSync(source, { force: true });
@@ -84,7 +84,7 @@ export function openLocks(source: string): Locks {
   };
 }
 
-/** False when the name is taken. */
+/** Makes a link; false when the name is taken. */
 function tryLink(source: string, path: string): boolean {
   try {
     linkSync(source, path);

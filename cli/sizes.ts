@@ -1,5 +1,5 @@
-// Parses SIZE arguments: `500M`, `20G`. A kilobyte is a thousand bytes, as in what webjobctl
-// prints.
+// Parses SIZE arguments: `500M`, `20G`. A kilobyte is a thousand bytes, as in the output of
+// webjobctl.
 import { InvalidArgumentError } from 'commander';
 
 const UNITS = ['', 'k', 'm', 'g', 't'];
@@ -13,7 +13,7 @@ export function parseSize(text: string): number {
   return bytes;
 }
 
-/** Parses a count from 1. Throws InvalidArgumentError. */
+/** Parses a count of at least 1. Throws InvalidArgumentError. */
 export function parseCount(text: string): number {
   if (!/^[1-9][0-9]{0,8}$/.test(text)) throw new InvalidArgumentError('it is a number from 1.');
   return Number(text);

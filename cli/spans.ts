@@ -2,7 +2,7 @@
 
 const SECONDS: Record<string, number> = { s: 1, m: 60, h: 3600, d: 86_400, w: 604_800 };
 
-/** Parses a duration to seconds; undefined for another text. */
+/** Parses a duration to seconds; undefined for any other text. */
 export function secondsIn(text: string): number | undefined {
   const [, count, unit = ''] = /^([0-9]{1,6})([smhdw])$/.exec(text) ?? [];
   return count === undefined ? undefined : Number(count) * (SECONDS[unit] ?? 0);
@@ -15,7 +15,8 @@ export function formatSpan(seconds: number): string {
 }
 
 /**
- * Parses a date, or a date and time, in this machine's zone or its own; undefined for another text.
+ * Parses a date, or a date and time, in this machine's zone or its own; undefined for any other
+ * text.
  */
 export function dateOf(text: string): Date | undefined {
   const isDate = /^\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:?\d\d)?)?$/.test(text);

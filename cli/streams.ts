@@ -1,6 +1,6 @@
 // The standard streams of every program, any of which may be closed, slow, or on a full disk.
 
-/** Writes a line to stderr. Errors are ignored, because nobody is there to be told. */
+/** Writes a line to stderr. Errors are ignored, because they cannot be reported. */
 export function say(line: string): void {
   try {
     if (process.stderr.listenerCount('error') === 0) process.stderr.on('error', () => {});
