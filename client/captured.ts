@@ -1,6 +1,6 @@
-// Writes what a program prints to a file, from which it goes to the server. The hash and the length
-// in the run record are those of the bytes in the file, even when the disk took less than the
-// program wrote.
+// Writes the output of a program to a file, from which it is sent to the server. The hash and the
+// length in the run record are those of the bytes in the file, even when the disk took less than
+// the program wrote.
 import { createHash, type Hash } from 'node:crypto';
 import { closeSync, fstatSync, fsyncSync, openSync, readSync, writeSync } from 'node:fs';
 import { codeOf } from './failure.ts';
@@ -10,7 +10,7 @@ export interface Captured {
   length: number;
 }
 
-/** The length of an open file at this moment. */
+/** Captures an open file at its current length. */
 export function takeLength(fd: number): Captured {
   return { fd, length: fstatSync(fd).size };
 }
@@ -68,7 +68,7 @@ function openFile(path: string): OpenFile {
 }
 
 interface CaptureOptions {
-  /** HashType. */
+  /** The value of HashType. */
   hashType: string;
   /** Also compute the SHA-256. */
   isSigned: boolean;
@@ -114,7 +114,7 @@ export class Capture {
     this.#file = openFile(path);
   }
 
-  /** Writes what the program printed. */
+  /** Writes a piece of the program's output. */
   take(piece: Buffer): void {
     this.#written += piece.length;
     for (let at = 0; at < piece.length && this.#failure === undefined; ) at += this.#write(piece.subarray(at));
@@ -177,7 +177,7 @@ export class Capture {
     }
   }
 
-  /** After a failed sync only the file itself tells what is in it. */
+  /** After a failed sync, only the file itself shows how much it contains. */
   #takeWhatIsThere(): void {
     this.#kept = Math.min(this.#kept, fstatSync(this.#file.reader).size);
     this.#digest = hashCaptured(this.#hashType, this.captured);

@@ -32,8 +32,8 @@ export class DueTimes {
   }
 
   /**
-   * Throws Failure `settings` for a file that cannot be read or was not written by webjob, `get`
-   * for a due time that has been taken.
+   * Checks a due time. Throws Failure `settings` for a file that cannot be read or was not written
+   * by webjob, `get` for a due time that has been taken.
    */
   check(offered: DueTime): void {
     this.#compare(this.#read(), offered);

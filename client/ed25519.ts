@@ -12,7 +12,8 @@ export interface Verifier {
 }
 
 /**
- * Accepts and rejects exactly what `crypto.verify` of Node 24 does.
+ * Begins to verify a signature. Accepts and rejects exactly the same signatures as `crypto.verify`
+ * of Node 24.
  *
  * @param publicKey the 32 bytes of the key
  * @param signature the bytes that may be a signature

@@ -51,8 +51,8 @@ export function checkArguments(path: string, args: readonly string[]): void {
 }
 
 /**
- * Windows passes arguments in UTF-16. What cmd.exe cannot take is detected before anything is
- * fetched.
+ * Windows passes arguments in UTF-16. Arguments that cmd.exe cannot take are detected before
+ * anything is fetched.
  */
 function checkForWindows(path: string, args: readonly string[]): void {
   const obstacle = findNameObstacle(basename(path)) ?? (isBatch(path) ? findBatchObstacle(path, args) : undefined);

@@ -1,5 +1,5 @@
-// Delivers what waits on disk: jobs in SpoolDirectory, and those that runs without a spool left in
-// TempDirectory.
+// Delivers the jobs that wait on disk: in SpoolDirectory, and in TempDirectory, where runs without
+// a spool left them.
 import { closeSync, existsSync, lstatSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { NOT_APPLICABLE, parseRecord, type RunRecord } from 'webjob-protocol';
@@ -39,8 +39,8 @@ export interface Flushed {
 type IsMeant = (parcel: KeptParcel) => boolean;
 
 /**
- * Delivers what waits in SpoolDirectory, and what this client left in TempDirectory for the same
- * server. `conf` is the value of --file. Throws Failure `settings` when both directories are
+ * Delivers the jobs in SpoolDirectory, and those that this client left in TempDirectory for the
+ * same server. `conf` is the value of --file. Throws Failure `settings` when both directories are
  * missing.
  */
 export async function flushAll(settings: ClientSettings, conf: string): Promise<Flushed> {
@@ -54,8 +54,8 @@ export async function flushAll(settings: ClientSettings, conf: string): Promise<
 }
 
 /**
- * Delivers what waits in a directory, or the job in it. A directory that the user names is
- * delivered in any case. Throws Failure.
+ * Delivers the jobs in a directory, or the job whose own directory it is, whichever server they are
+ * for, because the user named it. Throws Failure.
  */
 export async function flushFolder(settings: ClientSettings, conf: string, folder: string): Promise<Flushed> {
   const path = resolve(folder);
@@ -96,7 +96,7 @@ function nothingYet(): Flushed {
   return { delivered: 0, left: new Map(), failure: undefined };
 }
 
-/** Delivers what waits in SpoolDirectory. Throws Failure `settings`. */
+/** Delivers the jobs in SpoolDirectory. Throws Failure `settings`. */
 async function flushSpool(settings: ClientSettings, conf: string, flushed: Flushed): Promise<void> {
   const { spoolDirectory: spool } = settings;
   try {
@@ -141,7 +141,7 @@ async function flushJob(settings: ClientSettings, path: string, flushed: Flushed
   if (flushed.delivered > 0) removePrivateFolder(dirname(path));
 }
 
-/** A job that cannot be read is reported whatever was asked for. */
+/** Whether a job is to be delivered. One that cannot be read counts, so that it is reported. */
 function isMeantIn(folder: string, isMeant: IsMeant): boolean {
   try {
     return isMeant(readParcel(folder, folder));
@@ -194,7 +194,7 @@ function claim(folder: JobFolder): boolean {
   }
 }
 
-/** If this fails, the job keeps the name of a process that has ended, and waits as well. */
+/** If this fails, the job keeps the name of a process that has ended, and still waits. */
 function giveBack(folder: JobFolder, name: string): void {
   try {
     folder.rename(name);
@@ -274,7 +274,7 @@ function findPrivateFolders(tempDirectory: string): string[] {
   }
 }
 
-/** Whether a directory is one that nobody else can have made or written to. */
+/** Whether nobody else can have made a directory or written to it. */
 function isPrivateFolder(path: string): boolean {
   if (!/^webjob-[A-Za-z0-9]{6}$/.test(basename(path))) return false;
   const found = lstatSync(path, { throwIfNoEntry: false });

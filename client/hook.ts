@@ -1,4 +1,4 @@
-// GetHook: the command that makes the program from what was fetched; when it fails, the job fails
+// GetHook: the command that makes the program from the fetched file; when it fails, the job fails
 // (docs/protocol.md, section 7).
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { lstatSync } from 'node:fs';
@@ -96,8 +96,8 @@ function startShell(command: string, cwd: string): ChildProcessByStdio<null, nul
   const shell = findSystemProgram('cmd.exe');
   if (shell === undefined) throw new Failure('get', 'the GetHook needs System32\\cmd.exe, which is not there');
   const { file, args, options } = makeShellCommand(shell, command, true);
-  // cmd.exe would look for programs in the current directory first, which contains what was
-  // fetched.
+  // cmd.exe would look for programs in the current directory first, which contains the fetched
+  // file.
   const env = { ...process.env, NoDefaultCurrentDirectoryInExePath: '1' };
   return spawn(file, args, { cwd, stdio, env, ...options });
 }

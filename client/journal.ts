@@ -1,6 +1,6 @@
-// JournalFile: what this client sent and what was answered, each line bound to those before it, so
-// that a server which acknowledges an upload and drops it can be proven to have done so
-// (docs/protocol.md, section 9).
+// JournalFile: one line for each delivery and its answer, bound to all lines before it, so that a
+// server which acknowledges an upload and drops it can be proven to have done so (docs/protocol.md,
+// section 9).
 import { createHash } from 'node:crypto';
 import { closeSync, constants, fstatSync, fsyncSync, openSync, readSync, type Stats, writeSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';

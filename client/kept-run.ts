@@ -1,7 +1,7 @@
 // Keeps a run and its output on disk from the first byte until the server has it: in
-// SpoolDirectory, or without one in the private directory of the job. What the spool cannot take
-// goes to the private directory, and what neither can take is sent from where it is: a full disk
-// must never prevent evidence from being sent.
+// SpoolDirectory, or without one in the private directory of the job. A run that the spool cannot
+// take goes to the private directory, and one that neither can take is sent from where it is: a
+// full disk must never prevent evidence from being sent.
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ResultStreams } from '../notes/result.ts';
@@ -38,7 +38,7 @@ export class KeptRun {
   /** Where the run continues when its own directory takes no more. */
   #refuge: string | undefined;
   #captures: readonly [Capture, Capture];
-  /** The run is complete on disk, under the name of a job. */
+  /** Whether the run is complete on disk, under the name of a job. */
   #isKept = false;
   #isOver = false;
 
@@ -158,8 +158,8 @@ export class KeptRun {
   }
 
   /**
-   * Keeps the job for a later delivery. Returns the command for that, or a description of what is
-   * left of it. Never throws.
+   * Keeps the job for a later delivery. Returns the command for that, or a description of the files
+   * that are left. Never throws.
    */
   stay(conf: string): string {
     if (this.#isKept && this.#isDurable) this.#letGo();
@@ -176,7 +176,7 @@ export class KeptRun {
     return flushCommand(conf, this.#isKept && !this.isInSpool ? place : path);
   }
 
-  /** The directory of its files. */
+  /** The directory of the run's files. */
   get path(): string {
     return this.#folder.path;
   }
@@ -185,7 +185,7 @@ export class KeptRun {
     return this.#folder.place === this.#settings.spoolDirectory;
   }
 
-  /** Closes its files, because some file systems cannot remove a directory with an open file. */
+  /** Closes the files, because some file systems cannot remove a directory with an open file. */
   close(): void {
     for (const capture of this.#captures) capture.close();
   }
@@ -209,7 +209,7 @@ export class KeptRun {
       if (!this.#isOver) this.#rename(this.#job);
       sync(this.#folder.place);
     } catch {
-      // It is complete and on disk.
+      // The job is complete and on disk.
     }
   }
 
@@ -251,8 +251,8 @@ export class KeptRun {
   }
 
   /**
-   * Continues in the other directory with what was captured so far; false when there is none or it
-   * takes no more either.
+   * Continues in the other directory with the output captured so far; false when there is none or
+   * it takes no more either.
    */
   #moveOn(code: string): boolean {
     const refuge = this.#refuge;

@@ -1,5 +1,5 @@
-// Seals a run whose webjob was killed, or had no space, before it could seal it: in place, before
-// it is sent.
+// Seals a run, in place and before it is sent, whose webjob was killed or ran out of space before
+// it could seal the run.
 import { isSealed } from '../notes/result.ts';
 import { Failure } from './failure.ts';
 import type { KeptJob } from './late-signature.ts';

@@ -1,4 +1,5 @@
-// Signs a run whose webjob was killed before it could sign it: in place, before it is sent.
+// Signs a run, in place and before it is sent, whose webjob was killed before it could sign the
+// run.
 import { renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { isSigned } from '../notes/result.ts';
@@ -14,7 +15,7 @@ export interface KeptJob {
   folder: string;
   shown: string;
   streams: Streams;
-  /** The name and id of the key that was to sign it. */
+  /** The name and id of the key that was chosen to sign the job. */
   resultKey: string;
 }
 

@@ -60,8 +60,8 @@ function acquire(path: string, lockFile = path): number {
   const fd = create(path);
   if (fd !== undefined) return fd;
   checkFree(path, lockFile);
-  // Of the runs that find the same abandoned lock only one may remove it; a second one would remove
-  // the lock of the first.
+  // Of the runs that find the same abandoned lock, only one may remove it; a second one would
+  // remove the lock of the first.
   const guard = `${path}.next`;
   const guardFd = acquire(guard, lockFile);
   try {
@@ -107,7 +107,7 @@ function hold(path: string, fd: number): number {
   return held;
 }
 
-/** Throws Failure `lock` for a lock that is held. */
+/** Checks that no run holds a lock. Throws Failure `lock` for one that is held. */
 function checkFree(path: string, lockFile: string): void {
   look(path, (found) => {
     if (isHeld(found)) throw busy(lockFile, found.pid);

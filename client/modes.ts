@@ -68,7 +68,7 @@ export async function printDigest(type: string, file: string | undefined): Promi
 }
 
 /**
- * Delivers what waits in SpoolDirectory and TempDirectory, or in one directory. `conf` is the value
+ * Delivers the jobs in SpoolDirectory and TempDirectory, or in one directory. `conf` is the value
  * of --file. Prints one line for each job that is left. Throws Failure.
  */
 export async function flush(settings: ClientSettings, conf: string, folder: string | undefined): Promise<number> {

@@ -57,7 +57,7 @@ const LAST_CHARACTER = /(?:[\xc0-\xf7][\x80-\xbf]+|.)$/s;
  */
 async function prompt(question: string): Promise<string> {
   const { stdin, stderr } = process;
-  // Before the prompt, because what is typed immediately would be shown.
+  // Before the prompt, because characters typed immediately would be shown.
   stdin.setRawMode(true).setEncoding('latin1');
   stderr.write(question);
   let line = '';

@@ -25,7 +25,7 @@ export interface Tap {
    */
   attach(stream: Readable | null): void;
   /**
-   * Reads what is in the pipe at this moment and closes it, whatever process still holds the other
+   * Reads the current contents of the pipe and closes it, whatever process still holds the other
    * end.
    */
   drain(): Promise<void>;
@@ -179,7 +179,7 @@ class SocketTap implements Tap {
     this.#isOver = new Promise((resolve) => stream.once('close', () => resolve()));
   }
 
-  /** A socket does not tell when it is empty, so silence has to do. */
+  /** A socket does not show when it is empty, so silence counts as its end. */
   async drain(): Promise<void> {
     const end = performance.now() + LAST_WORDS_MS;
     this.#takenAt = performance.now();

@@ -18,7 +18,7 @@ export function hasOpen(pid: number, { dev, ino }: Stats): boolean | undefined {
   const folder = `/proc/${pid}/fd`;
   try {
     return readdirSync(folder).some((fd) => {
-      // It may have been closed meanwhile.
+      // The file may have been closed meanwhile.
       const found = statSync(`${folder}/${fd}`, { throwIfNoEntry: false });
       return found?.ino === ino && found.dev === dev;
     });
@@ -41,8 +41,8 @@ export function hasArgument(pid: number, pattern: RegExp): boolean | undefined {
 
 /**
  * Sends a signal to a process that was started detached and to its group; on Linux to its whole
- * session, in which `timeout` and shells with job control make further groups. On Windows any
- * signal ends the process and what it started.
+ * session, in which `timeout` and shells with job control make further groups. On Windows, any
+ * signal ends the process and those that it started.
  */
 export function signalSession(pid: number | undefined, signal: NodeJS.Signals | number): void {
   if (pid === undefined) return;
@@ -62,7 +62,9 @@ export function signalSession(pid: number | undefined, signal: NodeJS.Signals | 
   }
 }
 
-/** Ends a Windows process and what it started; if taskkill fails, at least the process itself. */
+/**
+ * Ends a Windows process and those that it started; if taskkill fails, at least the process itself.
+ */
 function endTree(pid: number): void {
   const taskkill = findSystemProgram('taskkill.exe');
   if (taskkill !== undefined) {
@@ -72,7 +74,7 @@ function endTree(pid: number): void {
   try {
     process.kill(pid, 'SIGKILL');
   } catch {
-    // It has ended.
+    // The process has ended.
     return;
   }
   warn(`taskkill fails: process ${pid} is ended, but processes that it started may continue`);

@@ -1,4 +1,4 @@
-// The program in TempDirectory, where other runs of the same program put theirs and remove them.
+// The program in TempDirectory, where other runs of the same program put and remove theirs.
 import {
   chmodSync,
   closeSync,
@@ -20,15 +20,15 @@ const CHUNK_BYTES = 64 * 1024;
 /** NAME_MAX of all file systems that are likely here or on a server. */
 const LONGEST_NAME = 255;
 /**
- * The longest suffix that a server adds to the name of a program: that of a stream which is to
+ * The longest suffix that a server adds to the name of a program: that of a stream that will
  * replace another.
  */
 const LONGEST_ENDING = '.out.new';
 const MOST_REMOVALS = 5;
 
 /**
- * Throws Failure `usage` for a program that could be fetched and run, but not stored under its
- * name.
+ * Checks the name of a program. Throws Failure `usage` for a program that could be fetched and run,
+ * but whose output could not be stored.
  */
 export function checkProgramName(settings: ClientSettings, program: string): void {
   const endings = [settings.getHookEnable ? settings.getHookSuffix : '', settings.put ? LONGEST_ENDING : ''];
@@ -39,8 +39,8 @@ export function checkProgramName(settings: ClientSettings, program: string): voi
 }
 
 /**
- * A program that stays open during its job: another run may replace or remove it, and without that
- * its inode number could be reused for the other run's program.
+ * A program that stays open during its job: another run may replace or remove it, and if it were
+ * closed, its inode number could be reused for the other run's program.
  */
 export class PlacedProgram {
   readonly #isAlone: boolean;
@@ -57,9 +57,9 @@ export class PlacedProgram {
    * is: the program then runs in the private directory that it was fetched into. Throws Failure
    * `run`.
    *
-   * `isAlone` leaves it in the private directory in any case, as on Windows: there a running
-   * program can be neither replaced nor removed, cmd.exe reads a batch file again for every line,
-   * and a program loads libraries from its own directory.
+   * `isAlone` leaves the program in the private directory in any case, as on Windows: there a
+   * running program can be neither replaced nor removed, cmd.exe reads a batch file again for every
+   * line, and a program loads libraries from its own directory.
    */
   constructor(fetched: string, path: string, overwrite: boolean, isAlone = process.platform === 'win32') {
     this.#isAlone = isAlone;
@@ -72,19 +72,20 @@ export class PlacedProgram {
     this.#path = isAlone ? fetched : this.#move();
   }
 
-  /** Its path. */
+  /** The path of the program. */
   get path(): string {
     return this.#path;
   }
 
-  /** An open descriptor of it. */
+  /** An open descriptor of the program. */
   get fd(): number {
     return this.#fd;
   }
 
   /**
-   * The arguments it is started with. `TempDirectory/%payload` in them means beside the program
-   * (docs/protocol.md, section 7), even when the program is not in TempDirectory itself.
+   * The arguments with which the program is started. `TempDirectory/%payload` in them means beside
+   * the program (docs/protocol.md, section 7), even when the program is not in TempDirectory
+   * itself.
    */
   argumentsOf(args: readonly string[]): string[] {
     if (this.#path === this.#public) return [...args];
@@ -93,8 +94,8 @@ export class PlacedProgram {
   }
 
   /**
-   * Restores it when a run that ended at the wrong moment has removed it; false when there is
-   * nothing to do or it cannot be done.
+   * Restores the program when a run that ended at the wrong moment has removed it; false when it
+   * need not or cannot be restored.
    */
   restore(): boolean {
     if (this.#isAlone) return false;
@@ -112,7 +113,7 @@ export class PlacedProgram {
     }
   }
 
-  /** Removes it, if it is still the one that was placed there. */
+  /** Removes the program, if the file is still the one that was placed there. */
   remove(): void {
     if (this.#isAlone) {
       this.#removeAlone();
@@ -123,7 +124,7 @@ export class PlacedProgram {
     if (found?.ino === ino && found.dev === dev) rmSync(this.#path, { force: true });
   }
 
-  /** Leaves it in TempDirectory. */
+  /** Leaves the program in TempDirectory. */
   leave(): void {
     if (!this.#isAlone) return;
     closeSync(this.#fd);
@@ -134,7 +135,9 @@ export class PlacedProgram {
     }
   }
 
-  /** Virus scanners and processes that the program started may keep it open for a while. */
+  /**
+   * Virus scanners and processes that the program started may keep the program open for a while.
+   */
   #removeAlone(): void {
     closeSync(this.#fd);
     try {
@@ -148,7 +151,10 @@ export class PlacedProgram {
     return new Failure('run', `${this.#public} cannot be written: EEXIST`, 'remove it, or set OverwriteExecutable=Y');
   }
 
-  /** Moves it from where it was fetched into TempDirectory. Throws the error of the system call. */
+  /**
+   * Moves the program from its private directory into TempDirectory. Throws the error of the system
+   * call.
+   */
   #rename(): void {
     if (this.#overwrite) {
       renameSync(this.#fetched, this.#public);
@@ -158,7 +164,7 @@ export class PlacedProgram {
     }
   }
 
-  /** Moves it; returns its new path. */
+  /** Moves the program; returns its new path. */
   #move(): string {
     try {
       this.#rename();

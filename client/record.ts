@@ -11,17 +11,20 @@ declare const WEBJOB_VERSION: string;
 export interface Identity {
   version: string;
   system: string;
-  /** The same, limited to what the most restrictive original server accepts. */
+  /**
+   * The version and system, limited to the characters that the most restrictive original server
+   * accepts.
+   */
   onWire: { version: string; system: string };
 }
 
 /**
- * Contains the id of the job whose program runs webjob, so that the jobs of a batch can be put
- * together again.
+ * Contains the id of the job whose program runs webjob, so that the jobs of a batch can be tied
+ * together.
  */
 export const OUTER_JOB_VARIABLE = 'WEBJOB_JID';
 
-/** Contains the assignment that a batch runs webjob for. */
+/** Contains the assignment for which a batch runs webjob. */
 export const ASSIGNMENT_VARIABLE = 'WEBJOB_ASSIGNMENT';
 
 type Extra = [name: string, value: string];
@@ -38,7 +41,7 @@ export interface Ending {
   status: number | undefined;
   signal: number | undefined;
   reason: string;
-  /** Why it could not be started, or was ended by webjob. */
+  /** Why the program could not be started, or was ended by webjob. */
   error: string | undefined;
 }
 
@@ -51,8 +54,8 @@ export interface Job {
   identity: Identity;
   program: string;
   /**
-   * The name that the server was asked for: the program, or with GetHookSuffix what it is made
-   * from.
+   * The name requested from the server: the program or, with GetHookSuffix, the file from which it
+   * is made.
    */
   request: string;
   args: string[];

@@ -97,7 +97,7 @@ interface Run {
 function kidEnvironment(settings: ClientSettings, jobId: string | undefined): NodeJS.ProcessEnv {
   return {
     ...process.env,
-    // Meant for this job alone, and not for jobs that its program starts.
+    // The assignment belongs to this job alone, not to jobs that its program starts.
     [ASSIGNMENT_VARIABLE]: undefined,
     ...(jobId !== undefined && { [OUTER_JOB_VARIABLE]: jobId }),
     ...(settings.lockFile !== '' && { [LOCK_VARIABLE]: resolve(settings.lockFile) }),
@@ -106,7 +106,7 @@ function kidEnvironment(settings: ClientSettings, jobId: string | undefined): No
 
 /**
  * Starts the program. When another run removed it before it started, it is restored a few times; if
- * it keeps disappearing, there is a reason.
+ * it keeps disappearing, something removes it on purpose.
  */
 function startKid(run: Run, stdio: StdioOptions, env: NodeJS.ProcessEnv): ChildProcess | Error {
   const { program, runner } = run;

@@ -9,25 +9,25 @@ const WRITABLE = 0o022;
 const WRITABLE_BY_ALL = 0o002;
 const STICKY = 0o1000;
 
-/** What a directory is used for, in the words of a message. */
+/** The use of a directory, in the words of a message. */
 interface Rule {
   setting: 'SpoolDirectory' | 'TempDirectory';
   stage: Failure['kind'];
-  /** Other users may write to the directory, each their own files. */
+  /** Whether other users may write their own files to the directory. */
   mayBeShared: boolean;
 }
 
 /**
- * Throws Failure `settings` when others can write to the directory: their files would be sent in
- * our name. Throws the error of the system call when it does not exist.
+ * Checks SpoolDirectory. Throws Failure `settings` when others can write to it: their files would
+ * be sent in our name. Throws the error of the system call when it does not exist.
  */
 export function checkSpoolDirectory(path: string): void {
   check(path, { setting: 'SpoolDirectory', stage: 'settings', mayBeShared: false });
 }
 
 /**
- * Throws Failure `run` when others can write to the directory: another program could run in our
- * name. Throws the error of the system call when it does not exist.
+ * Checks TempDirectory. Throws Failure `run` when others can replace files in it: another program
+ * could run in our name. Throws the error of the system call when it does not exist.
  */
 export function checkTempDirectory({ tempDirectory }: ClientSettings): void {
   check(tempDirectory, { setting: 'TempDirectory', stage: 'run', mayBeShared: true });
@@ -74,7 +74,7 @@ export function warnOfOthers(path: string): void {
     const weak = isOpen ? `others can write to ${path}` : findWeakness(path);
     if (weak) warn(`${path} decides what runs here, but ${weak}${isOpen ? `: chmod go-w ${path}` : ''}`);
   } catch {
-    // It is a pipe, or gone; reading it will report that.
+    // The file is a pipe, or gone; reading it will report that.
   }
 }
 

@@ -68,7 +68,7 @@ export interface PlainJob {
   folder: string;
   out: Captured;
   err: Captured;
-  /** Its run record, without the fields that describe the streams. */
+  /** The run record, without the fields that describe the streams. */
   record: string;
 }
 
@@ -116,7 +116,7 @@ export function finishSealing(folder: string): void {
 interface Sealed {
   plain: StreamFacts;
   sealed: StreamFacts;
-  /** By HashType. */
+  /** The digest by HashType. */
   hash: string;
 }
 

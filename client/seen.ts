@@ -9,7 +9,7 @@ import { codeOf, Failure } from './failure.ts';
 
 /**
  * Parses each line of a file, split into words; a missing file has no lines. Throws Failure
- * `settings` for a file that cannot be read, and for a line that `parse` returns undefined for.
+ * `settings` for a file that cannot be read, and for a line for which `parse` returns undefined.
  */
 export function readSeen<Value extends object>(
   setting: string,

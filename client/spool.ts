@@ -36,13 +36,15 @@ import type { Parcel } from './upload.ts';
 /** The files of a job besides its parcel.json. */
 export const FILES = ['out', 'err', 'env'] as const;
 
-/** The content of parcel.json: what the upload needs besides the streams. */
+/** The content of parcel.json: the facts that the upload needs besides the streams. */
 export interface KeptParcel extends Parcel {
   /** URLPutURL without user and password: the server that the job is for. */
   putUrl?: string | undefined;
-  /** The age recipients to whom its streams are sealed when it is complete; undefined for none. */
+  /**
+   * The age recipients to whom the streams are sealed when the job is complete; undefined for none.
+   */
   sealTo?: readonly string[] | undefined;
-  /** The name and id of the key that signs it when it is complete; undefined for none. */
+  /** The name and id of the key that signs the job when it is complete; undefined for none. */
   resultKey?: string | undefined;
 }
 
@@ -66,7 +68,7 @@ export function unusable(error: unknown): Failure {
 
 /** The directory of one job, whatever its current name. */
 export class JobFolder {
-  /** Its parent directory. */
+  /** The parent directory. */
   readonly place: string;
   #name: string;
 
@@ -75,7 +77,7 @@ export class JobFolder {
     this.#name = name;
   }
 
-  /** Makes a new one for a run of this process. Throws the error of the system call. */
+  /** Makes a new directory for a run of this process. Throws the error of the system call. */
   static makeRun(place: string): JobFolder {
     return new JobFolder(place, basename(mkdtempSync(join(place, `run-${markOfOurs()}-`))));
   }
@@ -88,7 +90,7 @@ export class JobFolder {
     return join(this.place, this.#name);
   }
 
-  /** Renames it, unless it already has the name. Throws the error of the system call. */
+  /** Renames the directory, unless it already has the name. Throws the error of the system call. */
   rename(name: string): void {
     if (name === this.#name) return;
     renameSync(this.path, join(this.place, name));
@@ -96,8 +98,8 @@ export class JobFolder {
   }
 
   /**
-   * Writes a file of the job in place, from its first byte: on a full disk there is room for what
-   * was there before.
+   * Writes a file of the job in place, from its first byte: even a full disk has room for as many
+   * bytes as before.
    */
   write(name: 'env' | 'parcel.json', bytes: Buffer): void {
     const fd = openSync(join(this.path, name), constants.O_WRONLY | constants.O_CREAT, 0o600);
@@ -109,7 +111,7 @@ export class JobFolder {
     }
   }
 
-  /** Puts its files and its entries on disk. Throws the error of the system call. */
+  /** Puts the job's files and their names on disk. Throws the error of the system call. */
   sync(): void {
     for (const name of [...FILES, 'parcel.json', '']) sync(join(this.path, name));
   }
@@ -133,7 +135,7 @@ export class JobFolder {
     try {
       rmSync(this.path, { recursive: true, force: true });
     } catch {
-      // --flush reports what is left.
+      // --flush reports the files that are left.
     }
   }
 }
@@ -196,8 +198,8 @@ export function removeSent(place: string): void {
 }
 
 /**
- * Whether a directory is free: one with the name of a process that is gone is, even when another
- * process has the id by now.
+ * Whether no process uses a directory: the process in its name is gone, even if another process has
+ * the id by now.
  */
 export function isFree(name: string): boolean {
   const [, pid, start] = /^(?:run|sending|sent)-([0-9]+)-([0-9]+)-/.exec(name) ?? [];
@@ -210,7 +212,7 @@ export function spoolBytes(place: string): number {
   return findAllJobs(place).reduce((sum, name) => sum + folderBytes(join(place, name)), 0);
 }
 
-/** The size of a directory in bytes; 0 for one that was delivered meanwhile. */
+/** The size of a directory in bytes; 0 for a job that was delivered meanwhile. */
 export function folderBytes(folder: string): number {
   try {
     return readdirSync(folder).reduce((sum, name) => sum + statSync(join(folder, name)).size, 0);
@@ -256,8 +258,8 @@ export function readParcel(folder: string, shown: string): KeptParcel {
 }
 
 /**
- * The command that delivers what waits, or one directory of it, with the same settings; quoted for
- * a shell.
+ * The command that delivers all waiting jobs, or those in one directory, with the same settings;
+ * quoted for a shell.
  */
 export function flushCommand(conf: string, folder?: string): string {
   const files = conf.split(',').map((file) => resolve(file));

@@ -32,7 +32,7 @@ const CUT_SHORT: Ending = {
   error: 'was still running when webjob was ended',
 };
 
-/** Tells a batch script the configuration file of the client that runs it. */
+/** Names, to a batch script, the configuration file of the client that runs it. */
 const FILE_VARIABLE = 'WEBJOB_FILE';
 const PROGRAM_VARIABLE = 'WEBJOB_PROGRAM';
 
@@ -200,8 +200,8 @@ async function reportGetFailure(job: Job, signer: ResultSigner | undefined, fail
 }
 
 /**
- * RUN and PUT. The output is kept on disk from its first byte, because until the server has it
- * there is no other copy.
+ * RUN and PUT. The output is kept on disk from its first byte, because there is no other copy until
+ * the server has it.
  */
 async function runAndUpload(job: Job, work: Workplace, placed: PlacedProgram): Promise<void> {
   const { settings, program } = job;
@@ -228,7 +228,10 @@ async function runAndUpload(job: Job, work: Workplace, placed: PlacedProgram): P
   work.keep = !settings.unlinkOutput;
 }
 
-/** Seals the output. The hint of a Failure seals and delivers the job, which waits from then on. */
+/**
+ * Seals the output. The hint of a Failure is the command that seals and delivers the job, which
+ * waits from then on.
+ */
 async function seal(
   job: Job,
   work: Workplace,
@@ -242,7 +245,7 @@ async function seal(
   }
 }
 
-/** PUT. The hint of a Failure delivers the job, which waits from then on. */
+/** PUT. The hint of a Failure is the command that delivers the job, which waits from then on. */
 async function send(job: Job, work: Workplace, run: KeptRun): Promise<void> {
   work.waiting = run.describe(work.conf);
   try {
@@ -254,7 +257,7 @@ async function send(job: Job, work: Workplace, run: KeptRun): Promise<void> {
   }
 }
 
-/** What to throw for a job that could not be sent and is kept. */
+/** The error to throw for a job that could not be sent and is kept. */
 function leave(job: Job, work: Workplace, run: KeptRun, error: unknown): unknown {
   if (!(error instanceof Failure)) return error;
   if (job.ending?.error !== undefined) warn(`${job.program} ${job.ending.error}`);

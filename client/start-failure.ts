@@ -1,12 +1,12 @@
 // Why the system does not start a program, with a remedy, for the run record and the message. The
-// error of execve(2) tells little: ENOENT often means a script's interpreter, EACCES the mount
+// error of execve(2) says little: ENOENT often means a script's interpreter, EACCES the mount
 // option noexec.
 import { closeSync, existsSync, openSync, readdirSync, readFileSync, readSync } from 'node:fs';
 import { machine } from 'node:os';
 import { basename } from 'node:path';
 import { printable } from './status.ts';
 
-/** A program as it was to be started. */
+/** The program that was not started. */
 interface Program {
   path: string;
   fd: number;
@@ -81,7 +81,7 @@ function findNoexecMount(fd: number): string | undefined {
       if (mountId === id) return options.split(',').includes('noexec') ? point : undefined;
     }
   } catch {
-    // There is no /proc.
+    // This system has no /proc.
   }
   return undefined;
 }

@@ -52,7 +52,7 @@ export function describeAnswer(answer: IncomingMessage): string {
   return [formatStatus(answer), ...told].join(', ');
 }
 
-/** Removes what a hostile server could use to control the terminal. */
+/** Removes characters by which a hostile server could control the terminal. */
 export function printable(text: string): string {
   return text.slice(0, 255).replace(/[^\x20-\x7e]/g, '?');
 }

@@ -10,7 +10,7 @@ import type { ClientSettings, Target } from './settings.ts';
 import { isAcknowledgement } from './status.ts';
 import { exchange, readAnswer } from './wire.ts';
 
-/** A finished job as it goes to the server, immediately or with a later --flush. */
+/** The facts about a finished job that go to the server, immediately or with a later --flush. */
 export interface Parcel {
   version: string;
   system: string;

@@ -4,14 +4,17 @@
 import { existsSync } from 'node:fs';
 import { win32 } from 'node:path';
 
-/** What starts a program: a file, its whole command line after the name, and the environment. */
+/**
+ * The arguments of a call that starts a program: a file, its whole command line after the name, and
+ * the environment.
+ */
 export interface ShellCommand {
   file: string;
   args: string[];
   options: { windowsVerbatimArguments: true; windowsHide: boolean; argv0: string };
 }
 
-/** What prevents a job from running, and the remedy. */
+/** A reason why a job cannot run, and the remedy. */
 export interface Obstacle {
   message: string;
   hint: string;
@@ -98,8 +101,8 @@ function findArgumentFault(arg: string): string | undefined {
 }
 
 /**
- * The command line with which cmd.exe runs a batch file. Must not be called with what
- * findBatchObstacle() rejects.
+ * The command line with which cmd.exe runs a batch file. Must not be called with a path or
+ * arguments that findBatchObstacle() rejects.
  */
 export function formatBatchLine(path: string, args: readonly string[]): string {
   return [`"${path}"`, ...args.map(quoteForBatch)].join(' ');

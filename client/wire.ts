@@ -19,8 +19,8 @@ export interface WireRequest {
   /** Seconds for the whole exchange; 0 for no limit. */
   limitSeconds: number;
   /**
-   * What a successful answer must look like, and its name in messages: `a program`. Any success
-   * when undefined.
+   * The condition for a successful answer, and the name of such an answer in messages: `a program`.
+   * Undefined accepts any success.
    */
   expected?: { name: string; matches(answer: IncomingMessage): boolean };
   /** Called with every answer whose header has arrived. */
@@ -39,8 +39,8 @@ const ON_THE_WAY =
 /**
  * Sends a request and passes the answer to `receive`, whose result it returns. Throws WireError for
  * an answer that is not HTTP, is incomplete, is late, does not have exactly one Content-Length, is
- * not what was expected, or is not a success: `Status = [404], Reason = [Not Found]`. Throws
- * Failure `settings` for unusable TLS files.
+ * not as expected, or is not a success: `Status = [404], Reason = [Not Found]`. Throws Failure
+ * `settings` for unusable TLS files.
  */
 export async function exchange<Result>(
   wire: WireRequest,
@@ -84,8 +84,8 @@ export async function exchange<Result>(
 
 /**
  * Passes on the content of an answer piece by piece, like `for await`, but without the iterator,
- * which for a small answer costs as much as everything else. Throws what `take` throws, and the
- * error of an incomplete answer.
+ * which for a small answer costs as much as everything else. Throws the error of `take`, and that
+ * of an incomplete answer.
  */
 export function readAnswer(answer: IncomingMessage, take: (piece: Buffer) => void): Promise<void> {
   return new Promise((resolve, reject) => {
@@ -98,7 +98,7 @@ export function readAnswer(answer: IncomingMessage, take: (piece: Buffer) => voi
       }
     };
     answer.on('data', pass).once('end', resolve).once('error', reject);
-    // After the end this has no effect.
+    // After the event 'end', this rejection has no effect.
     answer.once('close', () => reject(Object.assign(new Error('no end'), { code: 'ECONNRESET' })));
   });
 }

@@ -4,8 +4,8 @@
 import { readFileSync } from 'node:fs';
 
 /**
- * The abbreviation of the local zone at a time: `PDT`, or a form like `+0530` when no zone file
- * tells.
+ * The abbreviation of the local zone at a time: `PDT`, or a form like `+0530` when no zone file has
+ * it.
  */
 export function zoneAbbreviation(date: Date, tz: string | undefined = process.env.TZ): string {
   const offsetSeconds = -date.getTimezoneOffset() * 60;
@@ -37,8 +37,8 @@ function findPosixName(tz: string, date: Date): string | undefined {
 }
 
 /**
- * The local time type of the file that is in force at a time. When the transitions end before it
- * (the rest is a rule in the footer), the last type with the offset that JavaScript reports.
+ * The local time type of the file that is in force at a time. When the transitions end before that
+ * time (the rest is a rule in the footer), the last type with the offset that JavaScript reports.
  */
 function findInZoneFile(path: string, date: Date, offsetSeconds: number): string | undefined {
   const file = readOnce(path);
