@@ -36,7 +36,7 @@ export function listEntries(path: string, name: string): Entry[] {
 function* walk(path: string, name: string, stats: Stats): Generator<Entry> {
   if (stats.isFile()) {
     refuseOutput(path, stats);
-    // The owner can always read and remove what was unpacked.
+    // The owner can always read and remove the unpacked files.
     yield { kind: 'file', name, path, size: stats.size, mode: (stats.mode & 0o777) | 0o600 };
   } else if (stats.isSymbolicLink()) {
     yield { kind: 'link', name, path, mode: 0o777, target: attempt(path, () => readlinkSync(path)) };
@@ -55,7 +55,7 @@ function* walk(path: string, name: string, stats: Stats): Generator<Entry> {
   }
 }
 
-/** `pad-make-script folder > folder/x.pad` would read what it writes. */
+/** `pad-make-script data > data/x.pad` would read its own output. */
 function refuseOutput(path: string, { dev, ino }: Stats): void {
   const output = fstatSync(1);
   if (output.isFile() && output.dev === dev && output.ino === ino) {

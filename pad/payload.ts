@@ -11,7 +11,8 @@ export interface Payload {
   /** The mode of a file: only the user who unpacks it can read it, or run it. */
   mode: '600' | '700';
   /**
-   * Its bytes, the same every time. Throws Failure `failed` when the size of a file has changed.
+   * The bytes of the payload, the same every time. Throws Failure `failed` when the size of a file
+   * has changed.
    */
   pieces(): Generator<Buffer>;
 }
@@ -20,7 +21,7 @@ const SEVERAL = 'payload';
 
 /**
  * A single file or directory is the payload itself; several are put into a new directory. Throws
- * Failure `usage` for an impossible name, `failed` for what cannot be read.
+ * Failure `usage` for an impossible name, `failed` for a file that cannot be read.
  */
 export function openPayload(paths: readonly string[], givenName: string | undefined): Payload {
   const names = paths.map((path) => basename(resolve(path)));
