@@ -143,7 +143,7 @@ for (const { source, target, more } of PROGRAMS) {
   replaceFile(outfile, start + code, isProgram ? 0o755 : 0o644);
 }
 
-/** Makes the directory in which Node keeps what it compiles of webjobctl: bin/webjobctl uses it. */
+/** Makes the directory in which Node keeps the compiled webjobctl: bin/webjobctl uses it. */
 function makeCompiled(folder: string): void {
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder);

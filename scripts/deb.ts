@@ -22,7 +22,7 @@ import { gzipSync } from 'node:zlib';
 const root = join(import.meta.dirname, '..');
 const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string };
 
-/** Programs by where they are installed below /usr/lib/webjob, with their names in /usr/bin. */
+/** The built programs, with their places below /usr/lib/webjob and their names in /usr/bin. */
 const PROGRAMS: Readonly<Record<string, { place: string; command?: string }>> = {
   webjob: { place: 'webjob', command: 'webjob' },
   webjobctl: { place: 'webjobctl.cjs' },
@@ -30,7 +30,7 @@ const PROGRAMS: Readonly<Record<string, { place: string; command?: string }>> = 
   'pad-make-script': { place: 'pad-make-script', command: 'pad-make-script' },
   'nph-webjob.cgi': { place: 'nph-webjob.cgi' },
   'nph-webjob-resident.cjs': { place: 'nph-webjob-resident.cjs' },
-  // webjobctl init --view looks for it beside webjobctl.
+  // webjobctl init --view looks for the view beside webjobctl.
   'webjob-view.cgi': { place: 'webjob-view.cgi' },
 };
 

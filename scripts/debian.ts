@@ -29,7 +29,10 @@ const TEST_PROGRAMS: Readonly<Record<string, string>> = {
   zsh: 'zsh',
 };
 
-/** Installs the missing ones together; with `sources`, only those whose names are in this text. */
+/**
+ * Installs the missing packages together; with `sources`, only those of programs named in that
+ * text.
+ */
 export function installTestPrograms(sources?: string): void {
   const folders = (process.env.PATH ?? '').split(delimiter);
   const isThere = (program: string): boolean => folders.some((folder) => existsSync(join(folder, program)));
@@ -40,8 +43,8 @@ export function installTestPrograms(sources?: string): void {
 
 /**
  * Installs packages. Concurrent processes wait for each other, which apt-get itself does not do.
- * False when this is not Debian, for other users than root, and when apt-get fails, which has then
- * reported why.
+ * Returns false when this is not Debian, for users other than root, and when apt-get fails, which
+ * has then reported why.
  */
 export function installPackages(names: readonly string[]): boolean {
   refuseWhenFast(`packages (${names.join(', ')})`);

@@ -34,7 +34,7 @@ function main(): number {
     return fail('this needs root, who can mount file systems', 'sudo npm run test:distributed');
   if (spawnSync('glusterd', ['--version']).status !== 0 && !installPackages(['glusterfs-server']))
     return fail('GlusterFS is missing', 'apt-get install glusterfs-server');
-  // No network reaches the namespaces.
+  // Before the test starts, because no network reaches the namespaces.
   installTestPrograms();
   obtainHttpd();
   const within = ['-nmp', '--fork', '--mount-proc', '--kill-child', 'sh', '-c', SET_UP, 'sh'];

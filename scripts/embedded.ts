@@ -1,5 +1,5 @@
-// Serves a site without httpd: the CGI under the embedded host, with the site's own user file. For
-// trying things out, not for a network.
+// Serves a site without httpd: the CGI under the embedded host, with the site's own user file.
+// Meant for experiments, not for a network.
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';

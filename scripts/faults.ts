@@ -37,7 +37,7 @@ export interface Fault {
   why: string;
 }
 
-/** The outcome for a fault. `untested`: its tests fail without it. */
+/** The outcome for a fault. `untested`: its tests fail even without the fault. */
 type Outcome = 'noticed' | 'unnoticed' | 'stale' | 'did-not-build' | 'untested';
 
 interface Result extends Fault {

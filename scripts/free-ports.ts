@@ -31,7 +31,10 @@ export async function findFreePorts(count: number): Promise<number[]> {
   }
 }
 
-/** Undefined when another process has the port. */
+/**
+ * Listens on a port, so that no other process takes it; undefined when another process has the
+ * port.
+ */
 function hold(port: number): Promise<Server | undefined> {
   return new Promise((resolve) => {
     const server = createServer();

@@ -13,7 +13,7 @@ import { findWebUser, openProgram } from './web-user.ts';
 
 export interface HttpdOptions {
   site: Site;
-  /** event runs scripts through mod_cgid (one socket), prefork through mod_cgi (pipes). */
+  /** `event` runs scripts through mod_cgid (one socket), `prefork` through mod_cgi (pipes). */
   mpm: 'event' | 'prefork';
   /** The Node that `#!/usr/bin/env node` finds; by default the running one. */
   node?: string;
@@ -27,7 +27,7 @@ export interface HttpdOptions {
   /** A second port with its configuration, such as a different virtual host. */
   second?: (port: number) => string;
   program?: HttpdProgram;
-  /** The port of a killed server that comes back; by default a free one. */
+  /** The port of a killed server that is restarted; by default a free port. */
   port?: number;
 }
 
@@ -50,7 +50,7 @@ type Ports = readonly [first: number, second: number];
 const MODULES = 'authn_core authn_file authz_core authz_user auth_basic alias env reqtimeout'.split(' ');
 const START_LIMIT_MS = 60_000;
 /**
- * The least number of attempts, because on a busy machine the time limit may leave room for only
+ * The minimum number of attempts, because on a busy machine the time limit may leave room for only
  * one.
  */
 const START_LOOKS = 100;
@@ -182,8 +182,9 @@ function canConnect(port: number): Promise<boolean> {
 }
 
 /**
- * Ends httpd, and then the rest of its group: SIGTERM, and SIGKILL after five seconds. Not the
- * group at once, because httpd would restart a mod_cgid that ended first, which takes two seconds.
+ * Ends httpd, and then the rest of its group: SIGTERM, and SIGKILL after five seconds. The group is
+ * not ended at once, because httpd would restart a mod_cgid that ended first, which takes two
+ * seconds.
  */
 async function stopGroup(child: ChildProcess): Promise<void> {
   const { pid } = child;
@@ -196,7 +197,7 @@ async function stopGroup(child: ChildProcess): Promise<void> {
   }
 }
 
-/** False when the time limit is reached. */
+/** Waits until a condition is true; false when the time limit is reached. */
 async function until(isTrue: () => boolean, limitMs: number): Promise<boolean> {
   for (const deadline = Date.now() + limitMs; Date.now() < deadline; await sleep(10)) {
     if (isTrue()) return true;

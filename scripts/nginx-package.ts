@@ -17,7 +17,10 @@ export interface NginxPrograms {
 const cache = join(import.meta.dirname, '..', '.cache', 'nginx');
 const PACKAGES = ['nginx', 'nginx-common', 'fcgiwrap', 'libfcgi0ldbl'];
 
-/** Undefined when they are not available; apt-get has then reported why. */
+/**
+ * Finds or unpacks nginx and fcgiwrap; undefined when they are not available, and apt-get has then
+ * reported why.
+ */
 export function obtainNginx(): NginxPrograms | undefined {
   refuseWhenFast('nginx');
   const found = findIn('/') ?? findIn(join(cache, 'root'));

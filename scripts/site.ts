@@ -22,7 +22,7 @@ import { custodyPath, segmentFolder } from 'webjob-locker';
 import { findWebUser, openTree } from './web-user.ts';
 
 export interface Site {
-  /** Contains everything below; remove() removes it. */
+  /** The directory that contains all others; remove() removes it. */
   root: string;
   /** The target of ScriptAlias: nph-webjob.cgi and .htaccess. */
   cgiDirectory: string;
@@ -47,7 +47,7 @@ export interface SiteOptions {
   /** Also copy the file for persistent workers. */
   resident?: boolean;
   /**
-   * Only the log may be written in logfiles/, as in the article, so that the web user cannot make a
+   * Let the web user write only the log in logfiles/, as in the article, so that it cannot make a
    * custody record.
    */
   withoutCustody?: boolean;

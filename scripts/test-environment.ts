@@ -47,8 +47,8 @@ export function makeEnvironment(isFast: boolean, given = process.env): TestEnvir
 }
 
 /**
- * Moves directories of shims to the end: those are scripts that look for the program, and take
- * longer than a short program.
+ * Moves directories of shims to the end of PATH: shims are scripts that look for the program, which
+ * takes longer than a short program runs.
  */
 function sortPath(path: string): string[] {
   const folders = path.split(delimiter);

@@ -1,5 +1,5 @@
-// What the tests note during a run: servers in process groups of their own, and mounts, so that the
-// run can end and unmount those that outlive a killed test; and the processor time of each file,
+// The notes of the tests during a run: servers in process groups of their own and mounts, so that
+// the run can end or unmount those that outlive a killed test; and the processor time of each file,
 // which says more than its duration on a busy machine.
 import { spawnSync } from 'node:child_process';
 import { appendFileSync, existsSync, readdirSync, readFileSync } from 'node:fs';
@@ -45,7 +45,10 @@ function note(line: string): void {
   if (file) appendFileSync(file, `${line}\n`);
 }
 
-/** Ends and unmounts what the file lists and still exists; returns what that was. */
+/**
+ * Ends the processes and unmounts the mounts that the file lists and that still exist; returns
+ * their lines.
+ */
 export function removeLeftovers(file: string): string[] {
   const lines = readLines(file);
   const groups = lines.filter((line) => line.startsWith('group ') && endGroup(line));
@@ -69,7 +72,7 @@ export function endDescendants(ancestor: number): void {
     try {
       process.kill(Number(pid), 'SIGKILL');
     } catch {
-      // The process has ended meanwhile.
+      // The process has already ended.
     }
   }
 }

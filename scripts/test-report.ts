@@ -55,7 +55,7 @@ class Run {
   readonly #live = new LivePrinter();
   readonly #times: Outcome['times'] = [];
   readonly #failures: Failure[] = [];
-  /** The end of each file's stderr, which tells why it ended before its tests. */
+  /** The end of each file's stderr, which shows why it ended before its tests. */
   readonly #stderr = new Map<string, string>();
   #summary = { counts: NO_COUNTS, duration_ms: 0 };
   #failedSuites = 0;

@@ -1,8 +1,8 @@
 // npm test: checks types and style, builds, installs what the tests need from Debian, then runs
 // every test. `npm test NAME…` runs the test files of these names or paths, and only builds what is
 // out of date. `npm run test:fast` checks types and style and runs every test that needs no web
-// server, browser or package. `npm run test:thorough` tries all of the long series of similar cases
-// of which `npm test` tries a part (test/support/thorough.ts). `npm test -- --renew-slow` rewrites
+// server, browser or package. `npm run test:thorough` runs all cases of the long series of which
+// `npm test` runs only a part (test/support/thorough.ts). `npm test -- --renew-slow` rewrites
 // test/slow.txt from the processor times of this run.
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -45,7 +45,7 @@ try {
 }
 process.exit(isGood ? 0 : 1);
 
-/** Ends what the tests started and could not end, because they were killed themselves. */
+/** Ends the processes that killed tests could not end themselves. */
 function end(): void {
   endDescendants(process.pid);
   for (const line of removeLeftovers(environment.notes))
@@ -103,7 +103,7 @@ async function runTests(files: readonly string[]): Promise<Outcome> {
   return await report(events, root, () => readProcessorTimes(environment.notes));
 }
 
-/** Undefined when it succeeds, otherwise what it has printed. */
+/** Runs a check; returns undefined when it succeeds, otherwise its output. */
 async function check(name: string, command: string, ...args: string[]) {
   const child = spawn(command, args, {
     cwd: root,
@@ -134,8 +134,8 @@ function stage(name: string, command: string, ...args: string[]): boolean {
 }
 
 /**
- * Converts a path relative to where npm was called into a path in the project. Names such as `conf`
- * and `client/units` stand for the test files of that name.
+ * Converts a path relative to the directory in which npm was called into a path in the project.
+ * Names such as `conf` and `client/units` stand for the test files of that name.
  */
 function resolveFiles(word: string): string[] {
   const places = [process.env.INIT_CWD ?? process.cwd(), root].map((folder) => resolve(folder, word));

@@ -17,9 +17,9 @@ export function findWebUser(): { name: string; uid: number; gid: number } | unde
 }
 
 /**
- * A path of the program that every user can run: its own, or for root that of a copy in `folder()`,
- * when the file or a parent directory is closed to others. Web users start scripts, and root's
- * checkouts are often closed.
+ * A path at which every user can run the program: its own or, for root, that of a copy in
+ * `folder()` when the file or a parent directory is closed to others. Web users start scripts, and
+ * root's checkouts are often closed.
  */
 export function openProgram(program: string, folder: () => string): string {
   if (process.getuid?.() !== 0 || isOpenToAll(program)) return program;

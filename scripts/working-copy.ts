@@ -24,9 +24,9 @@ const LEFT_OUT = new Set(['node_modules', 'dist', '.git', '.cache']);
 /** How a program ended. */
 export interface Ended {
   exitCode: number | null;
-  /** It exceeded its time limit and was killed. */
+  /** Whether the program exceeded its time limit and was killed. */
   isHung: boolean;
-  /** Its stdout. */
+  /** The program's stdout. */
   output: string;
   seconds: number;
 }
@@ -35,7 +35,7 @@ export interface WorkingCopy {
   path: string;
   /** Runs a Node program in the copy, with temporary files of its own. */
   run(args: readonly string[], limitSeconds: number): Promise<Ended>;
-  /** Kills what runs in it and removes it. */
+  /** Kills the programs that run in the copy, and removes it. */
   remove(): void;
 }
 
@@ -72,7 +72,7 @@ export function makeWorkingCopy(root: string, environment: TestEnvironment): Wor
   };
 }
 
-/** Removes a directory, with what killed tests left mounted or immutable in it. */
+/** Removes a directory, including mounts and immutable files that killed tests left in it. */
 function removeFolder(path: string): void {
   for (const point of findMounts(path)) spawnSync('umount', ['--lazy', point], { stdio: 'ignore' });
   try {
@@ -142,7 +142,7 @@ function runNode(args: readonly string[], given: Run): Promise<Ended> {
     child.on('exit', (exitCode) => {
       clearTimeout(timer);
       running.delete(child);
-      // A background process would keep the pipe open.
+      // A background process would keep the pipe of stdout open.
       killGroup(child);
       const seconds = (performance.now() - startedAt) / 1000;
       setImmediate(() => resolve({ exitCode, isHung, output: Buffer.concat(chunks).toString(), seconds }));
