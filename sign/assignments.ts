@@ -69,8 +69,8 @@ export function addToAssignment(path: string, signer: NoteSigner): FoundAssignme
 }
 
 /**
- * Judges a signed assignment as a client would at this time, except for what the client has already
- * run. Throws Failure `failed`.
+ * Judges a signed assignment as a client would at this time, except for due times that the client
+ * has already run. Throws Failure `failed`.
  */
 export function judgeAssignment(
   path: string,

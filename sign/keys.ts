@@ -12,8 +12,8 @@ export const KEY_TYPES = ['ed25519', 'p256'] as const;
 
 /**
  * Makes NAME.key, readable only for its owner, NAME.pub for the clients, and for an Ed25519 key
- * NAME.vkey, the verifier key for its manifests, under `keyName`. Returns that key. Throws Failure
- * `failed` rather than overwrite a file.
+ * NAME.vkey, the verifier key for its manifests, under `keyName`. Returns the verifier key. Throws
+ * Failure `failed` rather than overwrite a file.
  */
 export function makeKey(name: string, type: (typeof KEY_TYPES)[number], keyName = nameAfter(name)): string | undefined {
   if (!isKeyName(keyName))

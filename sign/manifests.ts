@@ -17,18 +17,18 @@ import {
 import { addSignature, NoteError, type NoteSignature, type NoteSigner, parseNote, signNote } from '../notes/note.ts';
 import { MAX_TRUST_BYTES, parseTrustedKeys, type TrustedKey } from '../notes/trust.ts';
 
-/** What the signer says of a program; everything else is determined from the file. */
+/** The facts that the signer states about a program; all others come from its file. */
 export interface ManifestWishes {
-  /** Undefined for the name of the file. */
+  /** The name of the program; undefined for that of its file. */
   name: string | undefined;
-  /** Undefined for those of the existing manifest, or all clients. */
+  /** The clients; undefined for those of the existing manifest, or all clients. */
   clients: string[] | undefined;
   notBefore: Date | undefined;
   /** Seconds from now, or from a later `notBefore`. */
   lifetime: number;
   /**
-   * Undefined for the current time in milliseconds, or one more than the serial of the existing
-   * manifest.
+   * The serial number; undefined for the current time in milliseconds, or one more than the serial
+   * of the existing manifest.
    */
   serial: number | undefined;
 }
@@ -37,13 +37,13 @@ export interface ManifestWishes {
 export interface FoundManifest {
   path: string;
   manifest: Manifest;
-  /** Not verified. */
+  /** The signatures, which are not verified. */
   signatures: NoteSignature[];
   /** Whether the program beside it is the one in the manifest. */
   program: 'same' | 'different' | 'missing';
 }
 
-/** Clients whose clocks are behind by up to this accept what was just signed. */
+/** Clients whose clocks are behind by up to this accept a manifest that was just signed. */
 const CLOCK_SKEW_MS = 10 * 60_000;
 
 /** The path of the program, for the path of the program or of its manifest. */
@@ -118,7 +118,7 @@ export function readManifest(program: string): FoundManifest {
 /** A client's verdict on the manifest of a program. */
 export interface Judgement {
   verdict: 'good' | 'wrong' | 'missing';
-  /** Why it is wrong. */
+  /** Why the manifest is wrong. */
   why?: string;
   /** The signers, as `name+id`. */
   signers?: string[];
