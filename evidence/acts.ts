@@ -1,5 +1,5 @@
-// What operators did with jobs and assignments, read from the custody record of webjobctl: notes,
-// holds, checks, downloads and evidence packages.
+// The acts of operators on jobs, clients and assignments, read from the custody record of
+// webjobctl: notes, holds, checks, downloads and evidence packages.
 import { closeSync, existsSync, fstatSync } from 'node:fs';
 import { join } from 'node:path';
 import { listCustodyFiles, searchChain } from 'webjob-locker';
@@ -9,7 +9,7 @@ import { openCustodyFile } from './records.ts';
 
 const ACTS = ['note', 'hold', 'release', 'verify', 'download', 'evidence', 'assign', 'assign-change'] as const;
 
-/** One act on one job, one assignment, or on a client. */
+/** An act on a job, an assignment or a client. */
 export interface Act {
   event: (typeof ACTS)[number];
   /** `client` for a hold on all uploads of a client. */
@@ -22,7 +22,9 @@ export interface Act {
   text: string;
 }
 
-/** Every record of an act contains one of these texts: one is for both events of assignments. */
+/**
+ * Every record of an act contains one of these texts; one text covers both events of assignments.
+ */
 export const ACT_TEXTS: readonly string[] = [
   ...new Set(ACTS.map((event) => `,"event":"${event.replace('-change', '')}`)),
 ];

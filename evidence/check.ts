@@ -1,5 +1,5 @@
-// Checks checkpoints and proofs with nothing but a public key, so that anyone who was given them
-// can check them anywhere.
+// Checks checkpoints and proofs with nothing but a public key, so that any recipient can check them
+// anywhere.
 import { checkCheckpoint, type Trust } from './checkpoint.ts';
 import { hashLeaf, isConsistent, isIncluded } from './merkle.ts';
 import { parseExtension, parseProof, splitCheckpoints, splitProofs, TlogError, type TreeHead } from './tlog.ts';

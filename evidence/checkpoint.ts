@@ -49,7 +49,7 @@ export interface Trust {
 
 /**
  * Parses a checkpoint that must be signed by the log's own key and cosigned as the policy requires.
- * Throws a NoteError or TlogError that says what is wrong.
+ * Throws a NoteError or TlogError that names the problem.
  */
 export function checkCheckpoint(text: string, { key, cosigners }: Trust): TreeHead {
   const { note, head } = parseCheckpoint(text);
@@ -64,8 +64,8 @@ export function checkCheckpoint(text: string, { key, cosigners }: Trust): TreeHe
 
 /**
  * Checks the custody records in some log directories against every checkpoint of a file. A
- * checkpoint does not name its directory, so one of them must contain what it commits to. Throws
- * Failure for a file that cannot be read or has no checkpoint.
+ * checkpoint does not name its directory, so one of them must contain the records that it commits
+ * to. Throws Failure for a file that cannot be read or has no checkpoint.
  */
 export function* compareCheckpoints(path: string, trust: Trust, folders: readonly string[]): Generator<Finding> {
   const pieces = splitCheckpoints(readText(path));

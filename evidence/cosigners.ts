@@ -1,5 +1,5 @@
-// Who must have cosigned a checkpoint: a policy (c2sp.org/tlog-policy), or a plain list of verifier
-// keys of witnesses, one a line, any one of which is enough.
+// The witnesses that must have cosigned a checkpoint: a policy (c2sp.org/tlog-policy), or a plain
+// list of their verifier keys, one a line, any one of which is enough.
 import { readFileSync } from 'node:fs';
 import { Failure } from '../cli/failure.ts';
 import { type Note, NoteError, parseNote, verifyNote } from '../notes/note.ts';

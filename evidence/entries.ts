@@ -39,7 +39,7 @@ export function findEntries(logs: string, files: readonly CustodyFile[], jobId: 
  * Finds the entries of many jobs in one walk, including the adoption of their uploads. Each entry
  * is returned once, however many of the jobs it names.
  *
- * @param isMeant is asked about job ids as the records have them
+ * @param isMeant called with job ids in the form that the records have
  */
 export function* scanEntries(
   logs: string,

@@ -1,5 +1,6 @@
-// What webjobctl records before it changes anything: who removes, archives or holds what. It has a
-// custody record of its own, as every server has, so that no writer depends on another's file.
+// The events that webjobctl records before it changes anything: who removes, archives or holds
+// which uploads. It has a custody record of its own, as every server has, so that no writer depends
+// on another's file.
 import { createHash } from 'node:crypto';
 import { closeSync, constants, existsSync, openSync } from 'node:fs';
 import { userInfo } from 'node:os';
@@ -44,7 +45,7 @@ export interface AdoptedUpload {
 /** An archive as records name it. */
 export interface PackFacts {
   pack: string;
-  /** The number of uploads in it. */
+  /** The number of uploads in the archive. */
   count: number;
   archiveBytes: number;
   archiveSha256: string;
@@ -55,7 +56,7 @@ export interface PackFacts {
  * An evidence package that was handed over. A package of more than BATCH jobs has several records.
  */
 export interface PackageFacts {
-  /** The directory in which it was made. */
+  /** The directory in which the package was made. */
   directory: string;
   jobs: string[];
   caseNumber: string | undefined;
@@ -71,7 +72,7 @@ export interface PackageFacts {
 
 /**
  * The events that webjobctl records. `names` are the uploads that were removed from the locker, at
- * most BATCH in one record; readers of the custody record rely on it.
+ * most BATCH in one record; readers of the custody record rely on that limit.
  */
 export type KeepEvent =
   | { event: 'prune'; rule: string; names: string[]; groups: RemovedGroup[]; pack?: string }
@@ -97,16 +98,16 @@ export type KeepEvent =
 export const BATCH = 100;
 
 /**
- * Appends a record, which is on disk when this returns. `by` is the person it was done for, by
- * default the one who runs this process.
+ * Appends a record, which is on disk when this returns. `by` is the person on whose behalf it was
+ * done, by default the user who runs this process.
  */
 export function recordEvent(logs: Logs, event: KeepEvent, by = operatorName()): void {
   recordEvents(logs, [event], by);
 }
 
 /**
- * Like recordEvent(), for several records with two waits for the disk: the last one is appended
- * alone, because records that are appended together do not cover one another.
+ * Appends several records with two waits for the disk: the last one is appended alone, because
+ * records that are appended together do not cover one another.
  */
 export function recordEvents(
   { logfilesDirectory, custodySegmentLimit }: Logs,

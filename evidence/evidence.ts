@@ -77,8 +77,8 @@ export class Evidence {
   readonly site: EvidenceSite;
   readonly owners: Owners;
   /**
-   * Nothing was recorded since the requested time, and no file was touched since root saw it, so
-   * none was read.
+   * Whether nothing was recorded since the requested time, and no file was touched since root saw
+   * it, so that none was read.
    */
   readonly isIdle: boolean;
   readonly witnesses: readonly PlacedWitness[];
@@ -88,8 +88,8 @@ export class Evidence {
   #records: CustodyRecords | undefined;
 
   /**
-   * Reads the custody records, and unless `isNow`, also the witness's copies of records that are
-   * not what root saw before. Throws the error of a system call on the locker or the logs.
+   * Reads the custody records, and unless `isNow`, also the witness's copies of records that differ
+   * from what root saw before. Throws the error of a system call on the locker or the logs.
    */
   constructor(site: EvidenceSite, options: EvidenceOptions = {}) {
     this.site = site;
@@ -174,7 +174,7 @@ export class Evidence {
     return names.length > 0 && names.every((name) => records.isExpected(name) && isThere(name));
   }
 
-  /** Whether a segment is as root saw it, and older than what is wanted. */
+  /** Whether a segment is as root saw it, and older than the wanted uploads. */
   #isKnown(witness: Witness, logs: string, file: string): boolean {
     const { since, only } = this.#options;
     if (since === undefined && only === undefined) return false;
@@ -201,8 +201,8 @@ export class Evidence {
   }
 
   /**
-   * What root has seen in a directory of the locker; undefined without a witness that can be
-   * trusted.
+   * The upload names that root has seen in a directory of the locker; undefined without a witness
+   * that can be trusted.
    */
   metNames(folder: string): MetNames | undefined {
     const witness = this.witnesses[0]?.witness;

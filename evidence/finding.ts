@@ -55,8 +55,8 @@ export type FindingKind =
   | 'unexpected'
   | 'link'
   /**
-   * Others than the owner may write to it, or its owner is neither root nor the owner of the
-   * locker.
+   * Users other than the owner may write to the file, or its owner is neither root nor the owner of
+   * the locker.
    */
   | 'mode'
   | 'owner'

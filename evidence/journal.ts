@@ -1,5 +1,6 @@
-// Compares a client's journal (docs/protocol.md, section 9) with what a site has. The client's own
-// record of what it sent shows when a server acknowledged an upload and then dropped or changed it.
+// Compares a client's journal (docs/protocol.md, section 9) with the evidence of a site. The
+// client's own record of what it sent shows when a server acknowledged an upload and then dropped
+// or changed it.
 import { closeSync, constants, fstatSync, openSync } from 'node:fs';
 import { Chain, findGroup, type Link, STREAMS, type StreamName } from 'webjob-locker';
 import { Failure } from '../cli/failure.ts';
@@ -32,7 +33,7 @@ interface Run {
   sha256: Record<StreamName, string>;
 }
 
-/** What became of a run, best first. */
+/** The possible fates of a run, best first. */
 const FATES = ['kept', 'changed', 'removed', 'missing'] as const;
 type Fate = { fate: (typeof FATES)[number]; differing: readonly StreamName[] };
 const MISSING: Fate = { fate: 'missing', differing: [] };

@@ -1,5 +1,5 @@
-// Checks the archives of a site against what webjobctl recorded when it made them, and the uploads
-// in them against their deposits.
+// Checks the archives of a site against the records that webjobctl wrote when it made them, and the
+// uploads in them against their deposits.
 import { closeSync, existsSync, lstatSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { STREAMS, type StreamName } from 'webjob-locker';
@@ -261,8 +261,8 @@ export function isOther(folder: string, pack: string, { name, jobId, bytes, sha2
 }
 
 /**
- * Yields the uploads in a manifest. Throws the error of the system call, and what `onDamage` throws
- * for a damaged line, by default SyntaxError.
+ * Yields the uploads in a manifest. Throws the error of the system call, and the error of
+ * `onDamage` for a damaged line, by default SyntaxError.
  */
 function* readPackedGroups(path: string, onDamage = refuseDamage): Generator<PackedGroup> {
   const fd = openCustodyFile(path);

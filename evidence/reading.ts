@@ -22,9 +22,7 @@ export interface Reading {
 
 export interface Wanted {
   algorithms?: readonly string[];
-  /**
-   * The content is wanted too when it has at most this many bytes; no more than the buffer holds.
-   */
+  /** Return the content too, if it has at most this many bytes; no more than the buffer holds. */
   maxTextBytes?: number;
 }
 

@@ -38,7 +38,7 @@ export interface Deposit {
   fileName: string | undefined;
   bytes: Record<StreamName, number>;
   sha256: Record<StreamName, string>;
-  /** SHA-256 of what the client sent, when a PutHook changed it. */
+  /** SHA-256 of the streams that the client sent, when a PutHook changed them. */
   received?: Record<StreamName, string> | undefined;
   /** When the request arrived, as the server wrote it. */
   receivedAt: string | undefined;
@@ -65,7 +65,10 @@ export interface RecordedPack {
 
 /** One segment of a custody record. */
 export interface Book {
-  /** Its name in findings: the file name, or the path when a site has several log directories. */
+  /**
+   * The name of the segment in findings: the file name, or the path when a site has several log
+   * directories.
+   */
   place: string;
   serverId: string;
   number: number;
@@ -104,7 +107,7 @@ interface OpenBook extends Book {
   fd: number | undefined;
   /** Undefined when the segment is read to its end. */
   chain: Chain | undefined;
-  /** The offset up to which it was searched. */
+  /** The offset up to which the segment was searched. */
   searched: number;
   /** The offset after the last record that was read; 0 before the first. */
   size: number;
@@ -114,11 +117,11 @@ interface OpenBook extends Book {
   marks: Mark[];
   /** In webjobctl's record: offsets of records that concern archives or end the segment. */
   turns: number[] | undefined;
-  /** Root has written a record here that confirms everything before it. */
+  /** Whether root has written a record here that confirms everything before it. */
   hasGenesis: boolean;
-  /** Its last record names the next segment. */
+  /** Whether the last record names the next segment. */
   isSealed: boolean;
-  /** It contains a record that only another writer can have written. */
+  /** Whether the segment contains a record that only another writer can have written. */
   isForeign: boolean;
   isSkipped: boolean;
   /** Offsets of records after which the chain does not match. */
@@ -151,8 +154,8 @@ export interface RecordsOptions {
   /** Selects jobs whose uploads are noted. */
   watch?: ((jobId: string) => boolean) | undefined;
   /**
-   * Segments that are read only for an upload that is in no other segment.
-   * `isLast`: the record may continue in it.
+   * Whether to read a segment only for an upload that is in no other segment. `isLast` says that
+   * the record may continue in this segment.
    */
   skip?: ((folder: string, file: CustodyFile, isLast: boolean) => boolean) | undefined;
   /** How much of a segment need not be read. The caller has checked that this part is unchanged. */
@@ -199,7 +202,7 @@ const RECEIVING: readonly unknown[] = ['deposit', 'replaced'];
 const USUAL_RECORD_BYTES = 2048;
 const ALL: Share = { index: 0, count: 1 };
 const MAX_OPEN = 32;
-/** The least distance in bytes between two marks. */
+/** The minimum distance in bytes between two marks. */
 const MARK_BYTES = 1024 * 1024;
 /**
  * How events appear in webjobctl's record: uploads that go into an archive, changes to an archive
@@ -214,8 +217,8 @@ const SEAL_TEXT = eventText('seal');
  */
 const SEAL_BYTES = 1024 * 1024;
 /**
- * The most names that are searched for in parts that were not read; for more of them, everything is
- * read.
+ * The maximum number of names that are searched for in parts that were not read; for more of them,
+ * everything is read.
  */
 const MOST_SEARCHED = 32;
 
@@ -230,7 +233,7 @@ export class CustodyRecords {
   #books: OpenBook[] = [];
   #isPartial = false;
   #mustRead = false;
-  /** The part that was read was not enough to answer. */
+  /** Whether the part that was read was not enough to answer. */
   #mustReadAll = false;
   #names = new NameTable();
   #faults: Finding[] = [];
@@ -328,7 +331,7 @@ export class CustodyRecords {
     return time >= this.#since;
   }
 
-  /** Reads what was appended. Throws the error of the system call. */
+  /** Reads the records that were appended. Throws the error of the system call. */
   refresh(): void {
     for (const row of this.#rows) this.#readOn(row);
     if (this.#mustReadAll) {
@@ -569,8 +572,8 @@ export class CustodyRecords {
   }
 
   /**
-   * Applies what webjobctl recorded earlier about archives, and about uploads that may have existed
-   * by then. A search for archives takes as long as everything else together.
+   * Applies the earlier records of webjobctl about archives, and about uploads that may have
+   * existed by then. A search for archives takes as long as everything else together.
    */
   #takeKept(book: OpenBook, end: number, names: readonly string[], turns: readonly number[] | undefined): void {
     const fd = this.#fdOf(book);

@@ -1,4 +1,4 @@
-// The result keys of a site's clients, read when a client is first asked about.
+// The result keys of a site's clients, each read when it is first needed.
 import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { isClientId } from 'webjob-protocol';

@@ -1,4 +1,4 @@
-// The one judge of result signatures: who signed what a job uploaded, and whether the signature
+// The one judge of result signatures: who signed the upload of a job, and whether the signature
 // verifies. docs/protocol.md, section 11, says byte for byte what a client signs.
 import type { StreamName } from 'webjob-locker';
 import { NoteError } from '../notes/note.ts';
@@ -22,7 +22,7 @@ export interface ResultVerdict {
   sealedTo: readonly string[] | undefined;
 }
 
-/** What the server, rather than the client, says of an upload. */
+/** The facts about an upload that come from the server, not from the client. */
 export interface ResultFacts {
   clientId: string | undefined;
   /** The job id in the `.rdy`. */
@@ -44,7 +44,7 @@ export interface JudgedResult {
  * Judges the signature in a run record.
  *
  * @param env the bytes of the run record; empty when it cannot be read
- * @param facts what the server says of the upload, as far as it is known
+ * @param facts the server's facts about the upload, as far as they are known
  * @param keys the result keys of the site
  */
 export function judgeResult(env: Uint8Array, facts: ResultFacts, keys: ResultKeys): JudgedResult {
@@ -121,7 +121,7 @@ function dayOf(date: Date): string {
 }
 
 /**
- * Describes how a stream differs from what was signed; undefined when it does not, and for the run
+ * Describes how a stream differs from the signed one; undefined when it does not, and for the run
  * record itself.
  */
 export function compareSigned(

@@ -6,14 +6,14 @@ import { fstatSync, readSync } from 'node:fs';
 const ENOUGH_BYTES = 256 * 1024;
 /** Enough for one record: most are shorter. */
 export const FEW_BYTES = 4096;
-/** Where a piece is read to find the end of a record. */
+/** The buffer for a piece in which the end of a record is searched. */
 const piece = Buffer.allocUnsafe(16 * 1024);
 /** The time near the beginning of a record. No value can contain these characters unescaped. */
 const TIME = /"time":"([^"]+)"/;
 
 /**
- * Returns the offset of a record such that in an ordered file all earlier records are older than
- * `instant`, in milliseconds.
+ * Returns the offset of a record. In an ordered file, all earlier records are older than `instant`,
+ * in milliseconds.
  */
 export function seekRecord(fd: number, instant: number): number {
   let low = 0;
@@ -26,7 +26,7 @@ export function seekRecord(fd: number, instant: number): number {
   return low;
 }
 
-/** In an ordered file, every record after this offset is newer than the time. */
+/** Returns an offset. In an ordered file, every record after it is newer than `instant`. */
 export function seekBehind(fd: number, instant: number): number {
   return seekRecord(fd, instant) + ENOUGH_BYTES;
 }

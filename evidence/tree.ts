@@ -1,6 +1,6 @@
 // A custody record as a transparency log (RFC 6962): its lines, segment by segment, are the leaves
 // of a Merkle tree (docs/protocol.md, section 8). The hashes of whole subtrees are stored where
-// only root writes, so that the cost of a checkpoint or proof depends only on what is new.
+// only root writes, so that the cost of a checkpoint or proof depends only on the new lines.
 import { closeSync, constants, ftruncateSync, openSync, readFileSync, readSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { readLines, readRange } from 'webjob-locker';
@@ -200,7 +200,8 @@ export class CustodyTree {
   }
 
   /**
-   * Stores what is new. Only for root, one process at a time. Throws the error of a system call.
+   * Stores the new entries. Only for root, one process at a time. Throws the error of a system
+   * call.
    */
   save(): void {
     const { folder } = this.#options;

@@ -28,11 +28,11 @@ export interface UploadReport extends Verdict {
   findings: Finding[];
   /** The number of bytes read. */
   bytes: number;
-  /** When it was announced, in milliseconds; undefined when it was not. */
+  /** When the upload was announced, in milliseconds; undefined when it was not. */
   announcedAt: number | undefined;
-  /** The content of its `.rdy`; undefined when there is none or it cannot be read. */
+  /** The content of the `.rdy`; undefined when there is none or it cannot be read. */
   ready: string | undefined;
-  /** A process is still writing it. */
+  /** Whether a process is still writing the upload. */
   inProgress: boolean;
 }
 
@@ -194,7 +194,7 @@ function* findReady(ready: string, deposit: Deposit | undefined, jobId: string |
   }
 }
 
-/** Judges the signature in a run record with what the server says of the upload. */
+/** Judges the signature in a run record by the server's facts about the upload. */
 function judgeEnv(
   { failure, text }: Reading,
   ready: string | undefined,
@@ -233,14 +233,16 @@ export function readRunRecord(text: string, size: number): Pick<Verdict, 'record
   }
 }
 
-/** What the run record says of a stream. */
+/** The hash of a stream according to the run record. */
 export interface Claim {
   hashType: string;
   algorithm: string;
   digest: string;
 }
 
-/** What the run record says of a stream; undefined when it says nothing that can be checked. */
+/**
+ * Finds the hash of a stream in the run record; undefined when there is none that can be checked.
+ */
 export function findClaim(stream: StreamName, record: RunRecord | undefined): Claim | undefined {
   if (!record || stream === 'env') return undefined;
   const { HashType, StdOutHash, StdErrHash } = record.fields;

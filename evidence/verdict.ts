@@ -35,15 +35,15 @@ export interface StreamVerdict {
 /** The verdict on one upload. */
 export interface Verdict {
   streams: Record<StreamName, StreamVerdict>;
-  /** Everything that is wrong with it; `verify` reports each finding. */
+  /** All problems of the upload; `verify` reports each. */
   findings: readonly Finding[];
   /** The run record, when it can be parsed. */
   record: RunRecord | undefined;
   /** Why an existing run record cannot be parsed. */
   recordProblem: string | undefined;
-  /** Whether it has a `.rdy`. An upload that was never announced claims nothing. */
+  /** Whether the upload has a `.rdy`. An upload that was never announced claims nothing. */
   isAnnounced: boolean;
-  /** The verdict on its signature; undefined when it was not checked. */
+  /** The verdict on the upload's signature; undefined when it was not checked. */
   result: ResultVerdict | undefined;
 }
 

@@ -303,7 +303,7 @@ function* findSince(
   scope.done?.(evidence);
 }
 
-/** When an upload was announced, by ctime too, or when one that is not announced last changed. */
+/** When an upload was announced, also by ctime; when one that is not announced last changed. */
 function cameAt(locker: string, { name, has }: Group): number {
   // In a directory of hundreds of thousands, only one file of each upload is looked at.
   const ready = has.has('rdy') ? statGroupFile(locker, name, 'rdy') : undefined;

@@ -1,5 +1,5 @@
-// The witness: what root last saw of the custody records, kept where only root writes. It has for
-// each segment its size, the SHA-256 of its content, and a compressed copy. A process with the web
+// The witness: the custody records as root last saw them, kept where only root writes. It has, for
+// each segment, its size, the SHA-256 of its content, and a compressed copy. A process with the web
 // user's rights can cut or rewrite the record, but the copy shows what it contained.
 import { createHash, type Hash, randomBytes } from 'node:crypto';
 import {
@@ -34,7 +34,7 @@ export type WitnessState =
   | 'none'
   /** Only root can read it. */
   | 'unreadable'
-  /** Others than root can write to its directory, so nothing in it counts. */
+  /** Users other than root can write to its directory, so nothing in it counts. */
   | 'untrusted';
 
 /** A segment of a custody record as it was seen. */
@@ -146,8 +146,8 @@ export class Witness {
   }
 
   /**
-   * SHA-256 of the first bytes of a record, in lower-case hex. What compare() has read is not read
-   * again.
+   * SHA-256 of the first bytes of a record, in lower-case hex. Bytes that compare() has read are
+   * not read again.
    */
   digest(logs: string, file: string, size: number): string {
     const seen = this.#find(logs, file);
@@ -296,7 +296,9 @@ function readIndex(folder: string): { state: WitnessState; seen: Seen[] } {
   }
 }
 
-/** Compares a file with what was seen; returns its digest when the known part is unchanged. */
+/**
+ * Compares a file with its last seen state; returns its digest when the known part is unchanged.
+ */
 function compareFile(path: string, { file, size, head, time }: Seen): { hash?: Hash; findings: Finding[] } {
   let fd: number;
   try {
