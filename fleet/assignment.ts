@@ -37,8 +37,8 @@ export interface Assignment {
   until: number | undefined;
   state: 'active' | 'paused' | 'cancelled';
   /**
-   * Only clients with a rank below this value may fetch it: in a rollout, the fraction of the
-   * current stage.
+   * Only clients with a rank below this value may fetch the assignment: in a rollout, the fraction
+   * of the current stage.
    */
   open: number;
   rollout?: Rollout | undefined;
@@ -70,8 +70,7 @@ export function formatAssignment(assignment: Assignment): string {
 }
 
 /**
- * Parses assignments. Throws a SyntaxError that names the line, counted from 1, and what is wrong
- * in it.
+ * Parses assignments. Throws a SyntaxError that names the line, counted from 1, and the problem.
  */
 export function parseAssignments(text: string): Assignment[] {
   return text.split('\n').flatMap((line, index) => {
@@ -169,7 +168,7 @@ export interface Reached {
 
 /**
  * When an assignment was last due for a client, up to `now`, both in seconds since 1970; undefined
- * when the client is not to run it now.
+ * when it is not due for the client now.
  */
 export function dueFor(assignment: Assignment, { clientId, isMeant }: Reached, now: number): number | undefined {
   const { state, open, schedule, from, until, to } = assignment;

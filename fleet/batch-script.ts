@@ -16,7 +16,7 @@ export interface Order {
 /**
  * Finds the client program and its configuration: from WEBJOB_PROGRAM (shell words) and
  * WEBJOB_FILE, or otherwise from the process that started the script. The original client sets
- * neither variable, so it is looked for in /proc, or with ps.
+ * neither variable, so its process is looked for in /proc, or with ps.
  */
 const HEAD = `conf=\${WEBJOB_FILE-} program=\${WEBJOB_PROGRAM-}
 [ -n "$conf" ] || conf=\${1-}

@@ -17,7 +17,7 @@ export interface Expectation {
   within: number | undefined;
   /** Exit codes that count as success. */
   exit: readonly number[] | undefined;
-  /** What the output must be equal to. */
+  /** The reference that the output must equal. */
   same: { as: 'previous' } | { as: 'job'; jobId: string } | { as: 'date'; date: Date } | undefined;
   stream: 'out' | 'err';
   /** Lines that are ignored in comparisons. */
@@ -26,7 +26,7 @@ export interface Expectation {
   longest: number | undefined;
 }
 
-/** How someone is alerted. */
+/** A channel over which someone is alerted. */
 export type Channel = { line: number } & (
   | {
       kind: 'mail';
@@ -42,7 +42,7 @@ export type Channel = { line: number } & (
   | { kind: 'command'; words: readonly string[] }
 );
 
-/** What is monitored besides the clients; undefined fields are not. */
+/** The things monitored besides the clients; undefined fields are not monitored. */
 export interface Warnings {
   /** Seconds before the end of a certificate or revocation list. */
   certificates: number | undefined;
@@ -62,7 +62,7 @@ export interface Warnings {
 
 export type Limit = { part: number } | { count: number };
 
-/** The whole file. */
+/** The contents of the whole file. */
 export interface Rules {
   expectations: Expectation[];
   channels: Channel[];

@@ -90,7 +90,7 @@ function splitMembers(text: string): string[] {
   return text.split(/[\s,]+/).filter((member) => member !== '');
 }
 
-/** Finds the groups in groups: most are in none, which one search determines. */
+/** Finds the groups that are members of groups: most are not, which one search determines. */
 function findNested(groups: Groups): void {
   if (groups.size === 0) return;
   const pattern = new RegExp(`(?<![^\\s,])(?:${[...groups.keys()].join('|')})(?![^\\s,])`, 'g');
@@ -104,7 +104,7 @@ function reaches(groups: Groups, from: string, to: string, seen: Set<string>): b
 }
 
 /**
- * Returns a function that tells whether a word names a client: as the name of a group if there is
+ * Returns a function that reports whether a word names a client: as the name of a group if there is
  * one, otherwise as a client id or glob. Results are cached, because many assignments may be for
  * one large group.
  */

@@ -1,6 +1,6 @@
 // Signed assignments: notes that bind a command and its arguments to clients and to due times, so
-// that a stolen server can hand out only what trusted keys signed (docs/protocol.md, section 12).
-// Both signers and clients use this file.
+// that a stolen server can hand out only commands that trusted keys signed (docs/protocol.md,
+// section 12). Both signers and clients use this file.
 import { isFileName } from 'webjob-protocol';
 import { findOutside, formatSeconds, parseSeconds } from '../notes/manifest.ts';
 import { MAX_NOTE_BYTES, NoteError, parseNote, verifyNote } from '../notes/note.ts';
@@ -9,7 +9,7 @@ import type { Order } from './batch-script.ts';
 import { lastDue, parseCron, type Schedule } from './due.ts';
 import { isTarget } from './groups.ts';
 
-/** What the text of a signed assignment says. */
+/** The contents of the text of a signed assignment. */
 export interface AssignmentText {
   command: string;
   args: readonly string[];
@@ -46,8 +46,8 @@ const TEXT = new RegExp(
 const CLOCK_SKEW_SECONDS = 600;
 
 /**
- * Formats the text of an assignment to be signed. Throws NoteError for what parseAssignmentText()
- * would reject.
+ * Formats the text of an assignment to be signed. Throws NoteError for an assignment that
+ * parseAssignmentText() would reject.
  */
 export function formatAssignmentText(assignment: AssignmentText): string {
   const { command, args, clients, schedule, notBefore, notAfter, serial } = assignment;
@@ -144,7 +144,7 @@ function parseArguments(text: string): string[] {
     const isText = (arg: unknown): arg is string => typeof arg === 'string' && !arg.includes('\0');
     if (Array.isArray(args) && args.every(isText) && JSON.stringify(args) === text) return args;
   } catch {
-    // Said below.
+    // Reported below.
   }
   throw new NoteError('its arguments are not a list of texts');
 }
