@@ -1,4 +1,4 @@
-// What operators did about a job, from the store and from newer custody records.
+// The acts of operators on a job, from the store and from newer custody records.
 import { type Act, Acts, type KeptActs } from '../evidence/acts.ts';
 import type { Job } from './job.ts';
 import { logFolders, type Site } from './site.ts';

@@ -1,4 +1,4 @@
-// The uploads of a locker that may contain some texts, for search: as the store finds them, or
+// The uploads of a locker that may contain some texts, for search: those that the store finds or,
 // without a store, all of them.
 import { posix } from 'node:path';
 import { type Group, statGroupFile, walkLocker } from 'webjob-locker';
@@ -16,7 +16,7 @@ export interface Candidate {
   group: Group;
   facts(): NameFacts;
   jobId(): string | undefined;
-  /** When it was announced, or when it last changed while it is not announced. */
+  /** When the upload was announced; for one that is not announced, when it last changed. */
   at(): Date | undefined;
 }
 

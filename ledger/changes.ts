@@ -30,7 +30,7 @@ CREATE TRIGGER IF NOT EXISTS changes_sum AFTER UPDATE ON sums BEGIN ${note('clie
 CREATE TRIGGER IF NOT EXISTS changes_gone_sum AFTER DELETE ON sums BEGIN ${note('client', 'OLD.client')} END;
 `;
 
-/** Which database a store was pushed to, and how far. */
+/** The database to which a store was pushed, and how far. */
 export interface Told {
   database: string;
   /** The id of the push that began with the whole store. */

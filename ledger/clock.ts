@@ -10,7 +10,7 @@ const TOLERATED_SECONDS = 60;
 
 /**
  * Seconds by which the client's clock was ahead of the server's, negative when it was behind.
- * Undefined for less than a minute, and when the run record does not tell. The server issued the
+ * Undefined for less than a minute, and when the run record lacks the times. The server issued the
  * job id after GetEpoch and before RunEpoch; in between, the client may have retried or received a
  * large program, so the result is the smallest difference that fits both.
  */

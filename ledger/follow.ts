@@ -17,7 +17,7 @@ export async function* followLines(path: string, fd: number, offset: number): As
   let rest = '';
   try {
     for (;;) {
-      // Checked before reading, so that what is written to the old file until then is still read.
+      // Checked before reading, so that lines written to the old file until then are still read.
       const next = findSuccessor(path, fd);
       // The file was truncated, as copytruncate does.
       if (fstatSync(fd).size < offset) [offset, rest] = [0, ''];

@@ -4,7 +4,7 @@ import { findJobIdParts, formatTime, type LogLine } from 'webjob-protocol';
 import type { Site } from './site.ts';
 
 /**
- * The time that a text means in milliseconds, and a second one an hour later if the text is
+ * The time that a text means, in milliseconds, and a second one an hour later if the text is
  * ambiguous at the end of summer time.
  */
 type Meaning = readonly [first: number, second: number | undefined];

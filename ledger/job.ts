@@ -33,7 +33,7 @@ export interface Job {
   /** The time of the newest event of the job. */
   at: Date;
   get: LogLine | undefined;
-  /** The last PUT that succeeded, or without one the last PUT. */
+  /** The last PUT that succeeded or, without one, the last PUT. */
   put: LogLine | undefined;
   /** All other requests of the job, oldest first: refused and repeated ones. */
   attempts: readonly LogLine[];
@@ -46,7 +46,7 @@ export interface Job {
    * `NAME~2`.
    */
   differing: readonly string[];
-  /** Names of files without a .rdy, left by requests that broke off. */
+  /** Names of files without a .rdy, left by interrupted requests. */
   left: readonly string[];
   /** The archive that has the upload, when the locker no longer has it. */
   packed: { pack: string; name: string } | undefined;
@@ -61,7 +61,7 @@ export interface Job {
   clockSkew: number | undefined;
   /** OuterJid of the run record: the job whose program started this one. */
   outerId: string | undefined;
-  /** When the server last answered one of its requests with success. */
+  /** When the server last answered one of the job's requests with success. */
   seenAt: Date | undefined;
 }
 

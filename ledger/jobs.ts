@@ -130,16 +130,16 @@ export async function findJobs(site: Site, part: string, client: string | undefi
   return [];
 }
 
-/** What a site knows about a client. */
+/** The sums over the jobs of a client. */
 export interface ClientTotals {
   states: Map<string, number>;
-  /** The number of refused jobs that others requested in its name. */
+  /** The number of refused jobs that others requested in the client's name. */
   foreign: number;
   received: number;
   sent: number;
   /**
-   * When the server last answered it with success. Refused requests do not count, because anyone
-   * can send them.
+   * When the server last answered the client with success. Refused requests do not count, because
+   * anyone can send them.
    */
   seenAt: Date | undefined;
 }
@@ -344,7 +344,7 @@ function recheck({ isComplete }: Store, site: Site, joined: Joined, gone: Set<st
   return left.length === joined.uploads.length ? joined : joinEpisode(joined.lines, left);
 }
 
-/** Records what was found missing, so that the next caller need not check again. */
+/** Records the uploads that were found missing, so that the next caller need not check again. */
 function noteGone({ database, isShared }: Store, site: Site, gone: ReadonlySet<string>): void {
   if (gone.size === 0 || !isShared) return;
   try {
@@ -370,7 +370,7 @@ function readAllSums(database: Database, site: Site, { client }: JobFilter): Sum
   return { all: readTotals(database), clients };
 }
 
-/** What a store knows of a client; undefined when it knows nothing. */
+/** The totals of a client in a store; undefined when the store does not know the client. */
 export function readClient(database: Database, clientId: string): ClientTotals | undefined {
   if (clientId === ALL_CLIENTS) return undefined;
   const row = database.prepare('SELECT seen, counts FROM sums WHERE client = ?').get(clientId);

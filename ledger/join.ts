@@ -42,14 +42,18 @@ export interface Upload {
   name: string;
   place: string;
   has: ReadonlySet<Extension>;
-  /** When it was announced, or when it last changed while it is not announced; in milliseconds. */
+  /**
+   * When the upload was announced; for one that is not announced, when it last changed; in
+   * milliseconds.
+   */
   at: number;
-  /** The job id in the escaped form of the log; undefined when nothing tells. */
+  /** The job id in the escaped form of the log; undefined when it is unknown. */
   jobId: string | undefined;
   clientId: string | undefined;
   command: string | undefined;
   /**
-   * The client and command are in the name that the server gave it, and not only in the run record.
+   * Whether the client and command are in the name that the server gave the upload, and not only in
+   * the run record.
    */
   isNamed: boolean;
   ending: Ending | undefined;
@@ -73,8 +77,8 @@ export function breaksOff({ method, status }: LogLine): boolean {
 }
 
 /**
- * A unit is what is joined together: everything with one job id, or without one, with the same
- * client, command and hour.
+ * A unit is joined together: everything with one job id or, without one, with the same client,
+ * command and hour.
  */
 const NAMELESS_SECONDS = 3600;
 /**
@@ -179,8 +183,8 @@ function clusterLines(lines: readonly Located[], uploads: readonly Upload[]): (r
 }
 
 /**
- * Splits at the end of a successful job: what follows more than a day later under its id is another
- * job.
+ * Splits at the end of a successful job: lines that follow more than a day later under its id are
+ * another job.
  */
 function splitCluster(lines: readonly Located[]): Episode[] {
   const [first, last] = [lines[0], lines.at(-1)];

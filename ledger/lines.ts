@@ -67,7 +67,10 @@ export function makeCutter<Line>(
   };
 }
 
-/** The offsets of the lines that contain one of some texts. `start` is the beginning of a line. */
+/**
+ * The offsets of the lines that contain at least one of the texts. `start` is the beginning of a
+ * line.
+ */
 function findStarts(block: Buffer, start: number, needles: readonly Buffer[]): number[] {
   const found = new Set<number>();
   for (const needle of needles)

@@ -30,7 +30,7 @@ export interface Lister {
   listGroups(folder: string): { groups: Map<string, number>; folders: readonly string[]; foreignFiles: number };
   /** Uploads without a .rdy whose names fit, in constant memory however large directories are. */
   findIncomplete(guesses: readonly Guess[]): Group[];
-  /** Lists again, for a locker that has changed. */
+  /** Forgets all listings, because the locker has changed. */
   forget(): void;
 }
 

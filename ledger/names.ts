@@ -18,7 +18,7 @@ export interface Guess {
   /** The common beginning of the names. */
   prefix: string;
   fits(name: string): boolean;
-  /** Only one name is possible, apart from a number after it. */
+  /** Whether only one name is possible, apart from a number after it. */
   isExact: boolean;
   /** A key that is equal for equal guesses. */
   key: string;
@@ -41,7 +41,7 @@ const TOKEN_PATTERNS: Record<string, string> = {
 const TIME_TOKENS = new Set(['%Y', '%y', '%m', '%d', '%H', '%M', '%S', '%s', '%j']);
 
 /**
- * Parses a name. When a client id or command is next to the job id, only the job id tells where
+ * Parses a name. When a client id or command is next to the job id, only the job id shows where
  * each ends; without it, the name must have a job id that a server of the site can have issued
  * (docs/protocol.md, section 5). Returns undefined for a name of another form.
  *
@@ -120,8 +120,8 @@ export function makeGuesser(site: Site): (put: LogLine) => Generator<Guess> {
 }
 
 /**
- * Any server of the site may have received it: those in the settings, and the one that issued the
- * job id.
+ * The servers that may have received a PUT: those in the settings, and the one that issued the job
+ * id.
  */
 function serversOf({ servers, settings }: Site, { jobId = '' }: LogLine): Set<string> {
   const issuer = findJobIdParts(jobId)?.serverId;
@@ -170,7 +170,7 @@ function compileName(parts: string[]): RegExp {
   return new RegExp(`^${parts.map((part) => (part === '%pid' ? PID_DIGITS : escapePattern(part))).join('')}$`);
 }
 
-/** Decodes a field of the log to what the client sent. */
+/** Decodes a field of the log to the text that the client sent. */
 function decodeField(field: string): string {
   return field.replace(/%([0-9a-f]{2})/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)));
 }

@@ -23,7 +23,7 @@ export interface ScanFilter {
 export type Condition = readonly [sql: string, ...values: (string | number)[]];
 
 export interface Plan {
-  /** No job can match. */
+  /** Whether no job can match. */
   isNone: boolean;
   /** The index that finds the rows; undefined for that of the order. */
   index: string | undefined;

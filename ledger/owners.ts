@@ -10,16 +10,16 @@ import type { Site } from './site.ts';
 import { openKnownStore } from './store.ts';
 import { parseLines, placeLine } from './writer.ts';
 
-/** What is known of an upload before its attribution. */
+/** The known facts about an upload before its attribution. */
 export type Unowned = Pick<Upload, 'name' | 'has' | 'at' | 'jobId'> & {
-  /** The beginning of its run record, which may contain whatever the client likes. */
+  /** The beginning of the run record, which may contain whatever the client likes. */
   record: string | undefined;
 };
 
 export interface Attribution {
-  /** Its client and command, when the log tells them. */
+  /** The client and command, when the log has them. */
   owner: { clientId: string; command: string } | undefined;
-  /** Every client that has an accepted PUT with its job id in the log. */
+  /** Every client that has an accepted PUT with the upload's job id in the log. */
   clients: readonly string[];
 }
 
@@ -55,8 +55,8 @@ export async function attribute(site: Site, uploads: readonly Unowned[]): Promis
 }
 
 /**
- * The log lines of these units, from the store, or without one from the logs since the first of the
- * uploads may have begun.
+ * The log lines of these units, from the store or, without one, from the logs since the first of
+ * the uploads may have begun.
  */
 async function findLines(site: Site, units: ReadonlyMap<string, readonly Upload[]>): Promise<Map<string, Located[]>> {
   const lines = new Map<string, Located[]>();

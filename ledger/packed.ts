@@ -39,7 +39,7 @@ export async function readPack(pack: Pack, parseName: ParseName, put: (upload: R
 }
 
 /**
- * The client and command of an upload, from the manifest, or if the log did not have them, from its
+ * The client and command of an upload, from the manifest or, if the log did not have them, from its
  * name.
  */
 async function describeGroup(pack: Pack, group: PackedGroup, parseName: ParseName): Promise<ReadUpload> {

@@ -11,7 +11,7 @@ import type { NameFacts, ParseName } from './names.ts';
 /** An upload in the locker with a stamp that shows whether it is still the same. */
 export type ReadUpload = Upload & {
   stamp: string;
-  /** The size of all of its files. */
+  /** The size of all files of the upload. */
   bytes: number;
 };
 
@@ -86,8 +86,8 @@ export function stampBroken(locker: string, { name, has }: Group): { at: number;
 }
 
 /**
- * The client and command of an upload, from its name, or if that has another form, from what its
- * run record claims.
+ * The client and command of an upload, from its name or, if that has another form, from the claims
+ * of its run record.
  */
 export function whoseIs(
   facts: NameFacts | undefined,

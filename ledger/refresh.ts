@@ -41,7 +41,7 @@ export interface Refreshed {
   ended: number[];
 }
 
-/** What to read when there is no complete store. */
+/** The part of a site to read when there is no complete store. */
 export interface Window {
   since?: Date | undefined;
   /** Only lines that contain this text. */
@@ -77,7 +77,7 @@ const MAX_REST_MS = 900_000;
 /** With more PUTs than this that broke off, the directories are listed at once. */
 const MAX_BROKEN = 2000;
 
-/** PUTs that broke off, whose files are not looked for yet. */
+/** PUTs that broke off, whose files have not been looked for yet. */
 interface BrokenOff {
   /** Their log lines. */
   lines: string[];
@@ -202,11 +202,11 @@ export class Refresh {
 
   /**
    * Uploads announced before the locker was walked are known, except those that broke off or were
-   * replaced. What broke off before a store is filled is attributed at the end.
+   * replaced. Files that broke off before a store is filled are attributed at the end.
    */
   #isWorthLooking({ line, at }: Located): boolean {
     // Files that broke off are looked for in listings of whole directories; the next walk finds
-    // what a clock that was set back hides.
+    // those that a clock set back has hidden.
     if (breaksOff(line)) return !this.#isFilling || at >= this.#walkedAt - 1000;
     return at >= this.#walkedAt - CLOCK_MS || this.#hasExactNames;
   }
@@ -276,7 +276,7 @@ export class Refresh {
   }
 
   /**
-   * Reads what servers and webjobctl recorded of uploads. A walk of the locker makes this
+   * Reads the records of servers and of webjobctl about uploads. A walk of the locker makes this
    * unnecessary, because it shows what exists.
    */
   async #readCustody(withDeposits: boolean): Promise<void> {
@@ -294,8 +294,8 @@ export class Refresh {
   }
 
   /**
-   * Reads what servers recorded while the logs were read, so that the upload of a new line is not
-   * looked for in listings.
+   * Reads the records that servers wrote while the logs were read, so that the upload of a new line
+   * is not looked for in listings.
    */
   async #readLateDeposits(): Promise<void> {
     if (this.#writer.unexplained((put) => this.#isLost(put)).length > 0) await this.#readDeposits();
@@ -433,7 +433,7 @@ export class Refresh {
       this.#database.prepare("INSERT OR REPLACE INTO facts VALUES ('brokenOff', ?)").run(JSON.stringify(next));
     };
     const wait = known.from - Date.now();
-    // A clock that was set back must not keep it waiting.
+    // A clock that was set back must not delay the search.
     if (wait > 0 && wait <= MAX_REST_MS && lines.length <= MAX_BROKEN) {
       if (lines.length > known.lines.length) save({ lines, from: known.from });
       return false;
@@ -447,22 +447,24 @@ export class Refresh {
   }
 
   #hasStrangers = false;
-  /** Uploads that are read now stay in the store for the next question. */
+  /** Whether uploads that are read now stay in the store for the next question. */
   #isStore = false;
-  /** The name may already belong to another upload. */
+  /** Whether names have no `%pid`, so that one may already belong to another upload. */
   readonly #hasExactNames: boolean;
-  /** The store was empty at the start. */
+  /** Whether the store was empty at the start. */
   #isFilling = false;
   /** While a store is filled: the uploads that were removed since the walk began. */
   readonly #later: string[] = [];
-  /** While a store is filled: a waiting line may have an upload that arrived after the walk. */
+  /**
+   * While a store is filled: whether a waiting line may have an upload that arrived after the walk.
+   */
   #mustLook = false;
 
   /** When the whole locker was walked, in milliseconds. */
   #walkedAt = Number.NEGATIVE_INFINITY;
 
   /**
-   * Reads uploads whose names are not in the current PutNameFormat: only their .rdy files tell
+   * Reads uploads whose names are not in the current PutNameFormat: only their .rdy files have
    * their job ids.
    */
   #lookAtStrangers(): void {
@@ -676,7 +678,7 @@ function oldestOf(lines: readonly Located[]): Date | undefined {
   return Number.isFinite(at) ? new Date(at) : undefined;
 }
 
-/** Throws Failure `failed` when the locker does not exist. */
+/** Checks the locker. Throws Failure `failed` when it does not exist. */
 function checkLocker(locker: string): void {
   try {
     statSync(locker);

@@ -69,7 +69,7 @@ export type { ScanFilter };
 /** The place of a job in an order: the value that it is ordered by, its time and its row. */
 export type ScanKey = readonly [value: string, at: string, id: number];
 
-/** A job that matches the filter, or without a job, how far the scan has come. */
+/** A job that matches the filter or, without a job, how far the scan has come. */
 export interface Scanned {
   key: ScanKey;
   job: Job | undefined;

@@ -1,10 +1,11 @@
-// The live store: an SQLite database of what was read from the logs, the locker and the archives,
-// and how far each was read. It contains nothing that is not in those files, so it may be deleted.
+// The live store: an SQLite database of the facts that were read from the logs, the locker and the
+// archives, and how far each was read. It contains nothing that is not in those files, so it may be
+// deleted.
 import { FIELDS } from './fields.ts';
 
 /**
- * Increased with every change of the tables, and of what is read from the same files. A store of
- * another version is rebuilt.
+ * Increased with every change of the tables, and of the facts that are read from the same files. A
+ * store of another version is rebuilt.
  */
 export const SCHEMA_VERSION = 10;
 
@@ -21,12 +22,12 @@ export const JOB_INDEXES = 'CREATE INDEX IF NOT EXISTS jobs_unit ON jobs (unit);
 /**
  * `files`: logs and custody records, each with how far it was read, and with its beginning and the
  * end of that part, which identify it after a rotation. `folders`: directories of the locker as of
- * the last walk. `acts`: what operators did about jobs and clients, as JSON, by the file with the
- * record. `uploads`: `facts` is JSON with what a job is joined from. `jobs`: one row for
+ * the last walk. `acts`: the acts of operators on jobs and clients, as JSON, by the file with the
+ * record. `uploads`: `facts` is JSON with the facts from which a job is joined. `jobs`: one row for
  * each job, with the log lines and uploads it was joined from. `sums`: sums over jobs by client,
- * `*` for all. `texts`: trigrams of what clients sent, without the text: they tell which uploads
- * may contain a text. `whole` is 0 when they do not cover everything, and NULL when nothing was
- * read.
+ * `*` for all. `texts`: trigrams of the streams that clients sent, without the text: they show
+ * which uploads may contain a text. `whole` is 0 when they do not cover everything, and NULL when
+ * nothing was read.
  */
 export const TABLES = `
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;

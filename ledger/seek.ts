@@ -32,8 +32,8 @@ export function readBlock(fd: number, offset: number): string {
 }
 
 /**
- * The offset of a line such that, in a sorted log, every earlier line is older than `time`. At most
- * about one block of older lines follows it, or more where a stretch of the log has no valid lines.
+ * The offset of a line. In a sorted log, every earlier line is older than `time`, and at most about
+ * one block of older lines follows, or more where a stretch of the log has no valid lines.
  */
 export function seekTime(fd: number, size: number, time: string): number {
   let low = 0;

@@ -6,7 +6,7 @@ import type { Remote } from './remote.ts';
 export interface Server {
   serverId: string;
   logfilesDirectory: string;
-  /** The server must have a custody record. */
+  /** Whether the server must have a custody record. */
   enableCustody: boolean;
 }
 
@@ -23,7 +23,7 @@ export interface Site {
    * Distinguishes the site from others that are read together with it; undefined when it is alone.
    */
   label: string | undefined;
-  /** The database with its jobs, when its files are on another machine. */
+  /** The database with the site's jobs, when the site's files are on another machine. */
   remote?: Remote;
 }
 

@@ -1,5 +1,5 @@
 // Opens the store of a site in one of three ways: in place, brought up to date for everyone; as a
-// private copy that is brought up to date and thrown away; or without a store, as an empty one for
+// private copy that is brought up to date and discarded; or without a store, as an empty one for
 // the current question. Tables and code are the same in each case.
 import {
   closeSync,
@@ -26,11 +26,11 @@ import { beginTexts } from './texts.ts';
 /** A store that is up to date. */
 export interface Store {
   database: Database;
-  /** What arrived since the store was last brought up to date. */
+  /** The changes since the store was last brought up to date. */
   refreshed: Refreshed;
-  /** Other processes see what is written to it. */
+  /** Whether other processes see changes to the store. */
   isShared: boolean;
-  /** It contains the whole site, and not only what one question needs. */
+  /** Whether the store contains the whole site, and not only the part that one question needs. */
   isComplete: boolean;
   close(): void;
 }
@@ -211,7 +211,7 @@ export function rollBack(database: Database): void {
   }
 }
 
-/** Opens an empty store and fills it with what the question needs. */
+/** Opens an empty store and fills it with the part of the site that the question needs. */
 async function openWindow(site: Site, window: Window, steps: Steps): Promise<Store> {
   const database = openWindowStore();
   try {
@@ -261,7 +261,7 @@ export async function fillStore(path: string, site: Site, options: FillOptions, 
 
 const CHECK_MS = 86_400_000;
 
-/** Whether every upload is to be checked, as is always done in a small locker. */
+/** Whether every upload must be checked, which is always so in a small locker. */
 function isDue(database: Database): boolean {
   const checkedAt = Number(database.prepare("SELECT value FROM facts WHERE name = 'checked'").get()?.value ?? 0);
   return countUploads(database) <= SMALL || Math.abs(Date.now() - checkedAt) > CHECK_MS;
@@ -382,7 +382,7 @@ function empty(database: Database): void {
   for (let [name] = names(); name !== undefined; [name] = names()) database.exec(`DROP TABLE "${name}"`);
 }
 
-/** Only users who can read the locker and the logs may read what clients sent. */
+/** The mode of a store: only users who can read the locker and the logs may read the store. */
 function modeOf(site: Site): number {
   const folders = [site.settings.incomingDirectory, ...logFolders(site)];
   return folders.every((folder) => ((statSync(folder, { throwIfNoEntry: false })?.mode ?? 0) & 0o005) === 0o005)
@@ -405,8 +405,8 @@ function describeSite(site: Site): string {
 }
 
 /**
- * In a directory such as /tmp anyone may have made the file to read what is written to it, or a
- * journal, which SQLite would replay. Throws Failure.
+ * Checks the owner of a file. In a directory such as /tmp, anyone may have made the file to read
+ * its later contents, or a journal, which SQLite would replay. Throws Failure.
  */
 function checkOwner(file: string): void {
   const owners = [0, process.geteuid?.(), statSync(dirname(file)).uid];

@@ -1,5 +1,5 @@
-// Trigrams of what clients sent, in the store. They tell which uploads may contain a text, so that
-// search reads no others.
+// Trigrams of the streams that clients sent, in the store. They show which uploads may contain a
+// text, so that search reads no others.
 import { fstatSync, readSync } from 'node:fs';
 import { reach, STREAMS, type StreamName, statGroupFile } from 'webjob-locker';
 import { withFile } from './head.ts';
@@ -161,7 +161,7 @@ export function formatMatch(texts: readonly string[]): string | undefined {
 const [READY, LOCK] = [packFiles(new Set(['rdy'])), packFiles(new Set(['lck']))];
 
 /**
- * The ids of uploads that the index does not cover: not read yet, longer than what is indexed, or
+ * The ids of uploads that the index does not cover: not read yet, longer than the indexed part, or
  * still being written. The index covers all of a broken-off upload: a later PUT of its name has a
  * log line, after which the upload is read again. The first condition is the one of the partial
  * index.

@@ -30,7 +30,7 @@ export interface NewLines<Line> {
   lines: Line[];
 }
 
-/** What is stored of a file that was read. */
+/** The stored facts about a file that was read. */
 interface Known {
   id: number;
   folder: string;
@@ -38,7 +38,7 @@ interface Known {
   inode: string;
   size: number;
   mtime: string;
-  /** How many bytes of it were read, uncompressed. */
+  /** The number of uncompressed bytes that were read. */
   offset: number;
   head: Uint8Array;
   tail: Uint8Array;
@@ -119,7 +119,7 @@ interface Claim {
   known: Known | undefined;
 }
 
-/** Matches files with what is stored of them. The caller closes them. */
+/** Matches files with the stored facts about them. The caller closes them. */
 function claimFiles(known: readonly Known[], paths: readonly string[]): Claim[] {
   const claims: Claim[] = [];
   const isFree = (file: Known): boolean => !claims.some((claim) => claim.known === file);
@@ -213,7 +213,7 @@ function makeSaver(database: Database, kind: string): (file: Known, present: Pre
   };
 }
 
-/** Reads what is after `file.offset`, which advances with every block. */
+/** Reads the lines after `file.offset`, which advances with every block. */
 async function* readRest<Line>(
   present: Present,
   file: Known,

@@ -41,7 +41,7 @@ type StatementName =
   | 'completeOfUnits'
   | 'storedNames';
 
-/** A row of one of the units that were asked for; `unit` is its index among them. */
+/** A row of one of the requested units; `unit` is its index among them. */
 interface OfUnit {
   unit: number;
 }
@@ -92,8 +92,8 @@ export function rankOf({ put, state }: Job): number {
 }
 
 /**
- * What was counted for a client since its sums were last written, as `name, number, name, number`,
- * and when it was seen.
+ * The counts of a client since its sums were last written, as `name, number, name, number`, and
+ * when it was seen.
  */
 interface Counted {
   counts: (string | number)[];
@@ -125,7 +125,7 @@ export class Writer {
   readonly guess: GuessNames;
   /** New lines of each unit, and an empty list for a unit that only has to be joined again. */
   readonly #touched = new Map<string, Located[]>();
-  /** Those of the new lines that may have left files without a .rdy. */
+  /** The new lines that may have left files without a .rdy. */
   #fresh: { unit: string; one: Located }[] = [];
   readonly #goneFiles = new Set<number>();
   readonly #sums = new Map<string, Counted>();
@@ -220,8 +220,8 @@ export class Writer {
       this.#touch(unit);
     }
     const unjoined = this.#database.prepare(
-      // An upload that was removed does not make a job by itself. The subquery uses the indexes
-      // only.
+      // An upload that was removed does not make a job by itself. The subquery uses only the
+      // indexes.
       `SELECT unit, EXISTS (SELECT 1 FROM uploads WHERE unit = free.unit AND substr(place, 1, 1) <> '${takenPlace(undefined)}')
          AS isJob FROM (SELECT DISTINCT unit FROM uploads WHERE unit > ?
          AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.unit = uploads.unit) ORDER BY unit LIMIT ?) AS free`,
@@ -276,7 +276,7 @@ export class Writer {
     const known = this.#find(name, place);
     this.#drop(known, place);
     const isReplaced = known && known.unit !== unit && known.has & READY && has.has('rdy');
-    // Its name now belongs to another job.
+    // The name now belongs to another job.
     if (isReplaced && place === LOCKER) this.#replace(name, known.unit);
   }
 
@@ -421,7 +421,7 @@ export class Writer {
     return lines;
   }
 
-  /** The unit of files that broke off: only their names tell which PUT left them. */
+  /** The unit of files that broke off: only their names show which PUT left them. */
   #findBroken(upload: Upload): string {
     const rows = this.#statements.broken.all(upload.clientId ?? null, upload.command ?? null) as unknown as {
       unit: string;
@@ -504,7 +504,7 @@ export class Writer {
     sums[seen] = Math.max(sums[seen], job.seenAt.getTime());
   }
 
-  /** Writes what was counted to the store. */
+  /** Writes the counts to the store. */
   writeSums(): void {
     const all: Counted = { counts: [], seen: 0, unseen: 0 };
     const read = this.#database.prepare('SELECT seen, counts FROM sums WHERE client = ?');
@@ -651,7 +651,7 @@ function parseCounts(text: string): (string | number)[] {
   return counts;
 }
 
-/** Adds up what a job contributes to the sums. */
+/** Adds the contribution of a job to the sums. */
 export function tally(job: Job, add: (name: string, value: number) => void): void {
   const addRequest = (line: LogLine): void => {
     add(nameOfRequest(line), 1);

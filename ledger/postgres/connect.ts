@@ -1,4 +1,5 @@
-// Connects to PostgreSQL by a URL without a password. The password comes from where psql takes it.
+// Connects to PostgreSQL by a URL without a password. The password comes from the same sources as
+// that of psql.
 import { existsSync } from 'node:fs';
 import { userInfo } from 'node:os';
 import { join } from 'node:path';
@@ -17,8 +18,8 @@ const CONNECT_MS = 15_000;
 const URL_PARTS = /^postgres(?:ql)?:\/\/(?:([^@/?#]*)@)?([^/?#]*)([^#]*)$/;
 
 /**
- * Throws Failure `usage` for a text that is not such a URL, and for one with a password, which
- * everyone who lists processes could see.
+ * Checks a URL. Throws Failure `usage` for a text that is not such a URL, and for one with a
+ * password, which everyone who lists processes could see.
  */
 function checkUrl(text: string): void {
   const [, user = '', , more] = URL_PARTS.exec(text) ?? [];
@@ -102,7 +103,10 @@ export function failureOf(error: unknown, url: string): Error {
   return new Failure('failed', `${describeUrl(url)}: ${message || code}`, REMEDIES[code ?? ''] ?? [], { cause: error });
 }
 
-/** Throws Failure `failed` for a database without our tables or with those of another version. */
+/**
+ * Checks the version of a database. Throws Failure `failed` for one without our tables or with
+ * those of another version.
+ */
 export async function requireVersion(client: Client): Promise<void> {
   const version = await readVersion(client);
   if (version === MIGRATIONS.length) return;

@@ -9,7 +9,7 @@ export type Cell = string | number | null;
 /** Characters with a special meaning in the text format. */
 const ESCAPES: Readonly<Record<string, string>> = { '\\': '\\\\', '\t': '\\t', '\n': '\\n', '\r': '\\r' };
 
-/** Replaces what PostgreSQL cannot store by U+FFFD: NUL, and unpaired surrogates. */
+/** Replaces characters that PostgreSQL cannot store by U+FFFD: NUL and unpaired surrogates. */
 export function safeText(text: string): string {
   return text.replaceAll(/\0|\p{Surrogate}/gu, '\ufffd');
 }

@@ -1,7 +1,7 @@
 // Pushes the changes of a store to a database of many sites: each change once, even when this
-// process, the server or the connection fails. The database notes what was pushed in the same
-// transaction as the rows, and only then the store forgets it; rows pushed twice after a failure
-// replace themselves.
+// process, the server or the connection fails. The database notes pushed changes in the same
+// transaction as the rows, and only then does the store forget them; rows pushed twice after a
+// failure replace themselves.
 import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import type { Client } from 'pg';
@@ -20,7 +20,7 @@ export interface Pushed {
   jobs: number;
   /** The number of clients whose sums were written. */
   clients: number;
-  /** Everything was pushed, and not only what was new. */
+  /** Whether everything was pushed, and not only the changes. */
   isAll: boolean;
 }
 
@@ -29,7 +29,8 @@ const UNITS = 5000;
 const ROWS = 10_000;
 
 /**
- * The name of the site in the database, and what readers of the database must know about the site.
+ * The name of the site in the database, and the facts that readers of the database need about the
+ * site.
  */
 interface Target {
   client: Client;
@@ -87,7 +88,8 @@ interface State {
   isEmpty: boolean;
   isAll: boolean;
   /**
-   * Rows up to this one were pushed, of those up to `lastRow` that existed when this push began.
+   * The number of the last row that was pushed, of those up to `lastRow` that existed when this
+   * push began.
    */
   scanned: number;
   lastRow: number;
@@ -145,7 +147,7 @@ async function findSite(
   return { siteId: known.id, telling: known.telling, number: Number(known.number) };
 }
 
-/** What readers must know about a site whose files are on another machine. */
+/** The facts that readers need about a site whose files are on another machine. */
 export interface SiteSettings {
   host: string;
   baseDirectory: string;
