@@ -4,7 +4,7 @@
 import { html, type Markup } from './html.ts';
 
 export interface Bar {
-  /** What the bar stands for: a day. */
+  /** The label of the bar, such as a day. */
   label: string;
   value: number;
   /** The target of the links from the bar and, for users without a pointer, from the table. */
@@ -25,7 +25,7 @@ export interface Chart {
 const HEIGHT = 100;
 /** A fraction of the slot's width. */
 const BAR_WIDTH = 0.72;
-/** A value above zero is always visible. */
+/** The minimum height of a value above zero, so that it is visible. */
 const LEAST_HEIGHT = 1.5;
 
 export function formatChart({ id, title, labels, bars, isBad, format }: Chart): Markup {

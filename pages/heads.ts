@@ -1,5 +1,5 @@
-// What a page shows of the streams of one job: the beginning of each, and the run record, but never
-// a whole stream.
+// The parts of a job's streams that a page shows: the beginning of each, and the run record, but
+// never a whole stream.
 import { STREAMS, type StreamName } from 'webjob-locker';
 import { MAX_ENV_BYTES } from '../evidence/upload.ts';
 import type { Stored, StoredStream } from '../ledger/streams.ts';

@@ -44,7 +44,7 @@ function formatValue(value: Value): string {
 
 /**
  * Wraps constants of this program that are not HTML text: its style and its script. Never use it
- * for anything that was read.
+ * for data that was read.
  */
 export function trustedMarkup(constant: string): Markup {
   return make(constant);

@@ -16,15 +16,15 @@ import { type Book, formatClient, formatCommand, formatEnd, formatInstant } from
 export interface Case {
   job: Job;
   heads: Heads;
-  /** The verdict on its upload; undefined when there is none. */
+  /** The verdict on the job's upload; undefined when there is none. */
   verdict: Verdict | undefined;
-  /** Its deposit in the custody record. */
+  /** The deposit of the upload in the custody record. */
   deposit: Deposit | undefined;
   /** Earlier uploads under the same job id. */
   earlier: readonly { name: string; verdict: Verdict }[];
-  /** Uploads that were recorded under its job id and are missing. */
+  /** Uploads that were recorded under the job's id and are missing. */
   missing: readonly string[];
-  /** What operators did with it, oldest first. */
+  /** The acts of operators on the job, oldest first. */
   acts: readonly Act[];
 }
 

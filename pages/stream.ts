@@ -1,15 +1,15 @@
-// Shows what a client sent: the beginning of a stream as text in which every control character is
+// Shows a stream that a client sent: its beginning as text in which every control character is
 // visible, or as a hex dump.
 import { isUtf8 } from 'node:buffer';
 import { HIDDEN_CHARACTERS, writeOut } from '../cli/output.ts';
 import { html, type Markup } from './html.ts';
 
-/** The most bytes of a stream that are shown as text. */
+/** The maximum number of bytes of a stream that are shown as text. */
 export const MAX_TEXT_BYTES = 64 * 1024;
-/** The most bytes of a stream that are shown as a hex dump. */
+/** The maximum number of bytes of a stream that are shown as a hex dump. */
 const MAX_DUMP_BYTES = 2048;
 
-/** The most control characters in 100 bytes of text. */
+/** The maximum number of control characters in 100 bytes of text. */
 const MAX_CONTROL_SHARE = 10;
 
 export interface StreamHead {

@@ -1,4 +1,4 @@
-// Numbers at the top of a page, each with what it counts.
+// Numbers at the top of a page, each with its label.
 import { html, type Markup } from './html.ts';
 
 /** `href` is the target of the number's link. */
