@@ -13,7 +13,7 @@ import type { ActPlace } from './place.ts';
 const FORM_LIFETIME_MS = 8 * 3_600_000;
 /** The size of the longest text when each of its characters is encoded as twelve. */
 const MAX_FORM_BYTES = 16 * 1024;
-/** The highest number of waiting requests; people do not make more. */
+/** The maximum number of waiting requests, more than people make. */
 const MAX_WAITING = 200;
 const SECRET_BYTES = 32;
 
@@ -55,11 +55,11 @@ export function readForm(request: CgiRequest, body: Body): URLSearchParams {
   return new URLSearchParams(buffer.toString('utf8', 0, length));
 }
 
-/** What a token is for. */
+/** The purpose of a token. */
 export interface Purpose {
   user: string;
   act: ActName;
-  /** The job or assignment, as `subjectOf` has it. */
+  /** The job or assignment, in the form of subjectOf(). */
   subject: string;
 }
 
@@ -110,7 +110,7 @@ function findSecret(path: string): Buffer | undefined {
   }
 }
 
-/** When two processes make it at once, the second one uses the first one's. */
+/** Makes the secret. When two processes make one at once, the second uses that of the first. */
 function makeSecret(path: string): Buffer {
   const unfinished = `${path}.${randomBytes(6).toString('hex')}`;
   writeNew(unfinished, randomBytes(SECRET_BYTES));

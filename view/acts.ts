@@ -35,7 +35,7 @@ import { findOne } from './job.ts';
 import { actsOf } from './on-record.ts';
 import type { ActPlace } from './place.ts';
 
-/** How long a form waits for its answer before the page says that it waits. */
+/** How long a form waits for its answer before the page says that the request waits. */
 const PATIENCE_MS = 4000;
 const LOOK_MS = 50;
 
@@ -52,7 +52,7 @@ function findActedOn(context: Context, name: string): Job & { jobId: string } {
   throw new NotShown(404, 'This job has no id from the server, so nothing can be recorded about it.');
 }
 
-/** The job or assignment that somebody acts on. */
+/** The job or assignment to act on. */
 interface Subject {
   text: string;
   /** The fields that name the subject in a request. */
@@ -65,7 +65,7 @@ interface Subject {
 export const ACT_KINDS = ['job', 'assignment'] as const;
 export type ActKind = (typeof ACT_KINDS)[number];
 
-/** Throws NotShown. */
+/** Finds the subject of a page of acts. Throws NotShown. */
 function findSubject(context: Context, kind: ActKind, name: string): Subject {
   const isOnAssignment = (act: ActName): boolean => ASSIGNMENT_ACTS.includes(act);
   if (kind === 'job') {

@@ -78,7 +78,7 @@ function reasonOf(status: number): string {
   return (REASONS as Readonly<Record<number, string>>)[status] ?? OTHER_REASONS[status] ?? 'Error';
 }
 
-/** What a page shows about its site. */
+/** The facts about a site that its pages show. */
 export interface SiteFacts {
   siteName: string;
   /** `GMT` or `the server's time`. */
@@ -118,7 +118,7 @@ export function answerText(type: string, text: string, fileName?: string): CgiRe
   return answer(200, type, Buffer.from(text), STREAM_POLICY, [PRIVATE, ...more]);
 }
 
-/** Sends what a client sent as a file to download. The descriptor is closed when it is sent. */
+/** Sends an open file as a download. The descriptor is closed when all of it is sent. */
 export function answerFile(fd: number, bytes: number, fileName: string): CgiResponse {
   return {
     status: 200,

@@ -1,5 +1,5 @@
-// What users requested for a job within the last day, and the results, from the inbox and the
-// answers.
+// The requests of users for a job or an assignment within the last day, and their results, from the
+// inbox and the answers.
 import { readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { listIds, readAnswers } from '../admin/acts/answers.ts';

@@ -38,7 +38,7 @@ interface List {
   next: number | undefined;
 }
 
-/** Throws NotShown. */
+/** Reads one page of the list of assignments. Throws NotShown. */
 function readList(context: Context): List {
   const status = statusOf(context);
   const rows = status?.assignments(parseNumber(context.params.get('after')) ?? Number.MAX_SAFE_INTEGER, ROWS + 1) ?? [];
@@ -112,7 +112,7 @@ interface One {
   next: string | undefined;
 }
 
-/** Throws NotShown. */
+/** Finds an assignment by its number. Throws NotShown. */
 export function findAssignment(context: Context, name: string): { status: Status; assignment: StatusAssignment } {
   const status = statusOf(context);
   const number = parseNumber(name) ?? 0;

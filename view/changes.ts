@@ -1,4 +1,4 @@
-// Results that differ from those of the run before: noted as jobs come, so that the overview of a
+// Results that differ from those of the run before: noted as jobs arrive, so that the overview of a
 // large site need not compare anything.
 import { type Job, uploadBytes } from '../ledger/job.ts';
 import { findEarlier } from '../ledger/scan.ts';

@@ -1,4 +1,4 @@
-// The page of one client: its runs, the newest result of each of its commands, and what changed
+// The page of one client: its runs, the newest result of each of its commands, and the changes
 // since the previous run.
 
 import { formatBytes } from '../cli/output.ts';
@@ -22,7 +22,10 @@ const MAX_COMMANDS = 100;
 const SHOWN_JOBS = 20;
 const TIMELINE_JOBS = 1000;
 export const TIMELINE_DAYS = 14;
-/** What counts as failed here and in the list of clients; refused requests are counted apart. */
+/**
+ * The states that count as failed here and in the list of clients; refused requests are counted
+ * separately.
+ */
 export const FAILED_STATES: readonly JobState[] = ['failed', 'incomplete', 'missing'];
 /** The number of runs from which the usual interval is computed. */
 const PERIOD_RUNS = 12;

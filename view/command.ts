@@ -12,9 +12,9 @@ import { digestOutputs, type Output } from './digests.ts';
 import { asFormat } from './links.ts';
 import { countOf, groupDigits } from './words.ts';
 
-/** The most clients that are compared at once. */
+/** The maximum number of clients that are compared at once. */
 const MAX_CLIENTS = 500;
-/** The most clients that are named in each group, and the most groups that are shown. */
+/** The maximum number of clients named in each group, and of groups shown. */
 const NAMED = 12;
 const MAX_GROUPS = 20;
 const MAX_ALONE = 100;

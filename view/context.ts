@@ -1,5 +1,5 @@
-// What every page is made from: the site, its store, the query of the request, and the links
-// between pages.
+// The sources of every page: the site, its store, the query of the request, and the links between
+// pages.
 import type { Failure } from '../cli/failure.ts';
 import type { Job } from '../ledger/job.ts';
 import type { ScanKey } from '../ledger/scan.ts';

@@ -61,7 +61,8 @@ async function digest(
   if (stream.bytes > MAX_BYTES) return 'too long';
   if (performance.now() > deadline) return 'not read yet';
   try {
-    // Ciphertext differs every time, so outputs are compared by what the client sealed.
+    // Ciphertext differs every time, so outputs are compared by the plain text that the client
+    // sealed.
     const sealed = await findSealed(stored, name);
     if (sealed) return sealed.plain;
     return { bytes: stream.bytes, sha256: await digestStream(stream) };

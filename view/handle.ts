@@ -170,8 +170,7 @@ const NAMED: Readonly<
 };
 
 /**
- * Finds the route of a path. Throws NotShown. A path refers to what the store knows, never to a
- * file.
+ * Finds the route of a path. Throws NotShown. A path names something in the store, never a file.
  */
 function findRoute(path: string): Route {
   const exact = Object.hasOwn(ROUTES, path) ? ROUTES[path] : undefined;

@@ -2,7 +2,7 @@
 import { NOT_APPLICABLE } from 'webjob-protocol';
 import type { Job } from '../ledger/job.ts';
 
-/** What the address of a job is made of: its id, or without one its time, client and command. */
+/** The parts of a job's address: its id or, without one, its time, client and command. */
 export type NamedJob = Pick<Job, 'jobId'> & Partial<Pick<Job, 'at' | 'clientId' | 'command'>>;
 
 export type Query = Readonly<Record<string, string | number | undefined>>;

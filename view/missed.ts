@@ -14,7 +14,7 @@ interface Missed {
   next: number | undefined;
 }
 
-/** Throws NotShown. */
+/** Reads the missed expectations. Throws NotShown. */
 function readMissed(context: Context): Missed {
   const status = statusOf(context);
   const after = context.params.get('after') ?? '0';

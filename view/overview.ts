@@ -28,7 +28,7 @@ const SHOWN_SILENT = 5;
 const SHOWN_JOBS = 10;
 /** Less free space than this is reported as low. */
 const LITTLE_SHARE = 0.1;
-/** An older checkpoint is reported, because it says nothing about what came later. */
+/** An older checkpoint is reported, because it says nothing about later records. */
 const OLD_CHECKPOINT_DAYS = 2;
 
 interface Day extends SpanSums {

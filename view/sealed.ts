@@ -7,11 +7,11 @@ import { SEALED_MAGIC, sealedTo } from '../notes/result.ts';
 /** A sealed stream. */
 export interface Sealed {
   recipients: readonly string[];
-  /** Its size and SHA-256 before it was sealed, as the client states them. */
+  /** The size and SHA-256 of the plain text, as the client states them. */
   plain: { bytes: number; sha256: string };
 }
 
-/** Returns undefined for a stream that is not sealed. Throws what reading the stream throws. */
+/** Returns undefined for a stream that is not sealed. Throws the errors of reading the stream. */
 export async function findSealed(stored: Stored, name: StreamName): Promise<Sealed | undefined> {
   const stream = stored[name];
   if (name === 'env' || !stream || !(await beginsSealed(stream))) return undefined;

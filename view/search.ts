@@ -14,7 +14,7 @@ import { makeTextSearch, type TextHit } from './texts.ts';
 
 const PAGE_JOBS = 20;
 const HITS_OF_JOB = 3;
-/** The most characters of a line that are shown, around the match. */
+/** The maximum number of characters of a line that are shown, around the match. */
 const SNIPPET_LENGTH = 240;
 
 interface FoundJob {

@@ -6,7 +6,7 @@ import { html, type Markup } from '../pages/html.ts';
 import { formatDump, formatMarked, formatText, isBinary, wholeCharacters } from '../pages/stream.ts';
 import { groupDigits } from './words.ts';
 
-/** The most bytes that a page shows at once. */
+/** The maximum number of bytes that a page shows at once. */
 const TEXT_BYTES = 16 * 1024;
 const DUMP_BYTES = 4 * 1024;
 const PIECE_BYTES = 256 * 1024;

@@ -1,4 +1,5 @@
-// Finds a text in what clients sent: the store narrows the uploads down, and those are read.
+// Finds a text in the streams that clients sent: the store narrows down the uploads, and only those
+// are read.
 import { STREAMS, type StreamName } from 'webjob-locker';
 import { type Hit, searchLines } from '../admin/search/lines.ts';
 import type { Job } from '../ledger/job.ts';
@@ -19,7 +20,7 @@ export interface TextSearch {
   find(job: Job, limit: number): Promise<TextHit[]>;
 }
 
-/** The most bytes that are read of a stream; `webjobctl search` reads everything. */
+/** The maximum number of bytes that are read of a stream; `webjobctl search` reads everything. */
 const MAX_BYTES = 16 * 1024 * 1024;
 
 export function makeTextSearch({ database, site, deadline }: Context, text: string): TextSearch {
