@@ -2,14 +2,13 @@
 // and comes back: every client arrives at its own moment, fetches a program and uploads 1 KiB, and
 // retries when it is refused. Prints their results, then checks the locker: exits with 1 when an
 // upload that was answered 200 is not stored byte for byte.
-import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { request } from 'node:http';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { walkLocker } from 'webjob-locker';
 import { configure, makeSite, type Site } from '../scripts/site.ts';
+import { bodyOf, Gate, live, makeTally, type Tally } from './arrivals.ts';
 import { NODE_WAYS, type NodeWay, type ServerNode, startBalancer, startServerNode } from './nodes.ts';
 import { quantile } from './quantile.ts';
 
@@ -26,104 +25,6 @@ killed after a third of the time and comes back after another.
   --open N       connections at once at most; who finds none free waits (default 300)
   --no-kill      both servers live
 `;
-const TRIES = 30;
-const PAUSE_MS = 1_000;
-const TIME_LIMIT_MS = 60_000;
-const QUERY = 'VERSION=webjob+1.4.0&SYSTEM=herd&CLIENTID=client1&FILENAME=host.sh';
-const PUT_QUERY = `${QUERY}&RUNTYPE=snapshot&STDOUT_LENGTH=1024&STDERR_LENGTH=0&STDENV_LENGTH=0`;
-
-interface Tally {
-  /** Counts by status, or by the code of a broken connection. */
-  answers: Map<string, number>;
-  retries: number;
-  /** From the arrival to the last byte, including the delays before retries. */
-  getMilliseconds: number[];
-  putMilliseconds: number[];
-  jobIds: string[];
-  /** Numbers of clients whose PUT was answered 200, by job id. */
-  acknowledged: Map<string, number>;
-  gaveUp: number;
-  /** From the first arrival to the last answer. */
-  elapsedSeconds: number;
-}
-
-interface Reply {
-  status: number;
-  jobId: string;
-}
-
-/** Limits the number of concurrent requests. */
-class Gate {
-  readonly #waiting: (() => void)[] = [];
-  #free: number;
-  constructor(free: number) {
-    this.#free = free;
-  }
-  async pass<T>(work: () => Promise<T>): Promise<T> {
-    if (this.#free > 0) this.#free -= 1;
-    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
-    try {
-      return await work();
-    } finally {
-      const next = this.#waiting.shift();
-      if (next) next();
-      else this.#free += 1;
-    }
-  }
-}
-
-/** The upload of a client: 1 KiB that is different for every number. */
-function bodyOf(client: number): Buffer {
-  const digest = createHash('sha512').update(String(client)).digest('hex');
-  return Buffer.from(`${String(client).padStart(10)} ${digest.repeat(8)}`.slice(0, 1024));
-}
-
-function ask(port: number, method: 'GET' | 'PUT', body: Buffer, jobId?: string): Promise<Reply> {
-  return new Promise((resolve, reject) => {
-    const path = `/webjob/nph-webjob.cgi?${method === 'GET' ? QUERY : PUT_QUERY}`;
-    const asked = request({
-      ...{ host: '127.0.0.1', port, method, path, agent: false, auth: 'client1:foo', timeout: TIME_LIMIT_MS },
-      headers: { 'Content-Length': body.length, ...(jobId !== undefined && { 'Job-Id': jobId }) },
-    });
-    asked.on('timeout', () => asked.destroy(Object.assign(new Error('no answer'), { code: 'no answer' })));
-    asked.on('error', reject).on('response', (answer) => {
-      answer.on('error', reject).on('end', () => {
-        resolve({ status: answer.statusCode ?? 0, jobId: String(answer.headers['job-id'] ?? '') });
-      });
-      answer.resume();
-    });
-    asked.end(body);
-  });
-}
-
-/** Repeats a request until it is answered 200; undefined when the client gives up. */
-async function insist(tally: Tally, gate: Gate, send: () => Promise<Reply>): Promise<Reply | undefined> {
-  for (let tried = 0; tried < TRIES; tried++) {
-    if (tried > 0) {
-      tally.retries += 1;
-      await sleep(PAUSE_MS * (0.5 + Math.random()));
-    }
-    const reply = await gate.pass(send).catch((error: NodeJS.ErrnoException) => error);
-    const outcome = reply instanceof Error ? String(reply.code ?? reply.message) : String(reply.status);
-    tally.answers.set(outcome, (tally.answers.get(outcome) ?? 0) + 1);
-    if (!(reply instanceof Error) && reply.status === 200) return reply;
-  }
-  tally.gaveUp += 1;
-  return undefined;
-}
-
-async function live(client: number, tally: Tally, gate: Gate, port: number): Promise<void> {
-  let start = performance.now();
-  const got = await insist(tally, gate, () => ask(port, 'GET', Buffer.alloc(0)));
-  if (!got) return;
-  tally.getMilliseconds.push(performance.now() - start);
-  tally.jobIds.push(got.jobId);
-  start = performance.now();
-  if (!(await insist(tally, gate, () => ask(port, 'PUT', bodyOf(client), got.jobId)))) return;
-  tally.putMilliseconds.push(performance.now() - start);
-  tally.acknowledged.set(got.jobId, client);
-}
-
 interface Options {
   clients: number;
   seconds: number;
@@ -135,10 +36,7 @@ interface Options {
 
 async function release(site: Site, options: Options): Promise<Tally> {
   const { clients, seconds, way, processes, open, kill } = options;
-  const tally: Tally = {
-    ...{ answers: new Map(), retries: 0, getMilliseconds: [], putMilliseconds: [], jobIds: [] },
-    ...{ acknowledged: new Map(), gaveUp: 0, elapsedSeconds: 0 },
-  };
+  const tally = makeTally();
   const gate = new Gate(open);
   const nodes: ServerNode[] = [];
   for (const name of ['node_1', 'node_2']) nodes.push(await startServerNode(site, name, way, { processes }));
@@ -155,7 +53,7 @@ async function release(site: Site, options: Options): Promise<Tally> {
   try {
     const lives = Array.from({ length: clients }, async (_, client) => {
       await sleep(Math.random() * seconds * 1000);
-      await live(client, tally, gate, balancer.secondPort);
+      await live({ number: client, clientId: 'client1' }, tally, gate, balancer.secondPort);
       tally.elapsedSeconds = (performance.now() - start) / 1000;
     });
     await Promise.all([...lives, ...(kill ? [disturb()] : [])]);

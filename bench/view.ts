@@ -2,25 +2,15 @@
 // answer measured in the same run, and the size of the page; then the time that concurrent readers
 // wait while uploads arrive, and the peak memory of the worker. Prints results; asserts nothing.
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { connect } from 'node:net';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { loadavg, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import {
-  formatBeginning,
-  formatPairs,
-  formatRecord,
-  formatStream,
-  RECORD_TYPES,
-  RESPONDER_ROLE,
-  RecordParser,
-} from 'node-cgi-compat/responder';
 import { addJobs, clientsOf, makeLocker, NEEDLE } from './locker.ts';
 import { parseCount } from './options.ts';
 import { quantile } from './quantile.ts';
 import { leaveStatus } from './status.ts';
+import { type Answer, ask, cpuMilliseconds, peakMegabytes, startWorker, VIEW } from './view-worker.ts';
 
 const HELP = `Usage: node bench/view.ts [--uploads N] [--lines M] [--clients C] [--locker DIRECTORY] [--state DIRECTORY]
                           [--requests R] [--readers N] [--puts P] [--page TEXT]
@@ -35,68 +25,7 @@ readers at once (default 4) while P jobs come each second (default 20), for the 
   --page TEXT         only pages whose names hold this
 Needs dist/ and Linux.
 `;
-const VIEW = join(import.meta.dirname, '..', 'dist', 'webjob-view.cgi');
 const PEER = join(import.meta.dirname, 'view-peer.ts');
-const TICK_MS = 10;
-
-interface Answer {
-  milliseconds: number;
-  body: Buffer;
-}
-
-/** Sends a request on a connection of its own, as httpd does. */
-function ask(socket: string, variables: Record<string, string>): Promise<Answer> {
-  const startedAt = performance.now();
-  const end = (type: number): Buffer => formatRecord({ type, requestId: 1, content: Buffer.alloc(0) });
-  const request = Buffer.concat([
-    formatRecord({
-      ...{ type: RECORD_TYPES.beginRequest, requestId: 1 },
-      content: formatBeginning({ role: RESPONDER_ROLE, keepConnection: false }),
-    }),
-    ...formatStream(RECORD_TYPES.params, 1, formatPairs(Object.entries(variables))),
-    end(RECORD_TYPES.params),
-    end(RECORD_TYPES.stdin),
-  ]);
-  return new Promise((done, reject) => {
-    const parser = new RecordParser();
-    const pieces: Buffer[] = [];
-    const peer = connect(socket, () => peer.write(request));
-    peer.on('data', (bytes: Buffer) => {
-      for (const { type, content } of parser.push(bytes))
-        if (type === RECORD_TYPES.stdout) pieces.push(Buffer.from(content));
-    });
-    peer.on('error', reject).on('close', () => {
-      const whole = Buffer.concat(pieces);
-      const head = whole.indexOf('\r\n\r\n');
-      if (!whole.toString('latin1', 0, 20).startsWith('Status: 200'))
-        reject(new Error(`${variables.PATH_INFO}: ${whole.toString('utf8', 0, 200)}`));
-      done({ milliseconds: performance.now() - startedAt, body: whole.subarray(head + 4) });
-    });
-  });
-}
-
-/** Processor time of all threads of a process so far, and of the programs that it ran. */
-function cpuMilliseconds({ pid }: ChildProcess): number {
-  const threads = readdirSync(`/proc/${pid}/task`).map((id) =>
-    Number(readFileSync(`/proc/${pid}/task/${id}/schedstat`, 'latin1').split(' ')[0]),
-  );
-  const fields = readFileSync(`/proc/${pid}/stat`, 'latin1').split(') ')[1]?.split(' ') ?? [];
-  const children = (Number(fields[13]) + Number(fields[14])) * TICK_MS;
-  return threads.reduce((sum, nanoseconds) => sum + nanoseconds, 0) / 1e6 + children;
-}
-
-const peakMegabytes = ({ pid }: ChildProcess): number =>
-  Number(/^VmHWM:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1]) / 1024;
-
-async function start(program: string, socket: string): Promise<ChildProcess> {
-  const child = spawn(process.execPath, [program, '--listen', socket], {
-    stdio: ['ignore', 'ignore', 'inherit'],
-    // The options of the shipped unit.
-    env: { PATH: process.env.PATH, NODE_OPTIONS: '--max-old-space-size=56 --max-semi-space-size=4' },
-  });
-  while (!existsSync(socket)) await sleep(20);
-  return child;
-}
 
 interface Page {
   name: string;
@@ -125,9 +54,9 @@ async function measure({ folder, state, requests, readers, puts, page: wanted }:
     };
     leaveStatus(folder);
     await fill(environment);
-    const view = await start(VIEW, viewSocket);
+    const view = await startWorker(VIEW, viewSocket);
     children.push(view);
-    const peer = await start(PEER, peerSocket);
+    const peer = await startWorker(PEER, peerSocket);
     children.push(peer);
     const get = ({ path, query = '' }: Page): Promise<Answer> =>
       ask(viewSocket, { ...environment, PATH_INFO: path, QUERY_STRING: query });
