@@ -35,7 +35,7 @@ export interface Readers {
 export interface Appended {
   length: number;
   files: PackedFiles;
-  /** The beginning of its run record. */
+  /** The beginning of the run record. */
   record: string;
   /** Inode, size and time of each file, from markOf(). */
   marks: Record<PackedExtension, string>;
@@ -225,7 +225,7 @@ export async function* readGroup(archive: string, group: PackedGroup): AsyncGene
 
 /** The contents of an upload in an archive, whatever its manifest says. */
 export interface Digested {
-  /** In lower-case hex. */
+  /** SHA-256 of each file, in lower-case hex. */
   sha256: Record<PackedExtension, string>;
   /** The first bytes of the run record, as many as were requested. */
   record: Buffer;
@@ -440,7 +440,10 @@ export async function checkGroups(archive: string, groups: Iterable<PackedGroup>
  * The maximum number of bytes expanded together: damage then wastes at most a tenth of a second.
  */
 const RUN_BYTES = 512 * 1024;
-/** The beginning of every gzip member, and the length of what follows its data: CRC-32 and size. */
+/**
+ * The beginning of every gzip member, and the length of the trailer after its data: CRC-32 and
+ * size.
+ */
 const MEMBER_HEAD = Buffer.from([0x1f, 0x8b, 8]);
 const MEMBER_END = 8;
 

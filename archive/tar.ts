@@ -107,7 +107,7 @@ function putOctal(block: Buffer, [at, digits]: readonly [number, number], value:
   return sum;
 }
 
-/** In base 256, which a first byte of 0x80 announces. */
+/** Writes a size in base 256, which a first byte of 0x80 announces. */
 function putLarge(block: Buffer, size: number): number {
   const [at, digits] = FIELDS.size;
   block.fill(0, at, at + digits + 1);

@@ -1,8 +1,8 @@
 // Group commit for concurrent uploads in a persistent worker: steps of several uploads run at the
 // same time, so that they wait for the disk together. Every fsync runs in a thread of its own, and
 // the kernel merges those that overlap; records of one file share one write and one fsync, and
-// names in one directory share one fsync. What each upload does, and in which order, is defined by
-// its steps alone (docs/architecture.md, "Concurrent uploads").
+// names in one directory share one fsync. The actions of each upload, and their order, are defined
+// by its steps alone (docs/architecture.md, "Concurrent uploads").
 import { fstatSync, fsync } from 'node:fs';
 import type { appendCustodyOf, OpenFolder, RecordStep, runAlone, Step, Steps, SyncStep, TurnStep } from 'webjob-locker';
 

@@ -143,7 +143,9 @@ function hasNoBody(request: CgiRequest): boolean {
   return !request.env.CONTENT_LENGTH && findHeader(request, 'Transfer-Encoding') === undefined;
 }
 
-/** Throws Refusal 550 for a directory that an enabled feature needs and cannot use. */
+/**
+ * Checks the directories. Throws Refusal 550 for one that an enabled feature needs and cannot use.
+ */
 function checkDirectories(settings: ServerSettings): void {
   const { R_OK, W_OK, X_OK } = constants;
   if (settings.enableLogging) checkAccess(settings, 'LogfilesDirectory', X_OK);

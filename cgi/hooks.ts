@@ -1,6 +1,6 @@
-// The commands that take part in a request: a GetHook makes what a GET serves, a PutHook inspects
-// an upload before it is announced. Both run to their end within the request, in a process group of
-// their own that does not outlive it (docs/protocol.md, section 4).
+// The commands that take part in a request: a GetHook makes the content that a GET serves, a
+// PutHook inspects an upload before it is announced. Both run to their end within the request, in a
+// process group of their own that does not outlive it (docs/protocol.md, section 4).
 import {
   closeSync,
   constants,
@@ -50,8 +50,8 @@ const WATCH = '( (while kill -0 $PPID; do sleep 1; done; kill -9 0) >&- 2>&- & )
  * The mark follows the last byte of the command itself: its background processes may hold the pipes
  * forever, and nothing waits for them. A `cat` that cannot write reports `out` or `err` on
  * descriptor 3. The exit status arrives on descriptor 6, which only the shell around the command
- * holds. Redirections are made by exec, because a shell keeps a copy of what it redirects for a
- * group.
+ * holds. Redirections are made by exec, because a shell keeps a copy of each descriptor that it
+ * redirects for a group of commands.
  */
 export const PIPED = `
 exec 4>&1 5>&2
@@ -256,8 +256,8 @@ function runHook(exchange: Exchange, name: 'GetHook' | 'PutHook', command: strin
 }
 
 /**
- * Allocates space for what the shell notes about a `cat` that cannot write, because on a full disk
- * the note would be lost. The shell writes from the beginning of the file. Throws Refusal 551.
+ * Allocates space for the shell's note about a `cat` that cannot write, because on a full disk the
+ * note would be lost. The shell writes from the beginning of the file. Throws Refusal 551.
  */
 function reserveNotes(name: string, notes: Spool): Spool {
   try {

@@ -47,7 +47,7 @@ function modifiedAt(file: string): number {
   return look(file)?.mtimeMs ?? Number.POSITIVE_INFINITY;
 }
 
-/** Differs when a file was written, replaced, created or removed. */
+/** A mark of files, which differs when one was written, replaced, created or removed. */
 function markOf(files: readonly string[]): string {
   return files
     .map((file) => {

@@ -64,7 +64,7 @@ export interface DayShare {
   body: Body;
   /** Counts the upload, once. Throws Refusal 507 or 550. */
   reserve(): void;
-  /** Settles the count: what was reserved and not stored is returned. */
+  /** Settles the count: the reserved part that was not stored is returned. */
   settle(outcome: 'stored' | 'broken' | 'nothing'): void;
 }
 

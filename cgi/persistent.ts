@@ -23,7 +23,7 @@ export interface StayingProgram {
 interface Options {
   place: ListeningPlace;
   processes: number;
-  /** 0 for a process that never ends by itself. */
+  /** Seconds without a request after which the process ends; 0 for never. */
   idleSeconds: number;
   /**
    * How long no client must have come, after the process has left its socket, before no more are

@@ -145,8 +145,8 @@ function uploadName(exchange: Exchange): string {
 }
 
 /**
- * Throws Refusal 450 for a name that no upload can have: with a segment of dots only, or too long
- * to be stored.
+ * Checks the name of an upload. Throws Refusal 450 for one that no upload can have: with a segment
+ * of dots only, or too long to be stored.
  */
 function checkName({ settings }: Exchange, name: string): void {
   if (/(?:^|\/)\.{1,2}(?:\/|$)/.test(name)) throw new Refusal(450, 'Job-Id gives an impossible file name');
@@ -158,8 +158,8 @@ function checkName({ settings }: Exchange, name: string): void {
 const LARGEST_PID = 2 ** 22;
 
 /**
- * Throws Refusal 450 when the output of a command could not be stored, so that the command is not
- * run in vain.
+ * Checks the upload's name before the command is served. Throws Refusal 450 when the output could
+ * not be stored, because running the command would be useless.
  */
 export function checkUploadName(exchange: Exchange): void {
   if (!exchange.settings.enablePutService) return;

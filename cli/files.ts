@@ -24,7 +24,7 @@ import { Failure } from './failure.ts';
 
 export interface Access {
   mode: number;
-  /** Undefined for the user who runs this process. */
+  /** The owner of the file; undefined for the user who runs this process. */
   owner?: { uid: number; gid: number } | undefined;
 }
 
@@ -130,8 +130,8 @@ export function isRootsOwn(folder: string): boolean {
 }
 
 /**
- * For root, throws Failure `failed` when others could put a link at the path that is to be written.
- * Other users are not at risk.
+ * Checks a directory before a write. For root, throws Failure `failed` when others could put a link
+ * at the path; other users are not at risk.
  */
 export function requireRootsOwn(folder: string): void {
   if (process.geteuid?.() !== 0 || isRootsOwn(folder)) return;

@@ -91,7 +91,7 @@ export function say(message: string): void {
 export interface Column<Row> {
   title: string;
   value(row: Row): string;
-  /** For numbers. */
+  /** `right` for numbers. */
   align?: 'right';
 }
 

@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import type { Writable } from 'node:stream';
 
 export interface Output {
-  /** False when nobody reads the output any longer. */
+  /** Whether anyone still reads the output. */
   isOpen(): boolean;
   write(text: string | Uint8Array): Promise<void>;
   end(): Promise<void>;

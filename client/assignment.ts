@@ -13,7 +13,7 @@ import { printable } from './status.ts';
 
 /** Checks the orders of one batch. */
 export interface OrderCheck {
-  /** Throws Failure `get` for an order that must not be run. */
+  /** Checks an order. Throws Failure `get` for one that must not be run. */
   check(order: Order): void;
   /**
    * Checks an order and takes its due time, so that the order is never run again. Throws Failure

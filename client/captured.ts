@@ -32,7 +32,7 @@ export function* readCaptured({ fd, length }: Captured): Generator<Buffer> {
   }
 }
 
-/** The digest in lower-case hex. */
+/** The digest of captured bytes in lower-case hex. */
 export function hashCaptured(type: string, captured: Captured): string {
   const hash = createHash(type.toLowerCase());
   for (const piece of readCaptured(captured)) hash.update(piece);
@@ -70,7 +70,7 @@ function openFile(path: string): OpenFile {
 interface CaptureOptions {
   /** The value of HashType. */
   hashType: string;
-  /** Also compute the SHA-256. */
+  /** Whether to compute the SHA-256 too. */
   isSigned: boolean;
   /**
    * Called when a write fails; returns true when the capture was moved to another file and
@@ -80,7 +80,7 @@ interface CaptureOptions {
 }
 
 /**
- * A stream of a program and its file. When the file takes no more, the rest is counted and
+ * A stream of a program and its file. When the file accepts no more data, the rest is counted and
  * discarded.
  */
 export class Capture {

@@ -28,7 +28,7 @@ export function openCleanup(): { add(step: CleanupStep): void; run(signal?: Node
     process.exit(128 + (SIGNALS.find(([name]) => name === signal)?.[1] ?? 0));
   };
   for (const [signal] of SIGNALS) process.on(signal, end);
-  // A write over a file size limit (ulimit -f) is to fail with EFBIG instead of ending the process.
+  // A write over a file size limit (ulimit -f) must fail with EFBIG instead of ending the process.
   if (process.platform !== 'win32') process.on('SIGXFSZ', () => {});
   return { add: (step) => steps.push(step), run };
 }

@@ -60,8 +60,8 @@ function checkForWindows(path: string, args: readonly string[]): void {
 }
 
 /**
- * Variables whose values Node did not read correctly. A name that no shell could set is left as
- * Node has it.
+ * Variables whose values Node did not read correctly. A variable with a name that no shell could
+ * set is left as Node read it.
  */
 function findExactVariables(env: NodeJS.ProcessEnv): [name: string, bytes: string][] {
   if (!Object.values(env).some((value) => value?.includes(REPLACED))) return [];

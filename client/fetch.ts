@@ -109,7 +109,7 @@ async function fetchOnce(
 
 /**
  * Writes the answer as it arrives, at the speed of the disk. Throws Failure `get` when the disk
- * takes no more.
+ * accepts no more data.
  */
 async function save(answer: IncomingMessage, path: string, checks: readonly PayloadCheck[]): Promise<void> {
   const fd = openSync(path, 'wx', 0o600);

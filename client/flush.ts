@@ -141,7 +141,7 @@ async function flushJob(settings: ClientSettings, path: string, flushed: Flushed
   if (flushed.delivered > 0) removePrivateFolder(dirname(path));
 }
 
-/** Whether a job is to be delivered. One that cannot be read counts, so that it is reported. */
+/** Whether to deliver a job; also true for one that cannot be read, so that it is reported. */
 function isMeantIn(folder: string, isMeant: IsMeant): boolean {
   try {
     return isMeant(readParcel(folder, folder));

@@ -26,7 +26,7 @@ export async function runGetHook(
   onStart: (end: () => void) => void,
 ): Promise<void> {
   // Names of programs contain nothing that a shell interprets, but one that begins with a hyphen
-  // would be an option, and cmd.exe would take what follows a slash for one.
+  // would be an option, and cmd.exe would take the text after a slash for one.
   const here = process.platform === 'win32' ? '.\\' : './';
   const values: Record<string, string> = { '%file': here + fetched, '%cmd': here + program, '%%': '%' };
   const command = settings.getHookCommandLine.replace(/%(?:%|cmd|file)/g, (token) => values[token] ?? '');
@@ -81,8 +81,8 @@ async function run(
   // already belong to another process.
   if (process.platform !== 'win32') signalSession(hook.pid, 'SIGKILL');
   isOver = true;
-  // Its last output may still be in the pipe, which a process that left the group would keep open
-  // forever.
+  // The last output of the hook may still be in the pipe, which a process that left the group would
+  // keep open forever.
   await Promise.race([silence, sleep(LAST_WORDS_MS, undefined, { ref: false })]);
   hook.stderr.destroy();
   const lastLine = said.trimEnd().split('\n').at(-1) ?? '';

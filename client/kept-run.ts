@@ -35,7 +35,7 @@ export class KeptRun {
   readonly #job = newJobName();
   #env: Buffer;
   #folder: JobFolder;
-  /** Where the run continues when its own directory takes no more. */
+  /** The directory in which the run continues when its own accepts no more data. */
   #refuge: string | undefined;
   #captures: readonly [Capture, Capture];
   /** Whether the run is complete on disk, under the name of a job. */
@@ -114,9 +114,9 @@ export class KeptRun {
   }
 
   /**
-   * Seals the output and signs the run record, in the other directory when this one takes no more.
-   * Returns the record. Throws Failure `put`; the job is then kept as it is and sealed when it is
-   * delivered.
+   * Seals the output and signs the run record, in the other directory when this one accepts no more
+   * data. Returns the record. Throws Failure `put`; the job is then kept as it is and sealed when
+   * it is delivered.
    */
   async seal(record: string, sealer: Sealer, signer: ResultSigner): Promise<string> {
     this.#env = Buffer.from(record);
@@ -167,7 +167,7 @@ export class KeptRun {
     return this.describe(conf);
   }
 
-  /** How to deliver the job where it is. */
+  /** Describes how to deliver the job from where it is. */
   describe(conf: string): string {
     const { place, path } = this.#folder;
     if (!existsSync(path)) return 'nothing of the job is left';
@@ -251,8 +251,8 @@ export class KeptRun {
   }
 
   /**
-   * Continues in the other directory with the output captured so far; false when there is none or
-   * it takes no more either.
+   * Continues in the other directory with the output captured so far; false when there is none, or
+   * it accepts no more data either.
    */
   #moveOn(code: string): boolean {
     const refuge = this.#refuge;

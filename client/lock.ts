@@ -139,7 +139,7 @@ function busy(lockFile: string, pid: number | undefined): Failure {
 }
 
 interface Found {
-  /** 0 when the file contains no process id. */
+  /** The process id in the file; 0 when it contains none. */
   pid: number;
   stats: Stats;
 }

@@ -12,7 +12,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { warn } from './failure.ts';
 import { openGarbage } from './garbage.ts';
 
-/** Receives what a program writes, in order. The piece may be reused when it returns. */
+/** Receives the output of a program, in order. The piece may be reused when it returns. */
 export type Sink = (piece: Buffer) => void;
 
 /** A pipe with one end for the program and the other for webjob. */
@@ -154,7 +154,7 @@ class FifoTap implements Tap {
   }
 }
 
-/** For Windows, and systems without mkfifo. */
+/** A tap for Windows, and for systems without mkfifo. */
 class SocketTap implements Tap {
   readonly stdio = 'pipe';
   readonly #sink: Sink;

@@ -45,8 +45,8 @@ export function isWorthWaiting(retryDelay: number, attempt: number, retryAfter: 
 }
 
 /**
- * RetryDelay, doubled with every attempt, plus up to half of it at random, and at least what the
- * server asked for.
+ * RetryDelay, doubled with every attempt, plus up to half of it at random, and at least the delay
+ * that the server asked for.
  */
 export function delaySeconds(retryDelay: number, attempt: number, retryAfter: number, chance: number): number {
   return Math.max(retryAfter, backoffSeconds(retryDelay, attempt)) * (1 + chance / 2);

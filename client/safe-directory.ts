@@ -49,7 +49,7 @@ function check(path: string, { setting, stage, mayBeShared }: Rule): void {
 }
 
 /**
- * The part of a path by which another user could change what it leads to: a directory or link that
+ * The part of a path by which another user could change its target: a directory or link that
  * belongs neither to us nor to root, or a world-writable directory without the sticky bit.
  * Undefined for none. Write access for a group on a parent directory counts as intended, as for
  * `staff` on Debian's /usr/local.

@@ -164,8 +164,8 @@ async function sealStream(
 }
 
 /**
- * Updates StdOutHash and StdErrHash, which readers compare with what is stored. A run that was cut
- * short has none.
+ * Updates StdOutHash and StdErrHash, which readers compare with the stored streams. A run that was
+ * cut short has none.
  */
 function withHashes(text: string, out: string, err: string): string {
   const { fields, extra } = parseRecord(text);

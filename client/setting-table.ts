@@ -9,7 +9,7 @@ export interface Control<Key extends string = string, Type = unknown> {
   /** A pattern, anchored at both ends. An empty value is allowed wherever the default is empty. */
   allowed: string;
   parse: (text: string) => Type;
-  /** A relative value is resolved against the directory of the file that contains it. */
+  /** Whether a relative value is resolved against the directory of the file that contains it. */
   isPath?: true;
 }
 

@@ -1,6 +1,6 @@
 // Jobs on disk: the directory of a run, from its first byte until the server has it. It is in
 // SpoolDirectory, or without one in the private directory of the job in TempDirectory. Its name
-// tells its state:
+// shows its state:
 //
 //   run-<pid>-<start>-RANDOM      a run in progress, or one whose webjob was killed
 //   sending-<pid>-<start>-job-…   a complete job that the process is delivering

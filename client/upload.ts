@@ -93,7 +93,7 @@ async function sendStreams(request: ClientRequest, { out, err, env }: Streams): 
   request.end();
 }
 
-/** Writes a piece; false when the connection takes no more. */
+/** Writes a piece; false when the connection accepts no more data. */
 function write(request: ClientRequest, piece: Buffer): Promise<boolean> {
   return new Promise((resolve) => {
     request.write(piece, (error) => resolve(!error));

@@ -38,7 +38,7 @@ export interface ReadUpTo {
 
 /** Acts that were read earlier, and how far. */
 export interface KeptActs {
-  /** By the path of each segment. */
+  /** How far each segment was read, by its path. */
   read: ReadonlyMap<string, ReadUpTo>;
   /**
    * Returns the acts on one job, client or assignment, oldest first, each with the path of its
@@ -101,8 +101,8 @@ export class Acts {
   }
 
   /**
-   * Reads what was appended to a segment; one that was replaced is read from its beginning. Throws
-   * the error of a system call.
+   * Reads the records appended to a segment; a segment that was replaced is read from its
+   * beginning. Throws the error of a system call.
    */
   #readSegment(path: string): void {
     const fd = openCustodyFile(path);
@@ -190,7 +190,10 @@ export function actsIn(facts: Record<string, unknown>): Act[] {
   }
 }
 
-/** The escaped form that the log uses, for an id as an operator typed it or as the log has it. */
+/**
+ * The escaped form that the log uses, for an id that an operator typed, or that is already in this
+ * form.
+ */
 function logId(id: string): string {
   return /%[0-9a-fA-F]{2}/.test(id) ? id : encodeField(id);
 }

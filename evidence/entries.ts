@@ -11,7 +11,7 @@ export interface Entry {
   /** The bytes of the record without its newline. */
   text: Buffer;
   facts: Record<string, unknown>;
-  /** The offset after its newline. */
+  /** The offset after the newline. */
   to: number;
 }
 

@@ -58,7 +58,7 @@ export interface Wanted {
 
 /** The verdict on an upload in the locker. */
 export interface Judged extends UploadReport {
-  /** The upload is older than the custody record: only its run record confirms it. */
+  /** Whether the upload is older than the custody record: only its run record confirms it. */
   isOlder: boolean;
 }
 
@@ -189,13 +189,14 @@ export class Evidence {
   }
 
   /**
-   * Findings on the custody records themselves: they lack what root saw before, or were changed.
+   * Findings on the custody records themselves: they lack records that root saw before, or were
+   * changed.
    */
   findFaults(): Finding[] {
     return [...this.#cut, ...(this.#records?.findFaults() ?? [])];
   }
 
-  /** The records that no longer match what root saw before. */
+  /** The records that no longer match the state that root saw before. */
   cut(): string[] {
     return this.#cut.map(({ place }) => place);
   }
@@ -279,7 +280,7 @@ export class Evidence {
     const { incomingDirectory: locker } = this.site;
     const absent: string[] = [];
     for (const { name } of this.records.unseen()) if (!statGroupFile(locker, name, 'rdy')) absent.push(name);
-    // Some may have been removed or archived during the check.
+    // Some uploads may have been removed or archived during the check.
     if (absent.length > 0) this.records.refresh();
     for (const name of absent) {
       const deposit = this.records.find(name);

@@ -9,11 +9,11 @@ export type FindingKind =
   | 'lock-abandoned'
   /** The `.rdy` has no line with a job id, or another job id than was recorded. */
   | 'ready-wrong'
-  /** A stream differs from what the run record says. */
+  /** A stream does not match the run record. */
   | 'hash-wrong'
   /** The client has a result key, but the upload is not signed. */
   | 'signature-missing'
-  /** The signature does not verify, or a stream differs from what was signed. */
+  /** The signature does not verify, or a stream is not the one that was signed. */
   | 'signature-wrong'
   /**
    * The upload is signed with a key that the site does not have for this client, or with one that

@@ -1,6 +1,6 @@
 // Compares a client's journal (docs/protocol.md, section 9) with the evidence of a site. The
-// client's own record of what it sent shows when a server acknowledged an upload and then dropped
-// or changed it.
+// client's own record of its uploads shows when a server acknowledged an upload and then dropped or
+// changed it.
 import { closeSync, constants, fstatSync, openSync } from 'node:fs';
 import { Chain, findGroup, type Link, STREAMS, type StreamName } from 'webjob-locker';
 import { Failure } from '../cli/failure.ts';

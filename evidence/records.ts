@@ -1,7 +1,7 @@
-// The one reader of a site's custody records: what each upload was when it was deposited, and which
-// uploads were removed on purpose. It reads the records of every server, segment by segment, from
-// their first line, and continues where it stopped when more is appended. It takes some fifty bytes
-// for each upload.
+// The one reader of a site's custody records: the state of each upload when it was deposited, and
+// which uploads were removed on purpose. It reads the records of every server, segment by segment,
+// from their first line, and continues where it stopped when more is appended. It takes some fifty
+// bytes for each upload.
 import { closeSync, constants, fstatSync, lstatSync, openSync, readSync, type Stats } from 'node:fs';
 import { join } from 'node:path';
 import {
@@ -28,7 +28,7 @@ import type { Finding } from './finding.ts';
 import { isInShare, NameTable, type Share } from './names.ts';
 import { FEW_BYTES, seekBehind, seekRecord } from './seek.ts';
 
-/** An upload as the custody record has it. */
+/** An upload as the custody record describes it. */
 export interface Deposit {
   name: string;
   time: Date;
@@ -103,9 +103,9 @@ export interface OldBook {
 
 interface OpenBook extends Book {
   row: Row;
-  /** Undefined when the file is opened for each look. */
+  /** The open file; undefined when it is opened for each read. */
   fd: number | undefined;
-  /** Undefined when the segment is read to its end. */
+  /** The walk of the segment; undefined when the segment is read to its end. */
   chain: Chain | undefined;
   /** The offset up to which the segment was searched. */
   searched: number;

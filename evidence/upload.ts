@@ -59,7 +59,7 @@ export interface Care {
 
 /** The facts about an upload that are not in its files. */
 export interface Sources {
-  /** The upload as the custody record has it. */
+  /** The upload as the custody record describes it. */
   deposit: Deposit | undefined;
   /** The user ids that may own files in a locker. */
   owners: Owners;

@@ -69,7 +69,7 @@ export interface Summary {
    */
   signed: number;
   unsigned: number;
-  /** Whether the records were compared with what root saw before. */
+  /** Whether the records were compared with the state that root saw before. */
   witness: WitnessState;
 }
 

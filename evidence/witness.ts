@@ -32,7 +32,7 @@ export type WitnessState =
   | 'asked'
   /** There is no witness yet. */
   | 'none'
-  /** Only root can read it. */
+  /** Only root can read the witness. */
   | 'unreadable'
   /** Users other than root can write to its directory, so nothing in it counts. */
   | 'untrusted';

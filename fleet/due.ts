@@ -44,7 +44,7 @@ interface Cron {
   days: boolean[];
   months: boolean[];
   weekdays: boolean[];
-  /** When both day fields are limited, one of them must match (crontab(5)). */
+  /** Whether both day fields are limited: then one of them must match (crontab(5)). */
   isEither: boolean;
 }
 

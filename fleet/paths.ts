@@ -1,11 +1,11 @@
 // The paths of files about many clients (docs/protocol.md, section 12).
 
 export interface FleetPaths {
-  /** Written by webjobctl, read by the server. */
+  /** The assignments, written by webjobctl and read by the server. */
   assignments: string;
-  /** Written by hand. */
+  /** The groups, written by hand. */
   groups: string;
-  /** Written by hand. */
+  /** The expectations, written by hand. */
   expect: string;
   /** The directory of claims, which the server writes. */
   claims: string;

@@ -13,7 +13,7 @@ import { isTarget } from './groups.ts';
 export interface AssignmentText {
   command: string;
   args: readonly string[];
-  /** Client ids and globs of them, at least one. */
+  /** Client ids, and globs for them; at least one. */
   clients: readonly string[];
   schedule: Schedule;
   /** Whole seconds: the first due time is not earlier. */

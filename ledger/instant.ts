@@ -1,5 +1,5 @@
-// When a line of the log was written, from its local time and, where that is ambiguous, from its
-// job id.
+// Determines when a line of the log was written: from its local time and, where that is ambiguous,
+// from its job id.
 import { findJobIdParts, formatTime, type LogLine } from 'webjob-protocol';
 import type { Site } from './site.ts';
 

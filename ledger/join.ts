@@ -13,7 +13,7 @@ export interface Located {
   line: LogLine;
   /** The text of the line without its end. */
   text: string;
-  /** When it was written, in milliseconds. */
+  /** When the line was written, in milliseconds. */
   at: number;
   /** The number of the log file. */
   log: number;

@@ -72,7 +72,7 @@ export function planScan(database: Database, filter: ScanFilter, most: number): 
   if (states.length > 0) choices.push({ index: 'scan_state', condition: anyOf('state', states) });
   if (exitCode !== undefined) {
     const also: Condition = ['exit_code IS ? AND signal IS NULL', exitCode];
-    // Most programs end with 0, of which no index is kept.
+    // Most programs end with 0, for which no index is kept.
     if (exitCode === 0) residual.push(also);
     else choices.push({ index: 'scan_exit', condition: ['exit_code = ? AND exit_code <> 0', exitCode], also });
   }
@@ -112,7 +112,7 @@ function driveBy(
   };
 }
 
-/** Returns undefined when every choice has more than `most` rows. */
+/** Returns the choice with the fewest rows; undefined when every choice has more than `most`. */
 function findRarest(
   database: Database,
   choices: readonly Choice[],

@@ -1,4 +1,4 @@
-// Attribution of uploads that are to be removed or archived: the same join as for jobs, over these
+// Attributes uploads that will be removed or archived: the same join as for jobs, over these
 // uploads and the log lines with their job ids.
 import { findJobIdParts, NOT_APPLICABLE } from 'webjob-protocol';
 import { parseRecordFields } from './ending.ts';

@@ -79,9 +79,9 @@ const MAX_BROKEN = 2000;
 
 /** PUTs that broke off, whose files have not been looked for yet. */
 interface BrokenOff {
-  /** Their log lines. */
+  /** The log lines of the PUTs. */
   lines: string[];
-  /** When they may be looked for, in milliseconds. */
+  /** When their files may be looked for, in milliseconds. */
   from: number;
 }
 

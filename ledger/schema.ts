@@ -24,10 +24,10 @@ export const JOB_INDEXES = 'CREATE INDEX IF NOT EXISTS jobs_unit ON jobs (unit);
  * end of that part, which identify it after a rotation. `folders`: directories of the locker as of
  * the last walk. `acts`: the acts of operators on jobs and clients, as JSON, by the file with the
  * record. `uploads`: `facts` is JSON with the facts from which a job is joined. `jobs`: one row for
- * each job, with the log lines and uploads it was joined from. `sums`: sums over jobs by client,
- * `*` for all. `texts`: trigrams of the streams that clients sent, without the text: they show
- * which uploads may contain a text. `whole` is 0 when they do not cover everything, and NULL when
- * nothing was read.
+ * each job, with the log lines and uploads from which it was joined. `sums`: sums over jobs by
+ * client, `*` for all. `texts`: trigrams of the streams that clients sent, without the text: they
+ * show which uploads may contain a text. `whole` is 0 when they do not cover everything, and NULL
+ * when nothing was read.
  */
 export const TABLES = `
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;

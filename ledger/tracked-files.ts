@@ -115,7 +115,7 @@ export function listBroken(database: Database): { name: string; broken: number; 
 
 interface Claim {
   present: Present;
-  /** Undefined for a file that was never read. */
+  /** The stored facts about the file; undefined when it was never read. */
   known: Known | undefined;
 }
 

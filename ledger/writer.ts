@@ -586,7 +586,7 @@ interface Bloom {
   has(text: string): boolean;
 }
 
-/** For jobs, and for uploads, which are fewer and for which a false positive costs less. */
+/** The sizes of the filters: uploads are fewer than jobs, and a false positive costs less. */
 const BLOOM_BITS = { joined: 1 << 25, uploads: 1 << 24 };
 
 function makeBloom(size: number): Bloom {

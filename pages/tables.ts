@@ -11,7 +11,7 @@ import { html, type Markup } from './html.ts';
 export interface Book {
   useGmt: boolean;
   now: Date;
-  /** Undefined when there is no such page. */
+  /** The page of a client; undefined when there is none. */
   clientHref(clientId: string, root: string): string | undefined;
   commandHref(command: string, root: string): string | undefined;
   jobHref(job: Job, root: string): string | undefined;
@@ -85,7 +85,7 @@ export function formatCommand(command: string | undefined, root: string, book: B
   return formatLink(command, book.commandHref(command, root));
 }
 
-/** A link, or without an address, plain text. */
+/** A link or, without an address, plain text. */
 export function formatLink(text: string, href: string | undefined): Markup {
   return href === undefined ? html`${text}` : html`<a href="${href}">${text}</a>`;
 }

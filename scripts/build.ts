@@ -51,8 +51,8 @@ const LONG_TEXT = 64 * 1024;
 
 /**
  * Stores packages that a program loads with `await import()` as strings, which are compiled on
- * demand: Node scans every function of a file at its start, but not strings. The value is what the
- * program imports from each.
+ * demand: Node scans every function of a file at its start, but not strings. The values are the
+ * clauses by which the program imports from each.
  */
 const asTexts = (packages: Readonly<Record<string, string>>): Plugin => ({
   name: 'as-texts',

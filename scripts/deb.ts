@@ -234,7 +234,7 @@ function filesBelow(folder: string): string[] {
     .sort();
 }
 
-/** Also sets the modes of directories, regardless of the umask. */
+/** Sets the times of all files, and the modes of directories regardless of the umask. */
 function setTimes(folder: string, epoch: number): void {
   for (const entry of readdirSync(folder, { recursive: true, withFileTypes: true })) {
     const place = join(entry.parentPath, entry.name);

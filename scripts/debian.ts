@@ -59,7 +59,7 @@ export function installPackages(names: readonly string[]): boolean {
 }
 
 /**
- * Throws Error under `npm run test:fast`, whose tests must do without: scripts/test-files.ts
+ * Throws Error under `npm run test:fast`, whose tests must do without `what`: scripts/test-files.ts
  * chooses them by their imports.
  */
 export function refuseWhenFast(what: string): void {

@@ -28,10 +28,10 @@ Exit codes: 0 all noticed, 1 not all, 2 wrong command line
 export interface Fault {
   /** The file, relative to the project's root. */
   place: string;
-  /** Occurs exactly once in the file. */
+  /** The text to replace, which occurs exactly once in the file. */
   before: string;
   after: string;
-  /** The test files of which at least one must fail. */
+  /** The test files, at least one of which must fail. */
   tests: string[];
   /** What goes wrong for a user. */
   why: string;
@@ -42,7 +42,7 @@ type Outcome = 'noticed' | 'unnoticed' | 'stale' | 'did-not-build' | 'untested';
 
 interface Result extends Fault {
   outcome: Outcome;
-  /** Undefined when `before` is not in the file. */
+  /** The line of `before`; undefined when it is not in the file. */
   line: number | undefined;
   seconds: number;
   /** The first test that failed, or why none ran. */

@@ -10,7 +10,7 @@ export interface NginxPrograms {
   fcgiwrap: string;
   /** The parameters that nginx passes to a FastCGI program, as in Debian. */
   fastcgiParams: string;
-  /** For LD_LIBRARY_PATH. */
+  /** The directories for LD_LIBRARY_PATH. */
   libraryPath: string;
 }
 

@@ -10,7 +10,7 @@ const cache = join(import.meta.dirname, '..', '.cache', 'postgres');
 export interface PostgresPrograms {
   /** The directory of initdb and postgres. */
   bin: string;
-  /** For LD_LIBRARY_PATH. */
+  /** The directories for LD_LIBRARY_PATH. */
   libraryPath: string;
 }
 

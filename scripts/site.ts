@@ -44,7 +44,7 @@ export interface SiteOptions {
    * file.
    */
   linkLauncher?: boolean;
-  /** Also copy the file for persistent workers. */
+  /** Copy the file for persistent workers too. */
   resident?: boolean;
   /**
    * Let the web user write only the log in logfiles/, as in the article, so that it cannot make a

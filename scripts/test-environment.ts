@@ -16,7 +16,10 @@ export interface TestEnvironment {
   variables: NodeJS.ProcessEnv;
   /** The Node that runs the tests. */
   node: string;
-  /** The file in which the tests note what they may leave behind, for removeLeftovers(). */
+  /**
+   * The file in which the tests note servers and mounts that they may leave behind, for
+   * removeLeftovers().
+   */
   notes: string;
   remove(): void;
 }

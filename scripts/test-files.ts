@@ -23,7 +23,7 @@ const SLOW_HEAD = `# Files that take more than a second of processor time, and h
 # the end, and npm run test:fast leaves them out. Written by npm test -- --renew-slow.
 `;
 
-/** A slower file does not belong to test:fast. */
+/** A file that takes longer does not belong to test:fast. */
 export const SLOW_SECONDS = 1;
 
 /** Files that get or start a web server, a browser, a Debian package or another Node. */

@@ -28,7 +28,10 @@ export interface ViewOptions {
   /** The passwords of users, by name. */
   readers: Readonly<Record<string, string>>;
   isRecorded?: boolean;
-  /** Users authenticate by certificate instead of password; the caller provides modules and CA. */
+  /**
+   * Whether users authenticate by certificate instead of password; the caller provides modules and
+   * CA.
+   */
   certificates?: boolean;
   /** The users who may act. */
   actors?: readonly string[];

@@ -35,7 +35,7 @@ interface Newest {
   job: Job;
   output: Output;
   earlier: Job | undefined;
-  /** Undefined when it is unknown whether they differ. */
+  /** Whether the output differs from the previous one; undefined when that is unknown. */
   isChanged: boolean | undefined;
 }
 

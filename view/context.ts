@@ -12,7 +12,7 @@ import type { ActPlace, Place } from './place.ts';
 
 export interface Context {
   site: Site;
-  /** Undefined when acts are not set up. */
+  /** The directories of acts; undefined when acts are not set up. */
   acts: ActPlace | undefined;
   database: Database;
   links: Links;

@@ -68,7 +68,7 @@ function errorPage(error: unknown, { complain }: Serving): Page {
     status: 500,
     title: 'It cannot be read',
     place: undefined,
-    // Paths of the server are for its log only.
+    // Only the server's own log may contain its paths.
     content: html`<h1>It cannot be read</h1><p>The server's error log has the reason. webjobctl configtest finds most problems.</p>`,
   };
 }

@@ -9,7 +9,7 @@ export type Query = Readonly<Record<string, string | number | undefined>>;
 
 /** The addresses of pages, safe to be used in links. */
 export interface Links {
-  /** Without a slash at the end. */
+  /** The path of the view, without a slash at the end. */
   base: string;
   page(path: string, query?: Query): string;
   client(clientId: string, query?: Query): string;

@@ -5,7 +5,7 @@ import type { Context } from './context.ts';
 
 let kept: { folders: string; acts: Acts } | undefined;
 
-/** Keeps what it has read of the custody record for the next request. */
+/** Returns the acts of a site. Records that were read are kept for the next request. */
 export function actsOf(site: Context['site']): Acts {
   const folders = logFolders(site);
   const name = folders.join('\n');

@@ -285,7 +285,7 @@ function formatNeeds(needs: readonly Need[]): Markup {
   )}</ul>`;
 }
 
-/** The age of root's status, and what is not verified. */
+/** Formats the note on the last verification, and on the age of root's status. */
 function formatStatusNote(context: Context): Markup {
   const status = statusOf(context);
   if (!status) return NO_STATUS;

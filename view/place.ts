@@ -16,9 +16,9 @@ export interface Place {
   site: Site;
   /** The view's own directory, with its store and the record of accesses. */
   folder: string;
-  /** Undefined when accesses are not recorded. */
+  /** The file of accesses; undefined when they are not recorded. */
   accessRecord: string | undefined;
-  /** Where acts are set up; undefined elsewhere. */
+  /** The directories of acts; undefined where acts are not set up. */
   acts: ActPlace | undefined;
 }
 

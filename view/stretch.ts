@@ -27,7 +27,7 @@ export interface Stretch {
   size: number;
   as: 'text' | 'hex';
   find: string | undefined;
-  /** Undefined when no text was searched for. */
+  /** The result of the search; undefined when no text was searched for. */
   found: 'found' | 'not found' | 'not yet found' | undefined;
 }
 

@@ -19,7 +19,7 @@ import { packageFile } from './answers.ts';
 import { addNote } from './note.ts';
 import type { ActRequest } from './request.ts';
 
-/** What an act needs besides the request. */
+/** The context in which an act is carried out. */
 export interface ActPlace {
   site: Site;
   /** The directory of answers, which receives packages too. */

@@ -30,7 +30,7 @@ import {
 const MAX_NAMES = 2000;
 /** Tolerated differences between clocks. */
 const AHEAD_MS = 300_000;
-/** A younger file may still be being written. */
+/** A newer file may still be incomplete. */
 const WRITING_MS = 600_000;
 
 export interface Asked {

@@ -12,7 +12,7 @@ export interface Attempt {
   channel: string;
   messageId: string;
   attempt: number;
-  /** Undefined when the message was accepted. */
+  /** The reason for a failure; undefined when the message was accepted. */
   error: string | undefined;
 }
 

@@ -3,7 +3,7 @@ import { hostname } from 'node:os';
 import { safeLine } from '../../cli/output.ts';
 import type { AlertEvent, Message } from './state.ts';
 
-/** The most events that a mail lists one by one. */
+/** The maximum number of events that a mail lists one by one. */
 const MOST_NAMED = 100;
 
 /** A message in the form that channels send. */

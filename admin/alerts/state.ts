@@ -57,11 +57,11 @@ export interface AlertState {
   /** Events held back until the end of the quiet hours. */
   held: AlertEvent[];
   messages: Message[];
-  /** Messages in the order in which they are to be sent. */
+  /** Messages in the order of sending. */
   outbox: Delivery[];
   /** Channels that failed, by name: how often in a row, and when they are tried again. */
   failures: Record<string, { count: number; nextAt: number }>;
-  /** The last verification: when it began, and what it found. */
+  /** The last verification: when it began, and the problems that it found. */
   verified: { at: number; problems: Problem[] } | undefined;
 }
 

@@ -38,7 +38,7 @@ export interface PackagePlan {
   /** The identities that open sealed streams, which are then also included decrypted. */
   identities: Identities | undefined;
   version: string;
-  /** Also writes the package as one ZIP file. */
+  /** Writes the package as one ZIP file, too; undefined for the directory alone. */
   zip: ((folder: string, name: string, file: string, madeAt: Date) => Promise<void>) | undefined;
   /** The person on whose behalf it is made, by default the user who runs this process. */
   by?: string;

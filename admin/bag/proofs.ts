@@ -100,7 +100,10 @@ export function addProofs(bag: BagWriter, site: Site, entries: readonly PlacedEn
   return proofs;
 }
 
-/** The time stamps of the checkpoints that are used, and the newest checkpoint. */
+/**
+ * Proves entries of one record. Returns the time stamps of the checkpoints that are used, and the
+ * newest checkpoint.
+ */
 function proveRecord(
   site: Site,
   serverId: string,

@@ -51,7 +51,7 @@ async function findEach(site: Site, jobs: readonly string[], client: string | un
 
 /**
  * The jobs of a case are those that its holds cover according to the log: a name in a run record is
- * only the client's claim, and another client must not influence what is handed over. Throws
+ * only the client's claim, and another client must not influence the contents of a package. Throws
  * Failure `findings` when no hold names the case.
  */
 function heldFor(holds: readonly Hold[], name: string): (job: Job) => boolean {

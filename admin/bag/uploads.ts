@@ -28,7 +28,7 @@ import { type BagWriter, UnreadableStream, type Written } from './writer.ts';
 /** An upload that was copied. */
 export interface CopiedUpload {
   name: string;
-  /** Its directory in the package. */
+  /** The directory of the upload in the package. */
   folder: string;
   /** The archive that contained it. */
   pack: string | undefined;

@@ -351,7 +351,7 @@ class PackageCheck {
     }
   }
 
-  /** Checks what the client signed: its run record, and through it out and err. */
+  /** Checks the client's signature on the run record and, through it, on out and err. */
   *#checkResult(upload: string, bytes: Buffer): Generator<BagCheck> {
     const env = `${upload}/env`;
     try {

@@ -29,9 +29,9 @@ export interface Certificate {
 
 export interface Issued {
   certificate: string;
-  /** Undefined when the key was made by the client and was never on this machine. */
+  /** The private key; undefined when the client made it and it was never on this machine. */
   key: string | undefined;
-  /** Undefined when the certificate was signed elsewhere. */
+  /** The request for the certificate; undefined when it was signed elsewhere. */
   request: string | undefined;
 }
 

@@ -39,12 +39,12 @@ export interface ConfFacts {
    */
   installFolder: string | undefined;
   /**
-   * C clients resolve relative paths against the working directory, and refuse settings that they
-   * do not know.
+   * Whether the kit is for a C client, which resolves relative paths against the working directory,
+   * and refuses settings that it does not know.
    */
   isForC: boolean;
   server: ServerFacts;
-  /** One character for each byte. */
+  /** The password, one character for each byte. */
   password: string | undefined;
   hasCertificate: boolean;
   hasVerifyKey: boolean;

@@ -1,4 +1,4 @@
-// What every `webjobctl client` command works with: the site's user file, its CA, its profiles, and
+// The context of every `webjobctl client` command: the site's user file, its CA, its profiles, and
 // the name of the server.
 import { X509Certificate } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
@@ -12,7 +12,7 @@ import { errorCode } from '../../cli/files.ts';
 import { nextServerCertificateOf } from '../site/authority.ts';
 import { globalOptions, openSite } from '../site/site.ts';
 
-/** What a command works with. */
+/** The context of a command. */
 export interface Context {
   settings: ServerSettings;
   isJson: boolean;

@@ -1,5 +1,5 @@
-// The limits of a client and what it has used today, as the server counts. The files belong to the
-// web user, who can replace them by links, so every path comes from reach().
+// The limits of a client and its use today, as the server counts it. The files belong to the web
+// user, who can replace them by links, so every path comes from reach().
 import { closeSync, constants, fstatSync, openSync, readdirSync, rmdirSync, unlinkSync } from 'node:fs';
 import { holdsSlot, nameReached, reach, reachFolder, readUse, type Use } from 'webjob-locker';
 import type { ServerSettings } from '../../cgi/setting-table.ts';
@@ -14,9 +14,9 @@ export interface Limit {
 
 /** The limits of a client; null for a setting without a limit, for which nothing is counted. */
 export interface ClientLimits {
-  /** On this server, at this moment. */
+  /** Requests on this server at this moment. */
   requests: Limit | null;
-  /** On all servers of the site, on this day in UTC. */
+  /** Uploads to all servers of the site on this day (UTC). */
   uploads: Limit | null;
   bytes: Limit | null;
 }

@@ -15,7 +15,7 @@ import type { Context } from './context.ts';
  */
 export interface MadeKey {
   publicKey: KeyObject;
-  /** Undefined for a key that the client made itself. */
+  /** The private key; undefined for a key that the client made itself. */
   pem: string | undefined;
 }
 

@@ -77,8 +77,8 @@ function findScheme(hash: string): UserLine['scheme'] {
 }
 
 /**
- * Throws Failure `usage` for a password, one character for each byte, that webjob.conf or bcrypt
- * cannot hold. The message does not contain it.
+ * Checks a password, one character for each byte. Throws Failure `usage` for one that webjob.conf
+ * or bcrypt cannot hold, with a message that does not contain it.
  */
 export function checkPassword(password: string): void {
   const bytes = password.length;
@@ -149,7 +149,7 @@ function changeEntries(path: string, change: (entries: readonly Entry[]) => stri
  */
 interface Entry {
   raw: string;
-  /** Undefined for a comment or an empty line. */
+  /** The user's name; undefined for a comment or an empty line. */
   name: string | undefined;
   hash: string;
 }

@@ -1,4 +1,4 @@
-// webjobctl acts: carries out what users of webjob-view requested.
+// webjobctl acts: carries out the acts that users of webjob-view requested.
 import { Command } from 'commander';
 import { EXIT_CODES, Failure } from '../../cli/failure.ts';
 import { errorCode } from '../../cli/files.ts';
@@ -133,7 +133,7 @@ async function answerOne(
     const { syscall, message } = error as NodeJS.ErrnoException;
     if (error instanceof Failure) return answer('failed', error.message);
     if (syscall === undefined) throw error;
-    // Paths of the server are for its log only.
+    // Only the server's own log may contain its paths.
     warn(`${id}: ${message}`);
     return answer('failed', errorCode(error));
   }

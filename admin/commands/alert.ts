@@ -150,7 +150,7 @@ function printAttempt({ channel, messageId, attempt, error }: Attempt, isJson: b
   else say(`not sent, ${safeLine(channel)}: ${error}`);
 }
 
-/** Prints the current problems, and what would be sent. */
+/** Prints the current problems, and the messages that would be sent. */
 function printDryRun(state: AlertState, events: readonly AlertEvent[], isJson: boolean, quiet: boolean): void {
   const told = new Set(events.map(({ key }) => key));
   for (const problem of state.problems.filter(({ key }) => !told.has(key)))

@@ -148,7 +148,7 @@ interface Wanted extends Times {
   signed: FoundAssignment | undefined;
 }
 
-/** Throws Failure `usage`. */
+/** Plans an assignment from the command line. Throws Failure `usage`. */
 function planOf(command: string | undefined, args: string[], options: Options, groups: Groups, now: number): Wanted {
   const { to, key, keyName } = options;
   if (command === undefined) throw new Failure('usage', "missing required argument 'command'");

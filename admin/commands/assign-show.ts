@@ -87,7 +87,7 @@ function describe(assignment: Assignment): string[] {
   ];
 }
 
-/** Who claims to have signed it. */
+/** The names of those who claim to have signed the assignment. */
 function describeSigners(note: string): string {
   return parseNote(Buffer.from(note))
     .signatures.map(({ name, id }) => `${name}+${id}`)

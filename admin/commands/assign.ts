@@ -1,4 +1,5 @@
-// webjobctl assign: what clients run when they fetch their batch, and how far that has come.
+// webjobctl assign: manages the commands that clients run when they fetch their batch, and shows
+// their progress.
 import { Command } from 'commander';
 
 /** Each is loaded on demand, as the commands of webjobctl are. */

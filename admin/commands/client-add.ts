@@ -57,7 +57,7 @@ interface Options extends ContextOptions {
   out?: string;
   installDir?: string;
   cClient?: true;
-  /** False with --no-result-key. */
+  /** A file with the client's public key; false with --no-result-key. */
   resultKey?: string | false;
   /** Seconds. */
   schedule?: number;

@@ -98,7 +98,7 @@ function hasPassword({ userFile }: Context, client: string): boolean {
   return readUserFile(userFile).some(({ name }) => name === client);
 }
 
-/** Says which credentials still work until httpd is reloaded. */
+/** Reports which credentials still work until httpd is reloaded. */
 export function sayWhatStillWorks(options: HttpdOptions, hadPassword: boolean, hadCertificates: boolean): void {
   const reload = reloadCommand(options).join(' ');
   if (hadPassword) say('its password is refused from now on, unless httpd caches passwords: AuthnCacheProvideFor');

@@ -1,4 +1,4 @@
-// webjobctl completion: prints what a shell needs to complete webjobctl.
+// webjobctl completion: prints the script by which a shell completes webjobctl.
 import { Argument, Command } from 'commander';
 import { Failure } from '../../cli/failure.ts';
 import { printJson } from '../../cli/output.ts';

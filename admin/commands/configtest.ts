@@ -149,7 +149,7 @@ async function testSite(command: Command, options: Options): Promise<Finding[]> 
   return findings;
 }
 
-/** The .htaccess that fits the certificates which httpd asks for. */
+/** The kind of .htaccess that fits the certificates for which httpd asks. */
 function findAccessKind(directives: readonly Directive[] | undefined): AccessKind {
   const asked = directives?.find(({ name }) => name === 'SSLVerifyClient')?.value.toLowerCase();
   if (asked === 'require') return 'apache/htaccess-certificates';
@@ -190,7 +190,7 @@ function findScriptUser(given: string | undefined, httpd: Httpd | undefined): Us
 }
 
 /**
- * The script's directories according to httpd, or if it cannot be asked, according to the usual
+ * The script's directories according to httpd or, if it cannot be asked, according to the usual
  * files.
  */
 function findFolders(httpd: Httpd | undefined, propertiesFile: string): string[] {

@@ -243,7 +243,7 @@ function digestOf(
 }
 
 /**
- * Stores the notes in a file that match the trees and are signed by the key. Throws Failure
+ * Stores those notes of a file that match the trees and are signed by the key. Throws Failure
  * `failed`.
  */
 function addCheckpoints(settings: ServerSettings, path: string, key: KeyObject): void {

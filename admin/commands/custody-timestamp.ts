@@ -84,8 +84,8 @@ async function run(site: Site, options: Options, isJson: boolean): Promise<void>
 }
 
 /**
- * Throws Failure `usage` for a URL with a password, which would be visible in the list of processes
- * and in errors.
+ * Checks the URL of an authority. Throws Failure `usage` for one with a password, which would be
+ * visible in the list of processes and in errors.
  */
 function checkUrl(tsa: string): void {
   const url = URL.parse(tsa);

@@ -221,7 +221,7 @@ function completionsOf(program: Command): Completions {
   return { bash: bash ?? '', zsh: zsh ?? '', fish: fish ?? '' };
 }
 
-/** Stores what root sees of the custody record at the beginning. */
+/** Stores the custody record as root sees it at the beginning. */
 function beginWitness(folder: string, steps: readonly Step[]): void {
   const custody = steps.find(({ first }) => first !== undefined)?.place ?? '';
   new Witness(folder).update(dirname(custody), [

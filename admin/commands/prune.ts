@@ -117,7 +117,7 @@ async function select(site: Site, rule: Rule, groups: readonly Surveyed[]): Prom
 }
 
 /**
- * Finishes prunes that were killed after they had recorded what they remove. Returns the names that
+ * Finishes prunes that were killed after they had recorded their removals. Returns the names that
  * are gone now.
  */
 async function finishPrunes({ settings }: Site, groups: readonly Surveyed[]): Promise<Set<string>> {

@@ -75,7 +75,7 @@ async function run(command: Command): Promise<void> {
   const site = openSite(command);
   const { html, limit, silent, since, client, job, all } = command.opts<ReportOptions>();
   const path = findPlace('--html', html, 'a report', site);
-  // What the web server can read must not depend on the caller's umask.
+  // The web server's access must not depend on the caller's umask.
   process.umask(0o022);
   tidyFolder(path);
   const now = new Date();

@@ -1,4 +1,4 @@
-// webjobctl search: finds a text in what clients sent.
+// webjobctl search: finds a text in the output of clients.
 import { Command, InvalidArgumentError } from 'commander';
 import { STREAMS, type StreamName } from 'webjob-locker';
 import { encodeField, matchesGlob } from 'webjob-protocol';
@@ -196,7 +196,9 @@ interface Found extends Hit {
   stream: StreamName;
 }
 
-/** The most characters of a line on a terminal or in a pipe; JSON has the whole line. */
+/**
+ * The maximum number of characters of a line on a terminal or in a pipe; JSON has the whole line.
+ */
 const MAX_SHOWN_LENGTH = 1000;
 
 function printHit({ site, clientId, command, jobId, group, stream, line, text }: Found, isJson: boolean): void {

@@ -103,9 +103,7 @@ async function show(sites: readonly Site[], jid: string, options: Options, isJso
   }
 }
 
-/**
- * The failure for a job of a remote site: the database knows its jobs, but not what clients sent.
- */
+/** The failure for a job of a remote site: the database has its jobs, but not their output. */
 function elsewhere({ label, settings }: Site): Failure {
   const where = `the streams of ${label} are in ${settings.incomingDirectory} at that site`;
   return new Failure('usage', where, 'run webjobctl show there, without --ledger');
@@ -124,7 +122,7 @@ async function copyStream(opened: Opened, name: StreamName, jid: string): Promis
 interface Opened {
   stored: Stored;
   record: ReadonlyMap<string, string> | undefined;
-  /** The archive that contains them. */
+  /** The archive that contains the files; undefined for files in the locker. */
   place: string | undefined;
   /** The recipients of sealed streams; undefined for streams that can be read. */
   recipients: readonly string[] | undefined;

@@ -79,7 +79,10 @@ function sign(command: Command, name: string, args: string[], options: Options):
   else printLine(safeLine(output));
 }
 
-/** Throws Failure `failed`, and `settings` for a site that cannot be read. */
+/**
+ * Reads the groups that the clients may name. Throws Failure `failed`, and `settings` for a site
+ * that cannot be read.
+ */
 function findGroups(command: Command, { groups, client }: Options): Groups {
   if (groups !== undefined) return readGroupsFile(groups);
   // A name with a wildcard cannot be that of a group, and most signers have no site.

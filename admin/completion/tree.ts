@@ -3,7 +3,7 @@
 import type { Command, Option } from 'commander';
 
 export interface OptionRow {
-  /** `-c` and `--config`. */
+  /** The forms of the option, such as `-c` and `--config`. */
   flags: string[];
   /** The metavar of the option's value; null for an option without a value. */
   value: string | null;
@@ -12,7 +12,7 @@ export interface OptionRow {
 }
 
 export interface CommandRow {
-  /** `client add`; empty for webjobctl itself. */
+  /** The name of the command, such as `client add`; empty for webjobctl itself. */
   name: string;
   description: string;
   arguments: { name: string; choices: readonly string[] }[];

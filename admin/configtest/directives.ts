@@ -160,7 +160,7 @@ function coversFolder(section: string, folder: string): boolean {
   return kind === 'Location' && /^\/webjob(?:\/|$)/.test(place);
 }
 
-/** What .htaccess requires of a client. */
+/** The requirements of .htaccess for a client. */
 export interface Access {
   file: string;
   isByPassword: boolean;
@@ -173,7 +173,7 @@ export interface Access {
 
 /**
  * Checks whether .htaccess requires authentication, and whether the user file is usable. `kind` is
- * what this site should have.
+ * the kind that this site should have.
  */
 export function checkAccess(folder: string, user: User, kind: AccessKind, mends: Mends): Access {
   const file = join(folder, '.htaccess');

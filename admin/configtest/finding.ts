@@ -4,14 +4,14 @@ export const SEVERITIES = ['error', 'warning', 'note'] as const;
 
 export interface Finding {
   /**
-   * error: requests fail, or someone has access who must not. warning: that will or could happen.
-   * note: for information.
+   * error: requests fail, or someone has access who must not. warning: either of these will or
+   * could happen. note: for information.
    */
   severity: (typeof SEVERITIES)[number];
   what: string;
   /** A file, `FILE:LINE`, or a URL. */
   where: string;
-  /** Empty for a note that needs none. */
+  /** A command or an instruction; empty for a note that needs none. */
   remedy: string;
 }
 

@@ -10,7 +10,7 @@ import { fleetPaths } from '../../fleet/paths.ts';
 import { error, type Finding, warning } from './finding.ts';
 import type { Mends } from './mends.ts';
 
-/** Reports nothing when there are no such files. */
+/** Checks the files; reports nothing when there are none. */
 export function checkFleet(settings: ServerSettings, { webjobctl }: Mends): Finding[] {
   const { groups: groupsFile, expect: expectFile } = fleetPaths(settings);
   const findings: Finding[] = [];

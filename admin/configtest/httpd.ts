@@ -8,7 +8,7 @@ import { error, type Finding, note } from './finding.ts';
 export interface Directive {
   name: string;
   /**
-   * The value as httpd has it: variables are replaced, and quotes around the whole value removed.
+   * The value as httpd sees it: variables are replaced, and quotes around the whole value removed.
    */
   value: string;
   /** `Directory "/usr/lib/cgi-bin/webjob"`, from the outermost to the innermost. */
@@ -18,13 +18,13 @@ export interface Directive {
 
 export interface Httpd {
   modules: string[];
-  /** Undefined when mod_info is not available. */
+  /** The directives in order; undefined when mod_info is not available. */
   directives: Directive[] | undefined;
   /** The user and group that httpd switches to. */
   userName: string | undefined;
 }
 
-/** What is known of httpd, even when its configuration cannot be used. */
+/** The known facts about httpd, even when its configuration cannot be used. */
 export interface AskedHttpd {
   httpd: Httpd | undefined;
   findings: Finding[];

@@ -86,7 +86,7 @@ function list(clients: readonly string[]): string {
   return `${clients.slice(0, MAX_NAMED).join(', ')}${more}`;
 }
 
-/** Names other than those of clients stand for people. */
+/** Names that are not client ids belong to people. */
 function namesIn(path: string): string[] {
   return existsSync(path) ? readUserFile(path).flatMap(({ name }) => (/^[\w-]{1,64}$/.test(name) ? [name] : [])) : [];
 }

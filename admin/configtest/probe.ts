@@ -46,7 +46,7 @@ interface Caller {
 interface Answer {
   status: number;
   reason: string;
-  /** The answer came from the script, not from httpd itself. */
+  /** Whether the answer came from the script, not from httpd itself. */
   isOurs: boolean;
   date: string | undefined;
 }

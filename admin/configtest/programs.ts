@@ -16,9 +16,9 @@ import {
 } from './firstline.ts';
 import { attempt, describeCode, findMend, formatOpening } from './trial.ts';
 
-/** The most files that are looked at, because a site may have any number. */
+/** The maximum number of files that are checked, because a site may have any number. */
 const MAX_FILES = 20_000;
-/** The most files that are named for each kind of problem. */
+/** The maximum number of files that are named for each kind of problem. */
 const MAX_NAMED = 20;
 
 export function checkPrograms({ profilesDirectory, dsvSignatureSuffix }: ServerSettings, user: User): Finding[] {

@@ -167,7 +167,7 @@ function findInPath(name: string): string | undefined {
 
 interface ScriptNode {
   path: string;
-  /** Looked up by env(1) in httpd's PATH. */
+  /** Whether env(1) looks Node up in httpd's PATH. */
   isLookedUp: boolean;
   version: string;
 }

@@ -16,7 +16,7 @@ const ANSWER_MS = 3000;
 /** If an act waits longer, no process carries out acts. */
 const LATE_MS = 300_000;
 
-/** Reports nothing for a site without a view in httpd. */
+/** Checks the view; reports nothing for a site without one in httpd. */
 export async function checkView(settings: ServerSettings, directives: readonly Directive[]): Promise<Finding[]> {
   const set = directives
     .filter(({ name }) => name === 'SetEnv')

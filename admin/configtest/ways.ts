@@ -8,7 +8,7 @@ import { type Directive, splitArguments } from './httpd.ts';
 export interface Server {
   /** `VirtualHost *:443`; `the main server`. */
   label: string;
-  /** The addresses on which it listens. */
+  /** The addresses on which the server listens. */
   addresses: { host: string; port: number }[];
   /** The host name that a request must have. */
   serverName: string | undefined;
@@ -24,7 +24,7 @@ export interface Way {
 
 interface Mapping {
   path: string;
-  /** Undefined when the request goes to whatever is at the path. */
+  /** The target that the directive names; undefined when requests go to the path itself. */
   target: string | undefined;
 }
 

@@ -34,7 +34,7 @@ export interface Missed {
   line: number;
   /** The problem, as a part of a sentence. */
   detail: string;
-  /** The job that shows it. */
+  /** The job that shows the problem. */
   jobId: string | undefined;
 }
 
@@ -103,7 +103,7 @@ function startOf({ within = 0, same }: Expectation, now: Date): number {
   return same?.as === 'date' ? Math.min(usual, same.date.getTime() - USUAL_DAYS * DAY_MS) : usual;
 }
 
-/** Clients of which no request was seen at all. */
+/** Finds clients from which no request was ever seen. */
 async function findSilent(
   site: Site,
   expectations: readonly Expectation[],

@@ -21,7 +21,7 @@ import type { Book } from './assignments.ts';
 /** The states of a client of an assignment, in the order in which they are listed. */
 export const CLIENT_STATES = [
   'waiting', // has not fetched it, and still may
-  'fetched', // has fetched it, and nothing has come back yet
+  'fetched', // has fetched it, and no output has arrived yet
   'done', // its job is done
   'failed', // its job failed or was refused, or webjob could not run it
   'lost', // has fetched it, but its batch ended without a job, or nothing was heard for a day
@@ -43,7 +43,7 @@ export interface ClientProgress {
   webjobExit: number | undefined;
 }
 
-/** A silent client is given up this many seconds after it fetched the assignment. */
+/** A silent client counts as lost this many seconds after it fetched the assignment. */
 const LOST_AFTER = 86_400;
 /** The maximum number of bytes read of a batch's stdout. */
 const MOST_OUTPUT = 1024 * 1024;
@@ -183,7 +183,7 @@ interface Known {
   now: number;
 }
 
-/** The result of each claim for which something has come back. */
+/** The result of each claim for which any output has arrived. */
 async function readResults(
   site: Site,
   { id, command, schedule, from }: Assignment,
@@ -219,7 +219,7 @@ async function readResults(
   for (const claim of taken.newest()) {
     const { clientId, jobId, due } = claim;
     const batch = batches.get(jobId);
-    // Nothing has come back, as for most claims in the beginning.
+    // Nothing has arrived, as for most claims in the beginning.
     if (!batch && !jobs.has(clientId)) continue;
     const key = `${id}@${due}`;
     const listed = claimsOf.get(clientId) ?? [];
@@ -289,7 +289,8 @@ async function findOwn(site: Site, jobs: readonly Job[], told: Told): Promise<Jo
   const isAlone = known.every(
     ({ jobId }) => jobId === claim.jobId || Math.abs((epochOf(jobId) ?? 0) - began) > OVERLAP,
   );
-  // Runs that ended with 0 were delivered; before the batch has come back, all of them have to be.
+  // Runs that ended with 0 were delivered; until the output of the batch arrives, all of them must
+  // have been.
   const delivered = exits ? keys.filter((other) => exits.get(other) === 0) : isAlone ? keys : [];
   const put = jobs.filter((job) => job.put !== undefined);
   return put.length === delivered.length ? put[delivered.indexOf(key)] : undefined;
@@ -311,8 +312,8 @@ function epochOf(jobId: string): number | undefined {
 }
 
 /**
- * When the batch of a claim ended, or, when it never came back, when the client fetched the next
- * one (seconds since 1970).
+ * When the batch of a claim ended or, if its output never arrived, when the client fetched the next
+ * one, in seconds since 1970.
  */
 function endOf({ jobId }: TakenClaim, batch: Job | undefined, known: readonly TakenClaim[]): number {
   if (batch?.put) return batch.at.getTime() / 1000 + 1;
@@ -339,7 +340,7 @@ function startOf({ jobId }: Job): number | undefined {
   return jobId === undefined ? undefined : epochOf(jobId);
 }
 
-/** Jobs of the same second are in the order in which they ended. */
+/** Sorts jobs by their start; those of the same second are in the order in which they ended. */
 function sortByStart(jobs: readonly Job[]): Job[] {
   return jobs.toSorted((a, b) => (startOf(a) ?? 0) - (startOf(b) ?? 0) || a.at.getTime() - b.at.getTime());
 }
@@ -357,7 +358,7 @@ interface Facts {
   exit: number | undefined;
   /** Whether an original client delivered a job for the claim, and all of its jobs are done. */
   isDelivered: boolean;
-  /** Whether the output of its batch has arrived. */
+  /** Whether the output of the claim's batch has arrived. */
   isOver: boolean;
   isSilent: boolean;
 }
@@ -370,7 +371,7 @@ function judge({ job, exit, isDelivered, isOver, isSilent }: Facts): Result {
   return { state: isOver || isSilent ? 'lost' : 'fetched', ...(job && { job }) };
 }
 
-/** The state of a claim for which nothing has come back. */
+/** The state of a claim for which nothing has arrived. */
 function stateOfSilent({ due, jobId }: TakenClaim, now: number): ClientState {
   // A claim is never older than its due time, and most are recent.
   return now - due > LOST_AFTER && isSilent(epochOf(jobId), now) ? 'lost' : 'fetched';

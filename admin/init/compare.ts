@@ -15,7 +15,7 @@ export interface Step extends Wish {
   state: State;
   /** The properties that differ. */
   why: ('content' | 'mode' | 'owner' | 'kind')[];
-  /** Undefined for the user who runs this process. */
+  /** The owner and group; undefined for those of this process. */
   ownership: { uid: number; gid: number } | undefined;
 }
 

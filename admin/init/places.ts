@@ -5,7 +5,7 @@ export interface Places {
   layout: 'article' | 'debian' | 'folder';
   /** The target of ScriptAlias, for nph-webjob.cgi and .htaccess. */
   cgiDirectory: string;
-  /** For nph-webjob.cfg, the snippets, the user file and the certificates. */
+  /** The directory of nph-webjob.cfg, the snippets, the user file and the certificates. */
   etcDirectory: string;
   /** BaseDirectory. */
   base: string;

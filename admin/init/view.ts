@@ -6,7 +6,7 @@ import type { Places } from './places.ts';
 import type { Wish } from './plan.ts';
 
 export interface WantedView {
-  /** The wanted webjob-view.cgi. */
+  /** The webjob-view.cgi to install. */
   script: Pick<Wish, 'kind' | 'mode'> & Partial<Wish>;
   /** The user of the persistent process; undefined when httpd starts a process for each page. */
   user: string | undefined;

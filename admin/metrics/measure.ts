@@ -173,7 +173,7 @@ export function measureAssignments(
   ];
 }
 
-/** The acts that users of the view requested and that wait; none when acts are not set up. */
+/** The acts that users of the view requested and that still wait; none when acts are not set up. */
 export function measureActs({ settings }: Site): Family[] {
   const waiting = readWaiting(settings);
   return [

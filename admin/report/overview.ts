@@ -45,7 +45,7 @@ export interface Overview {
   summary: Summary;
   scope: Scope;
   custody: Custody;
-  /** Jobs whose files differ from what was received, or from what the client sent. */
+  /** Jobs whose files differ from those that were received, or from those that the client sent. */
   unverified: Newest;
   /** The number of jobs with a stream that was not read. */
   unchecked: number;

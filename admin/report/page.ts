@@ -62,9 +62,7 @@ export function readMark(path: string): string | undefined {
   }
 }
 
-/**
- * The digest of everything that a page is made from: `facts`, and the parts common to all pages.
- */
+/** The digest of a page's sources: `facts`, and the parts common to all pages. */
 export function digestPage({ siteName, version }: Frame, ...facts: string[]): string {
   const sum = createHash('sha256');
   for (const fact of [siteName, version, CONTENT_POLICY, ...facts]) sum.update(`${fact}\0`);
@@ -72,8 +70,8 @@ export function digestPage({ siteName, version }: Frame, ...facts: string[]): st
 }
 
 /**
- * Formats a complete page. `mark` is read by the next report: the digest of what the page was made
- * from, and a word.
+ * Formats a complete page. `mark` is read by the next report: the digest of the page's sources, and
+ * a word.
  */
 export function formatPage(
   { title, root, place, content }: Page,

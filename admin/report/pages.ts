@@ -25,7 +25,7 @@ export class Pages {
     return this.written + this.kept;
   }
 
-  /** The digest of what a page is made from. */
+  /** The digest of a page's sources. */
   digest(...facts: string[]): string {
     return digestPage(this.#frame, ...facts);
   }

@@ -59,7 +59,7 @@ export interface ReportPlan {
   isListed(job: Job): boolean;
 }
 
-/** The number of jobs with a page. */
+/** How many jobs have a page. */
 export interface Listed {
   listed: number;
 }
@@ -274,8 +274,8 @@ class JobPages {
   }
 
   /**
-   * The digest of everything that the page of a job depends on, without reading a stream: what is
-   * known of the job, the state of each of its files, and its records. Undefined when a file has
+   * The digest of everything that the page of a job depends on, without reading a stream: the known
+   * facts about the job, the state of each of its files, and its records. Undefined when a file has
    * just changed.
    */
   #digest(job: Job): string | undefined {

@@ -31,7 +31,7 @@ const PART = '.part';
 /** Matches the fields of a run record that say how the run ended; no others are needed. */
 const ENDING_PATTERN = fieldPattern(ENDING_FIELDS.join('|'));
 
-/** The limits of what is archived together. */
+/** The maximum numbers of uploads, archives and bytes that are archived together. */
 const MAX_TOGETHER = { uploads: 4000, archives: 64, bytes: 64 * 1024 * 1024 };
 
 /** A day that is being archived. */
@@ -45,7 +45,9 @@ interface Day {
 
 /** An archived day. */
 export interface Made extends Day {
-  /** Undefined when no upload could be archived. Then there is no archive. */
+  /**
+   * The end of the manifest; undefined when no upload could be archived, and there is no archive.
+   */
   end: ManifestEnd | undefined;
 }
 

@@ -53,7 +53,7 @@ function isCovered({ files }: Described, packed: PackedGroup): boolean {
 }
 
 /**
- * Names are used again after `unpack`, so only the archive's digest tells which archive a record
+ * Names are used again after `unpack`, so only the archive's digest shows which archive a record
  * means. An archive with fewer recorded names than uploads lacks records that a kill prevented.
  */
 function ensureRecorded(settings: ServerSettings, pack: Pack): void {

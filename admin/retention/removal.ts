@@ -1,7 +1,7 @@
 // Removes uploads from the locker so that a kill at any moment loses nothing else: first the
 // custody record is written and synced, with the digest of every file; then, under the locks that
-// uploads take, the `.rdy` of each upload is removed, and its streams once that is on disk. What a
-// kill leaves is still named by the record, from which finishRemovals() continues.
+// uploads take, the `.rdy` of each upload is removed, and its streams once that is on disk. Files
+// that a kill leaves are still named by the record, from which finishRemovals() continues.
 import { lstatSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { EXTENSIONS, type Extension, reach, reachFolder } from 'webjob-locker';

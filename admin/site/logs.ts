@@ -31,7 +31,7 @@ export function defaultOrigin(settings: ServerSettings): string {
   return `${hostname()}/webjob`;
 }
 
-/** Throws Failure `usage` for a text that cannot be an origin. */
+/** Checks an origin, and returns it. Throws Failure `usage` for a text that cannot be one. */
 export function requireOrigin(origin: string): string {
   if (isKeyName(origin) && !origin.endsWith('/') && origin.length <= 200) return origin;
   throw new Failure(
@@ -163,7 +163,7 @@ export function keepCheckpoint(settings: ServerSettings, serverId: string, text:
   const { O_APPEND, O_CREAT, O_NOFOLLOW, O_WRONLY } = constants;
   const fd = openSync(path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW, 0o644);
   try {
-    // Ends what a killed process may have begun, even in the middle of a line.
+    // Ends a checkpoint that a killed process may have begun, even in the middle of a line.
     appendFileSync(fd, `\n\n${text}`);
     syncFile(fd);
   } finally {

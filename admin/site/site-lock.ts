@@ -1,4 +1,4 @@
-// The site lock: only one webjobctl at a time changes what is stored about a site.
+// The site lock: only one webjobctl at a time changes the stored data of a site.
 import { join } from 'node:path';
 import { makeFolder } from 'webjob-locker/durable';
 import { packsFolder } from '../../archive/packs.ts';
@@ -14,8 +14,8 @@ export function keepFolder(settings: ServerSettings): string {
 
 /**
  * Runs work under the site lock, or without it for `undefined`, when nothing is changed. Throws
- * Failure `failed` when another process holds it, and for root when others could replace what it
- * writes.
+ * Failure `failed` when another process holds it, and for root when others could replace the files
+ * that it writes.
  */
 export async function inTurn<Type>(
   settings: ServerSettings,

@@ -24,7 +24,7 @@ export type ChainFault =
 
 /** The result of a walk for one record, or for a line that is not one. */
 export interface Link {
-  /** Undefined for a line that is not a record. */
+  /** The record; undefined for a line that is not one. */
   record?: CustodyRecord;
   /** The content of the record; undefined when it is not JSON. */
   facts?: Record<string, unknown>;
@@ -257,7 +257,7 @@ function parseFacts(text: string): Record<string, unknown> | undefined {
 
 /** A segment of a custody record in a log directory. */
 export interface CustodyFile extends CustodyName {
-  /** The path below that directory. */
+  /** The path below the log directory. */
   file: string;
 }
 

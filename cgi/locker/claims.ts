@@ -19,14 +19,14 @@ export interface ClaimKey {
   id: string;
   /** The due time in seconds since 1970. */
   due: number;
-  /** The number of clients that may run it at once. */
+  /** The number of clients that may run the assignment at once. */
   limit?: number | undefined;
 }
 
 export interface Claimant {
   clientId: string;
   serverId: string;
-  /** The job id of the batch that contains it. */
+  /** The job id of the batch that contains the claim. */
   jobId: string;
 }
 
@@ -202,7 +202,7 @@ function forgetEarlier(own: string, claimed: readonly ClaimKey[]): void {
       try {
         unlinkSync(`${own}/${formatName({ id, due })}`);
       } catch {
-        // Another server may have removed it.
+        // Another server may have removed the claim.
       }
     }
   }

@@ -89,7 +89,7 @@ export function formatCustody(covers: ChainedRecord['covers'], prev: string, fac
 
 /** How a custody record may grow. */
 export interface Growth {
-  /** Missing files are created. */
+  /** Whether missing files are created. */
   mayCreate?: boolean;
   /**
    * The size in bytes from which a segment is sealed, when files may be created; undefined keeps

@@ -20,7 +20,7 @@ import { isHeld, type Lock, releaseLock, takeLock } from './lock.ts';
 import { compareUpload, isOfJob } from './repeat.ts';
 import { drive, type OpenFolder, type Step, type Steps, syncAlone, syncStep } from './steps.ts';
 
-/** What to store, and where. */
+/** The upload to store, and its place. */
 export interface DepositPlan {
   /** The absolute path of the upload without an extension. Missing directories are created. */
   base: string;
@@ -254,7 +254,8 @@ function countComplete(base: string): number {
 }
 
 /**
- * The first upload of a name and the newest ones, because a client repeats what it has just sent.
+ * The first upload of a name and the newest ones, because a client repeats the upload that it has
+ * just sent.
  */
 function listCompared(base: string, count: number): string[] {
   const newest = Math.max(2, count - MAX_COMPARED + 2);

@@ -9,7 +9,7 @@ export type Digests = Record<StreamName, string>;
 
 const CHUNK_BYTES = 256 * 1024;
 
-/** A new SHA-256. */
+/** Returns a new SHA-256 hash. */
 export function newHash() {
   return process.getBuiltinModule('node:crypto').createHash('sha256');
 }

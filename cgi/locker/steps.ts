@@ -1,7 +1,7 @@
 // Work that must reach the disk, written in the order in which it happens. It is a generator that
 // yields wherever it would wait for the disk or for its turn. A driver does the step and resumes
-// the generator, or throws the step's error into it. Alone, the steps follow each other in one
-// synchronous call; many generators can be driven concurrently and share their waiting.
+// the generator, or throws the step's error into it. The steps of a single generator follow each
+// other in one synchronous call; many generators can be driven concurrently and share their waits.
 import type { ChainedFacts } from 'webjob-protocol';
 import { syncFile, syncOpened } from './durable.ts';
 
@@ -48,7 +48,7 @@ export type Step = SyncStep | RecordStep | TurnStep;
 /** Work, and its result. */
 export type Steps<Result, Kind extends Step = Step> = Generator<Kind, Result, void>;
 
-/** Drives work to its end, one step after the other. Throws what the work throws. */
+/** Drives work to its end, one step after the other. Throws the error of the work. */
 export function drive<Result, Kind extends Step>(steps: Steps<Result, Kind>, make: (step: Kind) => void): Result {
   let next = steps.next();
   while (!next.done) {

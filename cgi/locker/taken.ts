@@ -4,7 +4,7 @@
 export interface TakenClaim {
   due: number;
   clientId: string;
-  /** The position in its batch, counted from 1. */
+  /** The position in the batch, counted from 1. */
   position: number;
   jobId: string;
 }
@@ -16,8 +16,8 @@ const LEAST_BYTES = 8;
 
 /**
  * The claims in the files of `taken` of an assignment, by client; malformed lines are skipped. A
- * large fleet has a line for each client, of which most callers need only the due time: this holds
- * the text and a hash table of offsets, which is made faster than a Map of objects.
+ * large fleet has a line for each client, and most callers need only its due time. So this class
+ * holds the text and a hash table of offsets, which takes less time to make than a Map of objects.
  */
 export class TakenClaims {
   /** The number of claims. */

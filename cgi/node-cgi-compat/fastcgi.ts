@@ -26,7 +26,7 @@ export const RESPONDER_ROLE = 1;
 export interface FastCgiRecord {
   /** One of RECORD_TYPES, or any other byte. */
   type: number;
-  /** 0 for a management record that concerns the whole connection. */
+  /** The id of the request; 0 for a management record that concerns the whole connection. */
   requestId: number;
   /** May be a slice of the bytes that were pushed; copy it to keep it. */
   content: Buffer;
@@ -135,7 +135,7 @@ export function formatStream(type: number, requestId: number, bytes: Buffer): Bu
 /** The content of a BEGIN_REQUEST. */
 export interface Beginning {
   role: number;
-  /** The connection stays open for another request. */
+  /** Whether the connection stays open for another request. */
   keepConnection: boolean;
 }
 

@@ -9,7 +9,7 @@ export type ListeningPlace = { fd: number } | { path: string } | { port: number 
 
 /** A socket that listens. */
 export interface Listening {
-  /** False when another process has taken the path. */
+  /** Whether the path still leads to this socket; false when another process has taken it. */
   isOurs(): boolean;
   /** Makes new clients unable to find this process. Connections made earlier may still arrive. */
   leave(): void;

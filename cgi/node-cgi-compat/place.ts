@@ -7,7 +7,7 @@ import type { Listening, ListeningPlace } from './listener.ts';
 /** The umask while a socket is created at a path. */
 export const OWNER_ALONE = 0o177;
 
-/** Throws Error when the path is occupied by something that is not a socket. */
+/** Checks a place. Throws Error when its path is occupied by something that is not a socket. */
 export function checkPlace(place: ListeningPlace): void {
   if ('path' in place && lstatSync(place.path, { throwIfNoEntry: false })?.isSocket() === false)
     throw new Error('this path is taken by something that is not a socket');

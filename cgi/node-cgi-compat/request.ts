@@ -1,6 +1,6 @@
 // Reads the request of a CGI script from its environment (RFC 3875, section 4.1). A pure function.
 
-/** Variables by name: `process.env`, or what a FastCGI server sends with each request. */
+/** Variables by name: `process.env`, or those that a FastCGI server sends with each request. */
 export type CgiEnvironment = Readonly<Record<string, string | undefined>>;
 
 /** A request, as a handler receives it. */

@@ -98,8 +98,8 @@ export function createResponder(options: ResponderOptions): Responder {
 }
 
 /**
- * A handler may have blocked the process for long: what arrived meanwhile is read first and counts
- * as traffic.
+ * A handler may have blocked the process for long: bytes that arrived meanwhile are read first and
+ * count as traffic.
  */
 function limitSilence(socket: Socket, milliseconds: number): void {
   const moved = (): number => socket.bytesRead + socket.bytesWritten;

@@ -49,7 +49,7 @@ interface Socket {
 }
 
 /**
- * Starts the running script this many times with the same arguments; each process finds with
+ * Starts the running script this many times with the same arguments; each process learns from
  * `joinLeader` that it has a primary. When the first worker exits before any has listened, the
  * primary exits with code 1, because that worker has reported the problem. A worker that was killed
  * is replaced, even before any has listened. Throws errors of system calls when the socket cannot
@@ -60,7 +60,7 @@ export function startLeader({ place, processes, onError }: LeaderOptions): Leade
   const first = firstPlace(place);
   const socket = openSocket(first);
   const workers = new Set<ChildProcess>();
-  /** Workers that are to end, or were told to, because others listen in their place. */
+  /** Workers that will end, or were told to end, because others listen in their place. */
   const replaced = new Set<ChildProcess>();
   let listening: Listening | undefined;
   let activity = 0;

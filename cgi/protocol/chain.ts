@@ -30,7 +30,7 @@ export interface ChainedRecord {
 
 /** The file as a writer finds it. */
 export interface ChainedFile {
-  /** Its size in bytes at this moment. */
+  /** The size of the file in bytes at this moment. */
   size: number;
   /** Reads from an offset on; returns the number of bytes, 0 at the end. */
   read(buffer: Uint8Array, offset: number): number;
@@ -42,7 +42,7 @@ export interface Hashing {
   digest(encoding: 'hex'): string;
 }
 
-/** Returns a new SHA-256. */
+/** Returns a new SHA-256 hash. */
 export type NewHash = () => Hashing;
 
 /** The longest line with its newline, so that a reader need not buffer more. */

@@ -84,7 +84,7 @@ async function lockSite(client: Client, name: string): Promise<void> {
 interface State {
   siteId: number;
   telling: string;
-  /** The database has no rows of an earlier push that a new row could replace. */
+  /** Whether the database has no rows of an earlier push that a new row could replace. */
   isEmpty: boolean;
   isAll: boolean;
   /**

@@ -11,7 +11,7 @@ export interface Roles {
 }
 
 export interface SetUp {
-  /** The version before, 0 for none, and the version now. */
+  /** The earlier version of the tables, 0 for none, and the version now. */
   from: number;
   to: number;
   /** Roles that were created; they cannot log in yet. */
