@@ -12,10 +12,10 @@ declare const WEBJOB_VERSION: string;
 const EXPLANATION = `
 The script carries the payload, and needs nothing but a POSIX shell and one of base64, openssl, uudecode or perl
 where it is run. Run with a command, it unpacks the payload beside itself, replaces every %payload in the command's
-arguments by the payload's name, runs the command, removes the payload, and exits as the command did. The
-payload's name is the script's own without .pad. Without a command, the script lists what it carries and checks it.
+arguments with the payload's name, runs the command, removes the payload, and exits with the status of the command.
+The payload's name is the script's own without .pad. Without a command, the script lists and checks its payload.
 
-A folder, or several payloads, are unpacked as a folder, and %payload is its name.
+A directory, or several payloads, are unpacked as a directory, and %payload is its name.
 
 Examples:
   pad-make-script myprograms.rpm > myprograms.rpm.pad
@@ -36,7 +36,7 @@ async function main(argv: string[]): Promise<number> {
     .description('Make a script that carries a payload, unpacks it where it is run, and delivers it with a command.')
     .option(
       '--name <name>',
-      "the payload's name if the script is not named *.pad (default: its own; for several: payload)",
+      'the name of the payload if that of the script does not end in .pad (default: its own, or payload for several)',
     )
     .version(WEBJOB_VERSION, '-v, --version', 'print the version')
     .helpOption('--help', 'print this help')

@@ -74,7 +74,7 @@ pad_list() {
   pad_find_digester || pad_fail 'no tool here can compute a SHA-256' "tried: $pad_digesters"
   pad_check_size "$(pad_frame | pad_decode "$pad_decoder" | wc -c)"
   pad_check_digest "$(pad_frame | pad_decode "$pad_decoder" | pad_digest "$pad_digester")"
-  if [ "$pad_kind" = folder ]; then
+  if [ "$pad_kind" = directory ]; then
     pad_frame | pad_decode "$pad_decoder" | tar tf - || pad_fail 'the tar in it cannot be listed'
   fi
   printf '%s: %s of %s bytes, SHA-256 %s: OK\n' "$pad_name" "$pad_kind" "$pad_bytes" "$pad_sha256"
@@ -146,7 +146,7 @@ pad_place() {
   [ "$pad_name" != "$pad_file" ] || pad_fail "would replace itself by $pad_name" 'rename this file to a name that ends in .pad'
   pad_target=$pad_folder$pad_name
   [ "$pad_overwrite" ] || pad_is_free || pad_fail_taken
-  if [ "$pad_kind" = folder ]; then
+  if [ "$pad_kind" = directory ]; then
     [ ! "$pad_overwrite" ] || rm -rf "$pad_target"
     mkdir "$pad_target" || pad_fail_taken
     pad_placed=yes

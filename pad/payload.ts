@@ -5,7 +5,7 @@ import { type Entry, listEntries, readPieces } from './files.ts';
 import { tarPieces } from './tar.ts';
 
 export interface Payload {
-  kind: 'file' | 'folder';
+  kind: 'file' | 'directory';
   /** The default name, if the PaD file has lost its own. */
   name: string;
   /** The mode of a file: only the user who unpacks it can read it, or run it. */
@@ -41,7 +41,7 @@ export function openPayload(paths: readonly string[], givenName: string | undefi
 }
 
 function folderOf(name: string, entries: readonly Entry[]): Payload {
-  return { kind: 'folder', name, mode: '700', pieces: () => tarPieces(entries) };
+  return { kind: 'directory', name, mode: '700', pieces: () => tarPieces(entries) };
 }
 
 function listSeveral(paths: readonly string[], names: readonly string[]): Entry[] {

@@ -179,7 +179,7 @@ for (const [index, shell] of SHELLS.entries()) {
       const list = run([...shell.words, box]);
       assert.match(
         list.stdout,
-        /^collect\.sh\ndeep\/\ndeep\/tool\ntoolbox: folder of \d+ bytes, SHA-256 \w{64}: OK\n$/,
+        /^collect\.sh\ndeep\/\ndeep\/tool\ntoolbox: directory of \d+ bytes, SHA-256 \w{64}: OK\n$/,
       );
       assert.deepEqual(shop.left('there'), OTHERS);
     });
