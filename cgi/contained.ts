@@ -27,7 +27,7 @@ export function openContained(root: string, relativePath: string): ContainedFile
   if (fd === undefined) return undefined;
   try {
     const opened = fstatSync(fd);
-    if (!opened.isFile()) throw new UnusableFile('no regular file');
+    if (!opened.isFile()) throw new UnusableFile('not a regular file');
     // `place` has no links in it. If it begins with `root` as written, it is below `root`;
     // otherwise `root` itself may contain links.
     const place = placeOf(fd, path);

@@ -61,7 +61,7 @@ describe('the manifest beside a program', () => {
   for (const [what, make, why] of [
     ['empty', () => writeFileSync(path, ''), 'not 1 to 4096 bytes'],
     ['longer', () => writeFileSync(path, 'x'.repeat(MAX_MANIFEST_BYTES + 1)), 'not 1 to 4096 bytes'],
-    ['a folder', () => mkdirSync(path), 'no regular file'],
+    ['a folder', () => mkdirSync(path), 'not a regular file'],
     ['outside the profiles', () => symlinkSync('/etc/hostname', path), 'a link leads outside'],
   ] as const)
     it(`is none when it is ${what}: the program comes without, and the error log says why`, async () => {

@@ -109,10 +109,10 @@ describe('findCommand', () => {
     put('common/host.sh');
     const path = join(profiles, 'client1', 'host.sh');
     mkdirSync(path);
-    assert.equal(serve(), '457 no regular file');
+    assert.equal(serve(), '457 not a regular file');
     rmSync(path, { recursive: true });
     assert.equal(spawnSync('mkfifo', [path]).status, 0);
-    assert.equal(serve(), '457 no regular file');
+    assert.equal(serve(), '457 not a regular file');
     rmSync(path);
     const server = createServer().listen(path);
     await once(server, 'listening');
@@ -120,10 +120,10 @@ describe('findCommand', () => {
     server.close();
     await once(server, 'close');
     link('client1/host.sh', '/dev/null');
-    assert.equal(serve(), '457 no regular file');
+    assert.equal(serve(), '457 not a regular file');
     rmSync(path);
     assert.equal(serve(), 'common/host.sh');
-    assert.equal(serve('commands'), '457 no regular file');
+    assert.equal(serve('commands'), '457 not a regular file');
   });
 
   it('skips a file in place of a directory', () => {
