@@ -85,14 +85,14 @@ describe('docs/guide/custody.md', () => {
     },
     {
       name: 'beginning',
-      good: /^the record begins as it did\n$/,
+      good: /^the record begins with these entries\n$/,
       bad: /^$/,
       change: changeRecord('"fileName":"b"', '"fileName":"x"'),
     },
     {
       name: 'chain',
       good: /^$/,
-      bad: /^\S+: what stands before byte \d+ is not what it was\n$/,
+      bad: /^\S+: the bytes before byte \d+ have changed\n$/,
       change: changeRecord('"fileName":"b"', '"fileName":"x"'),
     },
     { name: 'last', good: /^last: OK\n$/, bad: /FAILED/, change: changeRecord('"fileName":"d"', '"fileName":"x"') },
@@ -177,7 +177,7 @@ describe('docs/guide/custody.md', () => {
     await webjobctl('pack', '--older-than', '11d');
     await check('a second pack');
     rmSync(join(site.incoming, 'client1_theirs.rdy'));
-    assert.match(run('locker').said, /^client1_theirs: neither in the locker nor in a pack, and nobody pruned it\n$/);
+    assert.match(run('locker').said, /^client1_theirs: neither in the locker nor in an archive, and not pruned\n$/);
     plant('client1_theirs', 'ours', 'server_2');
     writeFileSync(join(site.incoming, 'client1_theirs.err'), 'changed');
     assert.match(run('locker').said, /client1_theirs: not what was deposited/);
@@ -191,11 +191,11 @@ describe('docs/guide/custody.md', () => {
     const segments = listCustodyFiles(join(site.base, 'logfiles')).filter(({ serverId }) => serverId === 'server_1');
     const [one = '', other = '', third = ''] = segments.map(({ file }) => join(site.base, 'logfiles', file));
     assert.ok(segments.length > 2, `${segments.length} segments`);
-    assert.match(run('beginning').said, /begins as it did/);
+    assert.match(run('beginning').said, /begins with these entries/);
     const texts = [one, other, third].map((path) => readFileSync(path, 'latin1'));
     const [first = '', second = '', last = ''] = texts;
     const changes: [string, string | undefined, RegExp][] = [
-      [one, first.replace('"event":"seal"', '"event":"SEAL"'), /the end of \S+ is not what it was/],
+      [one, first.replace('"event":"seal"', '"event":"SEAL"'), /the end of \S+ has changed/],
       [other, last, /000002\.jsonl does not follow/],
       [other, second.replace(/^.*\n/, ''), /000002\.jsonl does not follow/],
       [other, undefined, /000003\.jsonl does not follow nph-webjob-custody\.server_1\.jsonl/],
@@ -226,6 +226,6 @@ describe('docs/guide/custody.md', () => {
     assert.equal(run('chain').said, '');
     assert.equal(run('beginning').said, '');
     writeFileSync(path, whole, 'latin1');
-    assert.match(run('beginning').said, /begins as it did/);
+    assert.match(run('beginning').said, /begins with these entries/);
   });
 });
