@@ -67,7 +67,7 @@ const PUT_QUERY = `${QUERY}&RUNTYPE=snapshot&STDOUT_LENGTH=${BODY.length}&STDERR
 
 export const CLIENTS: readonly InteropClient[] = [
   { name: 'as in C', findVersion: () => 'test/support/strict-client.ts, TLS 1.2', ask: askAsInC },
-  { name: '`webjob`', findVersion: () => 'of this version', ask: askByWebjob },
+  { name: '`webjob`', findVersion: () => 'this version', ask: askByWebjob },
   { name: 'curl', findVersion: () => firstLine('curl', '--version')?.split(' ').slice(0, 2).join(' '), ask: askByCurl },
   script('Python urllib', 'python3', ['interop-client.py'], () => firstLine('python3', '--version')),
   script('Perl HTTP::Tiny', 'perl', ['interop-client.pl'], findPerl),
@@ -313,7 +313,7 @@ export function describeVersions(): string[] {
 
 export const HEADING: readonly string[] = [
   'httpd runs the script by',
-  'client proves itself by',
+  'client authenticates by',
   ...CLIENTS.map(({ name }) => name),
 ];
 
