@@ -54,11 +54,11 @@ const VERSION_WORDS = new Set(['-v', '--version']);
 const ALL = new Set(['completion', 'init']);
 
 const EXPLANATION = `
-The files are the truth: webjobctl reads the same nph-webjob.cfg, locker and logs as the server, and needs no daemon.
+webjobctl reads the same nph-webjob.cfg, locker and logs as the server, and needs no daemon.
 
 Exit codes:
   0  done, without findings
-  1  done, and there are findings (nothing found, something differs, something is wrong)
+  1  done, with findings (nothing found, something differs, something is wrong)
   2  wrong command line
   3  nph-webjob.cfg cannot be used
   4  a file, a program or the network failed
@@ -75,12 +75,12 @@ export async function makeProgram(words: readonly string[]): Promise<Command> {
   const program = new Command('webjobctl')
     .description('Set up and check a WebJob site, and find, check and keep the uploads of its clients.')
     .option(
-      '-c, --config <file>',
+      '-c, --config <FILE>',
       'nph-webjob.cfg (default: WEBJOB_PROPERTIES_FILE, or where the server looks); repeat it to read several sites as one',
       (file: string, files: string[] = []) => [...files, file],
     )
     .option('--json', 'print one JSON value on each line')
-    .option('--ledger <url>', 'read from a PostgreSQL database that sites push to: jobs, show and clients')
+    .option('--ledger <URL>', 'read from a PostgreSQL database that sites push to: jobs, show and clients')
     .version(WEBJOB_VERSION, '-v, --version', 'print the version')
     .addHelpText('after', EXPLANATION)
     .showSuggestionAfterError();

@@ -13,11 +13,11 @@ const USAGE = `{-e|--execute} {-f|--file} config[,config..] program [options]
        webjob {-v|--version}`;
 
 const EXPLANATION = `
---execute fetches the program from URLGetURL, runs it with the options that follow its name, and puts its stdout, its
-stderr and a record of the run to URLPutURL. On success nothing is printed.
+--execute fetches the program from URLGetURL, runs it with the options that follow its name, and uploads its stdout, its
+stderr and a run record to URLPutURL. On success nothing is printed.
 
---batch does the same with the batch that the server makes for this client (named batch unless NAME is given), and runs
-each assignment in a webjob of its own.
+--batch does the same with the batch that the server makes for this client (named batch, unless a name is given), and
+runs each assignment in a webjob of its own.
 
 Example:
   webjob --execute --file /usr/local/etc/webjob.conf host.sh
@@ -29,7 +29,7 @@ Exit codes:
   3  the program could not be fetched, verified, or made by its hook; nothing was run
   4  the program could not be run, exceeded RunTimeLimit, or printed more than could be stored;
      the stored part was uploaded
-  5  the output could not be uploaded; it is kept, and the hint says how to deliver it
+  5  the output could not be uploaded; it is kept, and the hint is the command that delivers it
   6  another run holds LockFile
   70 an error that webjob did not expect: a bug
   74 standard output could not be written

@@ -32,15 +32,15 @@ Exit codes:
 
 async function main(argv: string[]): Promise<number> {
   const command = new Command('pad-make-script')
-    .usage('[--name <name>] payload... > file.pad')
+    .usage('[--name NAME] PAYLOAD... > FILE.pad')
     .description('Make a script that carries a payload, unpacks it where it is run, and delivers it with a command.')
     .option(
-      '--name <name>',
+      '--name <NAME>',
       'the name of the payload if that of the script does not end in .pad (default: its own, or payload for several)',
     )
     .version(WEBJOB_VERSION, '-v, --version', 'print the version')
     .helpOption('--help', 'print this help')
-    .argument('<payload...>', 'a file, a directory, or several')
+    .argument('<PAYLOAD...>', 'a file, a directory, or several')
     .addHelpText('after', EXPLANATION);
   await parseWords(command, argv);
   if (process.stdout.isTTY) {

@@ -31,14 +31,14 @@ interface Options {
 
 async function main(argv: string[]): Promise<number> {
   const command = new Command('webjob-sign')
-    .usage('{--make-key <name> [--type <type>] | --key <file> file...}')
+    .usage('{--make-key NAME [--type TYPE] | --key FILE FILE...}')
     .description('Sign programs, so that clients with DsvVerifySignature=Y run no others.')
-    .option('--make-key <name>', 'make the key <name>.key and its public half <name>.pub')
-    .addOption(new Option('--type <type>', 'the kind of key to make').choices(KEY_TYPES).default('ed25519'))
-    .option('--key <file>', 'sign with this private key')
+    .option('--make-key <NAME>', 'make the key NAME.key and its public half NAME.pub')
+    .addOption(new Option('--type <TYPE>', 'the kind of key to make').choices(KEY_TYPES).default('ed25519'))
+    .option('--key <FILE>', 'sign with this private key')
     .version(WEBJOB_VERSION, '-v, --version', 'print the version')
     .helpOption('--help', 'print this help')
-    .argument('[file...]', 'the programs to sign')
+    .argument('[FILE...]', 'the programs to sign')
     .addHelpText('after', EXPLANATION);
   await parseWords(command, argv);
   const { makeKey: name, type, key } = command.opts<Options>();

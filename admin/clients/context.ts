@@ -39,7 +39,7 @@ export function openContext(command: Command): Context {
 }
 
 export function userFileOption(): Option {
-  return new Option('--user-file <file>', 'the user file (default: webjob.htpasswd beside nph-webjob.cfg)');
+  return new Option('--user-file <FILE>', 'the user file (default: webjob.htpasswd beside nph-webjob.cfg)');
 }
 
 /** Parses an argument that must be a client id. */

@@ -25,10 +25,9 @@ interface Options {
 const EXPLANATION = `
 webjob-view cannot write to the locker. It puts requested acts into the inbox, config/webjob-acts/inbox below BaseDirectory.
 This command carries them out, each with the code of the command of that name, and writes the answers to
-config/webjob-acts/answers. It also writes there what the view shows but only root may read: certificates, missed
-expectations, assignments.
-systemd runs it when something is in the inbox (webjob-acts.path), or cron every minute. Answers and packages are removed
-after a day.
+config/webjob-acts/answers. There it also writes facts that the view shows but only root may read: certificates, missed
+expectations, assignments. systemd runs the command when something is in the inbox (webjob-acts.path), or cron runs it
+every minute. Answers and packages are removed after a day.
 
 Example:
   webjobctl acts --allow verify,note,hold --key custody.pub
@@ -43,10 +42,10 @@ Exit codes:
 export function actsCommand(): Command {
   return new Command('acts')
     .description('carry out what users of webjob-view requested')
-    .option('--allow <acts>', `only these, separated by commas (default: ${ACT_NAMES.join(',')})`)
-    .option('--key <file>', 'for packages: the public key of the checkpoints; may be repeated', collect)
-    .option('--ca <file>', "for packages: the certificate of the time stamps' CA, in PEM")
-    .option('--trusted <file>', 'for packages: the keys of those who sign programs')
+    .option('--allow <ACTS>', `only these acts, separated by commas (default: ${ACT_NAMES.join(',')})`)
+    .option('--key <FILE>', 'for packages: the public key of the checkpoints; may be repeated', collect)
+    .option('--ca <FILE>', "for packages: the certificate of the time stamps' CA, in PEM")
+    .option('--trusted <FILE>', 'for packages: the keys that sign programs')
     .addHelpText('after', EXPLANATION)
     .action((options: Options, command: Command) => act(command, options));
 }

@@ -25,7 +25,8 @@ interface Options extends ContextOptions {
 const EXPLANATION = `
 The rules are in ConfigDirectory/nph-webjob/expect: what is expected of clients, what to warn about, and whom to notify. A
 problem is reported once when it begins and once when it ends. A message that is not accepted is sent again by later
-runs, at growing intervals, with the same id. When all is well and nothing is left to send, the URL of "ping" is asked.
+runs, at growing intervals, with the same id. When nothing is wrong and nothing is left to send, the URL of "ping" is
+requested.
 
 Examples:
   */5 * * * * root  webjobctl alert
@@ -41,8 +42,8 @@ Exit codes:
 export function alertCommand(): Command {
   return new Command('alert')
     .description('check the rules and send alerts about changes; for cron')
-    .option('--rules <file>', 'the rules (default: ConfigDirectory/nph-webjob/expect)')
-    .option('--dry-run', 'print the problems and what would be sent; change nothing')
+    .option('--rules <FILE>', 'the rules (default: ConfigDirectory/nph-webjob/expect)')
+    .option('--dry-run', 'print the problems and the messages; send and record nothing')
     .option('--test', 'send a test message over every channel')
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)

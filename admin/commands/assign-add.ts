@@ -42,12 +42,12 @@ interface Options extends ContextOptions, TimeOptions {
 }
 
 const EXPLANATION = `
-WHO is a client id, a glob of client ids, or a group of the file ConfigDirectory/nph-webjob/groups, which has a line
+CLIENT is a client id, a glob of client ids, or a group of the file ConfigDirectory/nph-webjob/groups, which has a line
 "name = member member" for each. Times of --cron are UTC. Arguments that begin with - follow a --.
 
-Clients with DsvVerifyManifest=Y run only what is signed for them. Sign on a machine that is not the server, with
-"webjobctl sign assignment", and bring the file: --signed. What --key signs ends after 30 days, or a year with --every
-or --cron, unless --until says otherwise.
+Clients with DsvVerifyManifest=Y run only signed assignments. Sign on a machine other than the server, with "webjobctl
+sign assignment", and assign the file with --signed. An assignment that --key signs ends after 30 days, or after a year
+with --every or --cron, unless --until is given.
 
 Examples:
   webjobctl assign host.sh --to client1 --reason 'case 4711'
@@ -64,22 +64,22 @@ Exit codes:
 export function addCommand(): Command {
   return new Command('add')
     .description('assign a command to clients')
-    .argument('[command]', 'its name in the profiles', parseCommand)
-    .argument('[args...]', 'its arguments')
-    .option('--to <who>', 'clients, globs or groups, separated by commas; may be repeated', collectTargets)
+    .argument('[COMMAND]', 'its name in the profiles', parseCommand)
+    .argument('[ARGUMENT...]', 'its arguments')
+    .option('--to <CLIENT>', 'clients, globs or groups, separated by commas; may be repeated', collectTargets)
     .option('--once', 'once for each client (the default)')
-    .option('--every <duration>', 'repeat at this interval: 10m, 1h, 7d', parseDuration)
-    .option('--cron <expression>', 'five fields of crontab(5), in UTC', checkCron)
-    .option('--not-before <time>', 'the first due time (default: now)', parseFuture)
-    .option('--until <time>', 'give it to no client after this time', parseFuture)
-    .option('--limit <n>', 'at most this many clients at once', parseLimit)
-    .option('--stages <parts>', 'assign it in stages: 1%,10%,100%', parseStages)
-    .option('--stop-at-failure-rate <part>', 'pause it when more than this part of the results is bad: 5%', parsePart)
-    .option('--stage-time <duration>', 'advance after this long even if results are missing', parseDuration)
-    .option('--reason <text>', 'the reason, for the custody record')
-    .option('--signed <file>', 'assign the signed assignment in this file (webjobctl sign assignment)')
-    .option('--key <file>', 'sign it with this private key, Ed25519')
-    .option('--key-name <name>', 'the name of the key (default: the name in KEY.vkey, or of the file)')
+    .option('--every <DURATION>', 'repeat at this interval: 10m, 1h, 7d', parseDuration)
+    .option('--cron <EXPRESSION>', 'five fields of crontab(5), in UTC', checkCron)
+    .option('--not-before <TIME>', 'the first due time (default: now)', parseFuture)
+    .option('--until <TIME>', 'no client gets it after this time', parseFuture)
+    .option('--limit <NUMBER>', 'at most this many clients at once', parseLimit)
+    .option('--stages <STAGES>', 'assign it in stages: 1%,10%,100%', parseStages)
+    .option('--stop-at-failure-rate <PERCENT>', 'pause it when more of the results than this are bad: 5%', parsePart)
+    .option('--stage-time <DURATION>', 'advance after this long even if results are missing', parseDuration)
+    .option('--reason <TEXT>', 'the reason, for the custody record')
+    .option('--signed <FILE>', 'assign the signed assignment in this file (webjobctl sign assignment)')
+    .option('--key <FILE>', 'sign it with this private key, Ed25519')
+    .option('--key-name <NAME>', 'the name of the key (default: the name in KEY.vkey, or of the file)')
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
     .action((name: string | undefined, args: string[], options: Options, command: Command) =>
@@ -151,8 +151,8 @@ interface Wanted extends Times {
 /** Plans an assignment from the command line. Throws Failure `usage`. */
 function planOf(command: string | undefined, args: string[], options: Options, groups: Groups, now: number): Wanted {
   const { to, key, keyName } = options;
-  if (command === undefined) throw new Failure('usage', "missing required argument 'command'");
-  if (!to) throw new Failure('usage', "required option '--to <who>' not specified");
+  if (command === undefined) throw new Failure('usage', "missing required argument 'COMMAND'");
+  if (!to) throw new Failure('usage', "required option '--to <CLIENT>' not specified");
   if (keyName !== undefined && key === undefined) throw new Failure('usage', '--key-name requires --key');
   checkArguments(args);
   const times = timesOf(options, now);

@@ -8,8 +8,8 @@ import { openSite } from '../site/site.ts';
 
 const EXPLANATION = `
 A stage is over when each of its clients has a result, or, with --stage-time, after that time when some have.
-When a larger part of the results is bad (failed or lost) than --stop-at-failure-rate allows, the assignment is paused:
-no other client gets it until "assign resume". Later stages wait until this command opens them.
+When more of the results are bad (failed or lost) than --stop-at-failure-rate allows, the assignment is paused: no
+other client gets it until "assign resume". Later stages wait until this command opens them.
 
 Example:
   */5 * * * * root  webjobctl assign advance

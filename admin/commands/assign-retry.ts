@@ -12,8 +12,8 @@ import { readProgress } from '../fleet/states.ts';
 import { openSite } from '../site/site.ts';
 
 const EXPLANATION = `
-An assignment that was fetched is never given again, so this makes a new one: for the clients that failed, were lost or
-did not fetch it in time, once, from now on. One that is signed has to be signed again: webjobctl sign assignment.
+An assignment that was fetched is never given again, so this command makes a new one, once, for the clients that
+failed, were lost or did not fetch it in time. A signed assignment must be signed again: webjobctl sign assignment.
 
 Example:
   webjobctl assign retry 7
@@ -30,7 +30,7 @@ const RETRIED = ['failed', 'lost', 'expired'] as const;
 export function retryCommand(): Command {
   return new Command('retry')
     .description('assign again to clients that failed, were lost or expired')
-    .argument('<id>', 'its number')
+    .argument('<NUMBER>', 'its number')
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
     .action(async (id: string, _options: ContextOptions, command: Command) => {

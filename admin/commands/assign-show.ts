@@ -42,8 +42,8 @@ Exit codes:
 export function showCommand(): Command {
   return new Command('show')
     .description('show an assignment and its clients')
-    .argument('<id>', 'its number')
-    .addOption(new Option('--state <state>', 'only clients in this state').choices(CLIENT_STATES))
+    .argument('<NUMBER>', 'its number')
+    .addOption(new Option('--state <STATE>', 'only clients in this state').choices(CLIENT_STATES))
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
     .action((id: string, options: Options, command: Command) => show(command, openContext(command), id, options));

@@ -11,7 +11,7 @@ interface Options {
 
 const EXPLANATION = `
 httpd refuses every client when the list is past its date, so renew it from cron once a month, and reload httpd.
-Without DIRECTORY it is the list of the site's own CA.
+Without DIRECTORY, the list of the site's own CA is renewed.
 
 Example:
   webjobctl ca crl && apachectl graceful
@@ -25,8 +25,8 @@ Exit codes:
 export function caCrlCommand(): Command {
   return new Command('crl')
     .description('renew the revocation list')
-    .argument('[directory]', 'where the CA is kept, if not beside nph-webjob.cfg')
-    .option('--days <days>', 'days of validity (default: 365)', parseDays)
+    .argument('[DIRECTORY]', 'the directory of the CA (default: the CA beside nph-webjob.cfg)')
+    .option('--days <DAYS>', 'days that the list is valid (default: 365)', parseDays)
     .addHelpText('after', EXPLANATION)
     .action((folder: string | undefined, { days }: Options, command: Command) => {
       const list = renewRevocationList(folder ?? openContext(command).etcDirectory, days);

@@ -15,12 +15,12 @@ Exit codes:
   0  installed
   2  wrong command line
   3  nph-webjob.cfg cannot be used
-  4  it is not such a list`;
+  4  the list cannot be read, or is refused`;
 
 export function caInstallCommand(): Command {
   return new Command('install')
     .description('install a revocation list that was made elsewhere')
-    .argument('<list>', 'webjob-ca.crl, made by ca revoke or ca crl')
+    .argument('<FILE>', 'the webjob-ca.crl that ca revoke or ca crl made')
     .addHelpText('after', EXPLANATION)
     .action((file: string, _options: unknown, command: Command) => {
       const list = installRevocationList(openContext(command).etcDirectory, file);

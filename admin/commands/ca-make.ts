@@ -16,14 +16,14 @@ Example:
   webjobctl ca make /root/webjob-ca
 
 Exit codes:
-  0  made, or it was there
+  0  made, or it existed
   2  wrong command line
   4  it could not be made`;
 
 export function caMakeCommand(): Command {
   return new Command('make')
     .description('make a CA in a directory')
-    .argument('<directory>', 'where the CA is to be kept')
+    .argument('<DIRECTORY>', 'the directory of the CA')
     .addHelpText('after', EXPLANATION)
     .action((folder: string, _options: unknown, command: Command) => {
       try {

@@ -23,8 +23,8 @@ Exit codes:
 export function caRevokeCommand(): Command {
   return new Command('revoke')
     .description("revoke a client's certificates")
-    .argument('<directory>', 'where the CA is kept')
-    .argument('<name>', 'the client id', parseClientId)
+    .argument('<DIRECTORY>', 'the directory of the CA')
+    .argument('<CLIENT>', 'the client id', parseClientId)
     .addHelpText('after', EXPLANATION)
     .action((folder: string, client: string, _options: unknown, command: Command) => {
       const revoked = listCertificates(folder)

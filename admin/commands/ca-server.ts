@@ -12,9 +12,9 @@ interface Options {
 }
 
 const EXPLANATION = `
-For a self-signed server certificate that clients trust directly. --prepare makes the next one and keeps the present
-one in use: add it to webjob-server.crt on every client, which then accepts both. Without --prepare the next one, or a
-new one, replaces the present one. The key stays. Then reload httpd.
+For a self-signed server certificate that clients trust directly. --prepare makes the next certificate and keeps the
+present one in use: add the next one to webjob-server.crt on every client, which then accepts both. Without --prepare
+the next certificate, or a new one, replaces the present one; then reload httpd. The key stays.
 
 Examples:
   webjobctl ca server --prepare
@@ -30,7 +30,7 @@ export function caServerCommand(): Command {
   return new Command('server')
     .description("renew the server's certificate")
     .option('--prepare', 'make the next certificate, for clients to trust before it is used')
-    .option('--days <days>', 'days of validity', parseDays, 3650)
+    .option('--days <DAYS>', 'days that the certificate is valid', parseDays, 3650)
     .addHelpText('after', EXPLANATION)
     .action(({ days, prepare }: Options, command: Command) => {
       const certificate = renewServerCertificate(openContext(command).etcDirectory, days, prepare === true);

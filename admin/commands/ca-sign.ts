@@ -28,11 +28,11 @@ Exit codes:
 export function caSignCommand(): Command {
   return new Command('sign')
     .description("sign a client's request")
-    .argument('<directory>', 'where the CA is kept')
-    .argument('<name>', 'the client id', parseClientId)
-    .argument('<request>', "the client's request (PEM)")
-    .option('--days <days>', 'days that the certificate is valid', parseDays, 730)
-    .option('--out <file>', 'where to put it (default: NAME.crt)')
+    .argument('<DIRECTORY>', 'the directory of the CA')
+    .argument('<CLIENT>', 'the client id', parseClientId)
+    .argument('<FILE>', "the client's request (PEM)")
+    .option('--days <DAYS>', 'days that the certificate is valid', parseDays, 730)
+    .option('--out <FILE>', 'where to write the certificate (default: CLIENT.crt)')
     .addHelpText('after', EXPLANATION)
     .action((folder: string, client: string, requestFile: string, options: Options, command: Command) => {
       const { certificate } = issueCertificate(folder, client, options.days, { requestFile });

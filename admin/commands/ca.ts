@@ -8,8 +8,8 @@ import { caServerCommand } from './ca-server.ts';
 import { caSignCommand } from './ca-sign.ts';
 
 const EXPLANATION = `
-The CA of a site is beside nph-webjob.cfg, or in a directory on a machine other than the web server: ca make, sign,
-revoke and crl work there, and need only that directory.
+The CA of a site is beside nph-webjob.cfg, or in a directory on a machine other than the web server. There ca make,
+sign, revoke and crl need only that directory.
 
 Examples:
   webjobctl ca crl
@@ -20,7 +20,7 @@ Exit codes: those of webjobctl; each command's own are in its help.`;
 
 export function caCommand(): Command {
   const command = new Command('ca')
-    .description('renew certificates and the revocation list, sign requests of clients')
+    .description("renew certificates and the revocation list, sign clients' requests")
     .helpCommand(false)
     .addHelpText('after', EXPLANATION);
   const makers = [caCrlCommand, caServerCommand, caMakeCommand, caSignCommand, caRevokeCommand, caInstallCommand];

@@ -64,21 +64,21 @@ interface Options extends ContextOptions {
 }
 
 const EXPLANATION = `
-Makes profiles/NAME/commands, gives the client a password, a certificate or both, and writes the client kit into the
-directory NAME: webjob.conf and the files that it names. A generated password is stored nowhere else. Copy the whole
+Makes profiles/CLIENT/commands, gives the client a password, a certificate or both, and writes the client kit into the
+directory CLIENT: webjob.conf and the files that it names. A generated password is stored nowhere else. Copy the whole
 directory to the client; webjob can then run from any working directory:
 
   webjob --execute --file /etc/webjob/webjob.conf host.sh
 
 Jobs that cannot be uploaded wait in the directory spool beside webjob.conf. With --c-client the file suits C clients:
 no spool, and absolute paths. With --verify-key the client runs only programs that webjob-sign has signed, with
---trusted-keys only those with a manifest signed by keys of this file (webjobctl sign trust).
+--trusted-keys only programs with a manifest signed by keys in this file (webjobctl sign trust).
 
-Unless it is a C client, it signs its results with NAME.result.key; the site keeps the public key. With --result-key
-the client made the key itself, and the server never sees the private one.
+A client, unless it is a C client, signs its results with CLIENT.result.key; the site keeps the public key. With
+--result-key the client has made the key itself, and the server never sees the private key.
 
-With --schedule the folder has a line for cron and a timer for systemd, one of which makes the client ask for its batch;
-from then on everything is decided on the server (webjobctl assign).
+With --schedule the kit has a line for cron and a timer for systemd; install either, and the client fetches its batch.
+From then on everything is decided on the server (webjobctl assign).
 
 A certificate is made by the site's own CA, in webjob-ca beside nph-webjob.cfg. With --csr the key stays on the client.
 With --signed the CA is elsewhere (webjobctl ca).
@@ -89,33 +89,33 @@ Examples:
   webjobctl client add client3 --cert --days 365 --url https://webjob.example.com
 
 Exit codes:
-  0  the client may enter
+  0  added
   2  wrong command line
   3  nph-webjob.cfg cannot be used
-  4  there is such a client already, or something could not be made`;
+  4  the client already exists, or something could not be made`;
 
 export function addCommand(): Command {
   return new Command('add')
     .description('add a client and write its client kit')
-    .argument('<name>', 'the client id', parseClientId)
-    .option('--password-file <file>', "the password is this file's first line; - for stdin")
+    .argument('<CLIENT>', 'the client id', parseClientId)
+    .option('--password-file <FILE>', "the password is this file's first line; - for stdin")
     .option('--generate', 'make a password, which is stored only in webjob.conf')
     .option('--cert', 'make a key and a certificate')
-    .option('--csr <file>', 'make a certificate for this request; the key stays on the client')
-    .option('--signed <file>', 'use this certificate, signed where the CA is kept')
-    .option('--days <days>', 'days that the certificate is valid', parseDays, 730)
-    .option('--url <url>', 'URL of the server, with or without the path of the script')
-    .option('--ca <file>', "the CA that the client trusts for the server's certificate (PEM)")
-    .option('--verify-key <file>', 'run only programs that this public key verifies (webjob-sign)')
-    .option('--trusted-keys <file>', 'run only programs whose manifest is signed by these keys (webjobctl sign trust)')
-    .option('--threshold <number>', 'the weight of signatures that a manifest needs (default: 1)', parseThreshold)
-    .option('--out <directory>', 'where to write the client kit (default: NAME)')
-    .option('--install-dir <directory>', 'write absolute paths below this directory of the client')
+    .option('--csr <FILE>', 'make a certificate for this request; the key stays on the client')
+    .option('--signed <FILE>', 'use this certificate, signed where the CA is kept')
+    .option('--days <DAYS>', 'days that the certificate is valid', parseDays, 730)
+    .option('--url <URL>', 'URL of the server, with or without the path of the script')
+    .option('--ca <FILE>', "the CA that the client trusts for the server's certificate (PEM)")
+    .option('--verify-key <FILE>', 'run only programs that this public key verifies (webjob-sign)')
+    .option('--trusted-keys <FILE>', 'run only programs whose manifest is signed by these keys (webjobctl sign trust)')
+    .option('--threshold <NUMBER>', 'the weight of signatures that a manifest needs (default: 1)', parseThreshold)
+    .option('--out <DIRECTORY>', 'where to write the client kit (default: CLIENT)')
+    .option('--install-dir <DIRECTORY>', 'write absolute paths below this directory of the client')
     .option('--c-client', 'write a webjob.conf for C clients')
-    .option('--result-key <file>', 'the public key of the results; the private key stays on the client')
+    .option('--result-key <FILE>', 'the public key of the results; the private key stays on the client')
     .option('--no-result-key', 'do not sign results')
     .option(
-      '--schedule <duration>',
+      '--schedule <DURATION>',
       'add files for cron and systemd that fetch the batch this often, as in 10m',
       parseSchedule,
     )

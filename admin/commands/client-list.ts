@@ -31,7 +31,7 @@ Examples:
 
 Exit codes:
   0  listed
-  1  no clients; with --expiring: there are some
+  1  no clients; with --expiring: certificates that expire
   2  wrong command line
   3  nph-webjob.cfg cannot be used
   4  the user file or the CA cannot be read`;
@@ -39,7 +39,11 @@ Exit codes:
 export function listCommand(): Command {
   return new Command('list')
     .description('list the clients')
-    .option('--expiring <duration>', 'only clients whose certificate expires within it, as in 30d', parseDuration)
+    .option(
+      '--expiring <DURATION>',
+      'only clients whose certificate expires within this time, as in 30d',
+      parseDuration,
+    )
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
     .action((options: Options, command: Command) => list(openContext(command), options));

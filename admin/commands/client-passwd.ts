@@ -17,8 +17,8 @@ interface Options extends ContextOptions {
 }
 
 const EXPLANATION = `
-Changes the password in the user file and in the webjob.conf of the directory NAME; without one, the file
-NAME/URLPassword gets the line that webjob.conf needs. httpd reads the user file at every request.
+Changes the password in the user file and in the webjob.conf of the directory CLIENT; without one, the file
+CLIENT/URLPassword gets the line that webjob.conf needs. httpd reads the user file at every request.
 
 Example:
   webjobctl client passwd client1 --generate
@@ -32,10 +32,10 @@ Exit codes:
 export function passwdCommand(): Command {
   return new Command('passwd')
     .description("change a client's password")
-    .argument('<name>', 'the client id', parseClientId)
-    .option('--password-file <file>', "the password is this file's first line; - for stdin")
+    .argument('<CLIENT>', 'the client id', parseClientId)
+    .option('--password-file <FILE>', "the password is this file's first line; - for stdin")
     .option('--generate', 'make a password, which is stored only in webjob.conf')
-    .option('--out <directory>', 'where webjob.conf is (default: NAME)')
+    .option('--out <DIRECTORY>', 'where webjob.conf is (default: CLIENT)')
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
     .action((name: string, options: Options, command: Command) => change(openContext(command), name, options));

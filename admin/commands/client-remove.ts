@@ -26,7 +26,7 @@ interface Options extends ContextOptions, HttpdOptions {
 
 const EXPLANATION = `
 Removes the client from the user file, revokes its certificates, and removes the counts of its limits. Its programs,
-uploads and log lines stay: they are evidence. Its result keys expire now, and stay to verify what they signed.
+uploads and log lines stay: they are evidence. Its result keys expire now, and are kept to verify its results.
 
 httpd reads the user file at each request, but the revocation list only when it starts. --apply reloads httpd and
 proves that it refuses removed clients: with a user and certificates that are made and removed for the purpose.
@@ -39,15 +39,15 @@ Exit codes:
   1  there was no such client
   2  wrong command line
   3  nph-webjob.cfg cannot be used
-  4  the user file or the CA cannot be changed; with --apply: it is removed, and httpd may still let it in`;
+  4  the user file or the CA cannot be changed; with --apply: the client is removed, but httpd may still accept it`;
 
 export function removeCommand(): Command {
   const command = new Command('remove')
     .description("revoke a client's access")
-    .argument('<name>', 'the client id', parseClientId)
+    .argument('<CLIENT>', 'the client id', parseClientId)
     .addOption(userFileOption())
     .option('--apply', 'reload httpd, and prove that it refuses the client')
-    .option('--url <url>', 'URL of the server, for test requests (default: from init)');
+    .option('--url <URL>', 'URL of the server, for test requests (default: from init)');
   return addHttpdOptions(command)
     .addHelpText('after', EXPLANATION)
     .action((name: string, options: Options, command: Command) => remove(openContext(command), name, options));

@@ -35,9 +35,9 @@ interface Options extends ContextOptions, HttpdOptions {
 }
 
 const EXPLANATION = `
-Writes NAME.crt into the directory NAME, and with --new-key NAME.key, never over an existing file. The earlier
-certificate stays valid until its date, so the client can change at any time; --revoke ends it now. The key that
-signs results is a different one, and stays: webjobctl client result-key makes a new one.
+Writes CLIENT.crt into the directory CLIENT, and with --new-key CLIENT.key, never over an existing file. The earlier
+certificate stays valid until its date, so the client can change at any time; --revoke revokes it now. The result key
+is a different key, and stays: webjobctl client result-key makes a new one.
 
 Example:
   webjobctl client renew client3 --days 365
@@ -51,14 +51,14 @@ Exit codes:
 export function renewCommand(): Command {
   const command = new Command('renew')
     .description("renew a client's certificate")
-    .argument('<name>', 'the client id', parseClientId)
+    .argument('<CLIENT>', 'the client id', parseClientId)
     .option('--new-key', 'make a new key (default: keep it)')
-    .option('--csr <file>', 'for this request; the key stays on the client')
-    .option('--days <days>', 'days of validity', parseDays, 730)
-    .option('--revoke', 'revoke the earlier ones')
-    .option('--out <directory>', 'where to put it (default: NAME)')
-    .option('--apply', 'with --revoke: reload httpd, and prove that it refuses them')
-    .option('--url <url>', 'URL of the server, for test requests (default: from init)');
+    .option('--csr <FILE>', 'make a certificate for this request; the key stays on the client')
+    .option('--days <DAYS>', 'days that the certificate is valid', parseDays, 730)
+    .option('--revoke', 'revoke the earlier certificates')
+    .option('--out <DIRECTORY>', 'where to write the certificate (default: CLIENT)')
+    .option('--apply', 'with --revoke: reload httpd, and prove that it refuses the earlier certificates')
+    .option('--url <URL>', 'URL of the server, for test requests (default: from init)');
   return addHttpdOptions(command)
     .addHelpText('after', EXPLANATION)
     .action((name: string, options: Options, command: Command) => renew(openContext(command), name, options));

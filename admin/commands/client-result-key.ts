@@ -18,7 +18,7 @@ interface Options {
 }
 
 const EXPLANATION = `
-Writes NAME.result.key into the directory NAME, never over an existing file, for ResultKeyFile in webjob.conf. With
+Writes CLIENT.result.key into the directory CLIENT, never over an existing file, for ResultKeyFile in webjob.conf. With
 --public the client made the key itself, as with "openssl genpkey -algorithm ed25519", and the server never sees it.
 
 The site still accepts results of earlier keys, so the client can change at any time; --end expires them now. Results
@@ -30,7 +30,7 @@ Examples:
   webjobctl client result-key client1 --public client1.pub --end
 
 Exit codes:
-  0  the site knows the key
+  0  made, or added
   2  wrong command line
   3  nph-webjob.cfg cannot be used
   4  there is no such client, or the key cannot be read or written`;
@@ -38,11 +38,11 @@ Exit codes:
 export function resultKeyCommand(): Command {
   return new Command('result-key')
     .description('make another result key for a client, or add one that it made')
-    .argument('<name>', 'the client id', parseClientId)
-    .option('--public <file>', 'add this public key; the private key stays on the client')
-    .option('--from <time>', 'results from then on must be signed (default: now)', parseInstant)
-    .option('--end', 'end the earlier keys')
-    .option('--out <directory>', 'where to put the key (default: NAME)')
+    .argument('<CLIENT>', 'the client id', parseClientId)
+    .option('--public <FILE>', 'add this public key; the private key stays on the client')
+    .option('--from <TIME>', 'results from this time on must be signed (default: now)', parseInstant)
+    .option('--end', 'expire the earlier keys')
+    .option('--out <DIRECTORY>', 'where to write the key (default: CLIENT)')
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
     .action((name: string, options: Options, command: Command) => change(openContext(command), name, options));

@@ -31,7 +31,7 @@ Exit codes:
 export function showCommand(): Command {
   return new Command('show')
     .description('show one client')
-    .argument('<name>', 'the client id', parseClientId)
+    .argument('<CLIENT>', 'the client id', parseClientId)
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
     .action((name: string, _options: ContextOptions, command: Command) =>

@@ -33,8 +33,8 @@ interface Client extends ClientTotals {
 
 const EXPLANATION = `
 Lists clients that are in the log or the locker, or have a profile directory. A client was seen when the server last
-answered it with success; a refused request may be from somebody else. The failure rate is the part of failed, refused
-and incomplete jobs among those that ended; requests that others made in its name do not count.
+answered it with success; a refused request may be from somebody else. The failure rate is the fraction of failed,
+refused and incomplete jobs among those that ended; requests that others made in its name do not count.
 
 Examples:
   webjobctl clients --expect 24h
@@ -42,7 +42,7 @@ Examples:
 
 Exit codes:
   0  no client is silent
-  1  with --expect: a client is silent; else: there is none
+  1  with --expect: a client is silent; else: no clients
   2  wrong command line
   3  nph-webjob.cfg cannot be used
   4  the log or the locker cannot be read`;
@@ -50,8 +50,8 @@ Exit codes:
 export function clientsCommand(): Command {
   return new Command('clients')
     .description('list clients: last seen, and how their jobs went')
-    .option('--expect <duration>', 'mark clients that were not seen for this long, as in 24h', parseDuration)
-    .option('--since <time>', 'only jobs since: 2026-11-01, "2026-11-01 12:00", or a duration as in 30d', parseInstant)
+    .option('--expect <DURATION>', 'mark clients that were not seen for this long, as in 24h', parseDuration)
+    .option('--since <TIME>', 'only jobs since: 2026-11-01, "2026-11-01 12:00", or a duration as in 30d', parseInstant)
     .addOption(clientOption())
     .addHelpText('after', EXPLANATION)
     .action(async (options: Options, command: Command) =>

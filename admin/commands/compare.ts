@@ -1,5 +1,5 @@
 // webjobctl compare: shows which clients have the same output, and how the others differ.
-import { Command, InvalidArgumentError } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import { STREAMS, type StreamName } from 'webjob-locker';
 import { parseInstant } from '../../cli/durations.ts';
 import { EXIT_CODES, Failure } from '../../cli/failure.ts';
@@ -52,23 +52,26 @@ Exit codes:
 export function compareCommand(): Command {
   return new Command('compare')
     .description('compare the output of a command on many clients')
-    .argument('<command>', 'its name in the profiles')
+    .argument('<COMMAND>', 'its name in the profiles')
     .option(
-      '--to <who>',
+      '--to <CLIENT>',
       'only these clients: ids, globs or groups, separated by commas; may be repeated',
       collectTargets,
     )
-    .option('--golden <job>', 'compare with this job, of any client')
+    .option('--golden <JOB>', 'compare with this job, of any client')
     .option('--majority', 'compare with the most frequent output; the default')
-    .option('--ignore <regex>', 'ignore lines that match; may be repeated', collectPattern, [])
-    .option('--stream <name>', 'out, err or env', parseStream, 'out')
-    .option(
-      '--since <time>',
-      'only jobs since: 2026-11-01, "2026-11-01 12:00", or a duration (default: 30d)',
-      parseInstant,
-      monthAgo(),
+    .addOption(
+      new Option('--ignore <REGEX>', 'ignore lines that match; may be repeated')
+        .argParser(collectPattern)
+        .default([], 'none'),
     )
-    .option('--no-diff', 'list only which clients differ')
+    .option('--stream <STREAM>', 'out, err or env', parseStream, 'out')
+    .addOption(
+      new Option('--since <TIME>', 'only jobs since: 2026-11-01, "2026-11-01 12:00", or a duration as in 24h')
+        .argParser(parseInstant)
+        .default(monthAgo(), '30d'),
+    )
+    .option('--no-diff', 'list only the clients that differ')
     .addHelpText('after', EXPLANATION)
     .action((name: string, options: Options, command: Command) => compare(command, name, options));
 }

@@ -21,7 +21,7 @@ Exit codes:
 export function completionCommand(): Command {
   return new Command('completion')
     .description('print a completion for a shell')
-    .addArgument(new Argument('[shell]', 'which one').choices(SHELLS))
+    .addArgument(new Argument('[SHELL]', 'which one').choices(SHELLS))
     .addHelpText('after', EXPLANATION)
     .action((shell: (typeof SHELLS)[number] | undefined, _options: object, command: Command) => {
       const rows = describeCommands(command.parent ?? command);

@@ -54,14 +54,14 @@ interface Options {
 const EXPLANATION = `
 Checks every setting and override, the directories, logs and programs, free space, the script and its Node, httpd's
 modules and effective directives, access, names and dates of certificates, job ids and the clock. As root it also
-writes, reads and runs files as the web user. Each finding says what is wrong and where, with a command that mends it,
-the worst first. Without errors and warnings the last line is Syntax OK.
+writes, reads and runs files as the web user. Each finding says what is wrong and where, with a command that corrects
+it; the worst findings come first. Without errors and warnings the last line is Syntax OK.
 
 It finds every path to the script: virtual hosts, aliases, links, copies. It sends a request without credentials to the
-local httpd by each, over HTTP or TLS, and expects httpd's own refusal.
+local httpd by each path, over HTTP or TLS, and expects httpd's own refusal.
 
---probe asks the server itself, as the client of a webjob.conf: a request without credentials must be refused; a link
-test, a GET and a PUT must succeed. The PUT leaves a small job, webjobctl-probe, in the locker.
+--probe sends requests to the server itself, as the client of a webjob.conf: a request without credentials must be
+refused; a link test, a GET and a PUT must succeed. The PUT leaves a small job, webjobctl-probe, in the locker.
 
 Examples:
   webjobctl configtest
@@ -71,18 +71,18 @@ Exit codes:
   0  Syntax OK
   1  errors or warnings
   2  wrong command line
-  4  webjob.conf, or a program that was asked, cannot be used`;
+  4  webjob.conf, or a program that was run, cannot be used`;
 
 export function configtestCommand(): Command {
   return (
     new Command('configtest')
       .description('check the whole site: settings, directories, script, httpd, certificates')
-      .option('--httpd <program>', 'httpd or apachectl to ask (default: the first in PATH)')
+      .option('--httpd <PROGRAM>', 'the httpd or apachectl to run (default: the first in PATH)')
       // httpd would resolve a relative path against its ServerRoot.
-      .option('--httpd-conf <file>', 'the configuration that httpd reads', (file: string) => resolve(file))
-      .option('--web-user <name>', 'the user that runs scripts (default: the one of httpd, or the usual one)')
-      .option('--probe <url>', 'send test requests to the server (with --as)')
-      .option('--as <webjob.conf>', 'the client that sends the requests')
+      .option('--httpd-conf <FILE>', 'the configuration that httpd reads', (file: string) => resolve(file))
+      .option('--web-user <USER>', 'the user that runs scripts (default: that of httpd, or the usual one)')
+      .option('--probe <URL>', 'send test requests to the server (with --as)')
+      .option('--as <FILE>', 'the webjob.conf of the client that sends the requests')
       .addHelpText('after', EXPLANATION)
       .action(async (options: Options, command: Command) => {
         const { json } = globalOptions(command);

@@ -24,9 +24,9 @@ interface Options {
 const EXPLANATION = `
 Records uploads without a custody record, from before it began or from a server that keeps none, with their sizes and
 SHA-256 as they are now: from then on webjobctl verify finds changes to them. A custody record that differs from what
-root saw before is accepted as it is now, and the former one is kept beside the witness. A record that does not begin
-with the one that webjobctl init makes gets it at its end. Look at webjobctl verify first: it no longer reports what is
-adopted.
+root saw before is accepted as it is now, and the former one is kept beside the witness. A custody record without the
+first entry that webjobctl init makes gets that entry at its end. Run webjobctl verify first: it no longer reports
+adopted uploads.
 
 Examples:
   webjobctl custody adopt --reason 'uploads of the server before this one' --dry-run
@@ -42,7 +42,7 @@ Exit codes:
 export function adoptCommand(): Command {
   return new Command('adopt')
     .description('record unrecorded uploads as they are now')
-    .requiredOption('--reason <text>', 'why')
+    .requiredOption('--reason <TEXT>', 'the reason, for the custody record')
     .option('--dry-run', 'only list what would be adopted')
     .addHelpText('after', EXPLANATION)
     .action(async (options: Options, command: Command) =>

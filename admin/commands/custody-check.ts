@@ -40,16 +40,16 @@ Exit codes:
 export function checkCommand(): Command {
   return new Command('check')
     .description('check a checkpoint or a proof with the public key alone')
-    .argument('<file>', 'the output of custody checkpoint, prove or consistency')
-    .requiredOption('--key <file>', 'the public key of the checkpoints')
+    .argument('<FILE>', 'the output of custody checkpoint, prove or consistency')
+    .requiredOption('--key <FILE>', 'the public key of the checkpoints')
     .option(
-      '--witnesses <file>',
+      '--witnesses <FILE>',
       'the witnesses that must have cosigned each checkpoint: a policy, or verifier keys of which one is enough',
     )
-    .option('--entry <file>', 'the entry to prove, if the proof does not contain it')
-    .option('--old <file>', 'the earlier checkpoint, for a proof that the later one extends it')
-    .option('--timestamp <file>', 'the time stamp of the checkpoint in FILE (with --ca)')
-    .option('--ca <file>', 'the certificate of the CA of the time stamp, in PEM')
+    .option('--entry <FILE>', 'the entry to prove, if the proof does not contain it')
+    .option('--old <FILE>', 'the earlier checkpoint, for a proof that the later one extends it')
+    .option('--timestamp <FILE>', 'the time stamp of the checkpoint in FILE (with --ca)')
+    .option('--ca <FILE>', 'the certificate of the CA of the time stamp, in PEM')
     .addHelpText('after', EXPLANATION)
     .action((path: string, options: Options, command: Command) =>
       run(path, options, globalOptions(command).json === true),

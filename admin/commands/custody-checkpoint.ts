@@ -41,8 +41,8 @@ The first checkpoint of a record names it: ORIGIN/SERVER, where the origin is HO
 The name stays. Root keeps the checkpoints and the tree in config/nph-webjob/, so the next one reads only new entries.
 A record that contradicts its last checkpoint gets no other until it is adopted.
 
-If the key must not be on the server, --unsigned prints the text to sign, and --add stores the signed note, also with
-the signatures of witnesses. --key is then the public key.
+If the key must not be on the server, --unsigned prints the text to sign, and --add stores the signed note, with any
+signatures of witnesses. With --add, --key is the public key.
 
 Examples:
   webjobctl sign keygen /root/custody
@@ -52,7 +52,7 @@ Examples:
 
 Exit codes:
   0  signed
-  1  something in a record is not as it was written: webjobctl verify says what
+  1  a record has been changed: webjobctl verify says where
   2  wrong command line
   3  nph-webjob.cfg cannot be used
   4  no custody record, or the key or a file cannot be read`;
@@ -60,11 +60,11 @@ Exit codes:
 export function checkpointCommand(): Command {
   return new Command('checkpoint')
     .description('sign checkpoints of the custody record for off-site storage')
-    .option('--key <file>', 'private Ed25519 key in PEM; keep it off the server')
-    .option('--origin <name>', 'name of the logs, before the ServerId (default: HOST/webjob)')
-    .option('--server <id>', 'only the record of this ServerId')
+    .option('--key <FILE>', 'the private Ed25519 key in PEM; keep it off the server')
+    .option('--origin <NAME>', 'name of the logs, before the ServerId (default: HOST/webjob)')
+    .option('--server <SERVER>', 'only the record of this ServerId')
     .option('--unsigned', 'print the text to be signed elsewhere')
-    .option('--add <file>', 'store notes that were signed elsewhere, or that witnesses have cosigned')
+    .option('--add <FILE>', 'store notes that were signed elsewhere, or that witnesses have cosigned')
     .addHelpText('after', EXPLANATION)
     .action((options: Options, command: Command) => run(command, options));
 }
@@ -249,7 +249,7 @@ function digestOf(
 function addCheckpoints(settings: ServerSettings, path: string, key: KeyObject): void {
   if (!isRoot()) throw new Failure('failed', 'only root keeps checkpoints');
   const pieces = readPieces(path);
-  if (pieces.length === 0) throw new Failure('failed', `${path} holds no checkpoint`);
+  if (pieces.length === 0) throw new Failure('failed', `${path} contains no checkpoint`);
   for (const { line, text } of pieces) {
     const where = `${path}, line ${line}`;
     const head = readHead(where, text, key);

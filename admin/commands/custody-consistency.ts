@@ -9,7 +9,7 @@ import { globalOptions, openSite, type Site } from '../site/site.ts';
 
 const EXPLANATION = `
 OLD and NEW are files with a checkpoint; of several in a file the last one counts. Prints the proof in the form that
-witnesses take (c2sp.org/tlog-witness, add-checkpoint): the old size, the hashes, and the new checkpoint. Anyone with
+witnesses accept (c2sp.org/tlog-witness, add-checkpoint): the old size, the hashes, and the new checkpoint. Anyone with
 the old checkpoint and the public key can check it: webjobctl custody check --old OLD.
 
 Examples:
@@ -18,16 +18,16 @@ Examples:
 
 Exit codes:
   0  printed
-  1  the record is not what one of them says, or they are not of one log
+  1  the record contradicts one of the checkpoints, or they are not of one log
   2  wrong command line
   3  nph-webjob.cfg cannot be used
-  4  a file cannot be read, or holds no checkpoint`;
+  4  a file cannot be read, or contains no checkpoint`;
 
 export function consistencyCommand(): Command {
   return new Command('consistency')
     .description('prove that a later checkpoint extends an earlier one')
-    .argument('<old>', 'a file with the earlier checkpoint')
-    .argument('<new>', 'a file with the later one')
+    .argument('<OLD>', 'a file with the earlier checkpoint')
+    .argument('<NEW>', 'a file with the later one')
     .addHelpText('after', EXPLANATION)
     .action((older: string, newer: string, _, command: Command) =>
       run(openSite(command), lastOf(older), lastOf(newer), globalOptions(command).json === true),
@@ -38,7 +38,7 @@ export function consistencyCommand(): Command {
 export function lastOf(path: string): KeptCheckpoint {
   const last = readCheckpointFile(path).at(-1);
   if (last) return last;
-  throw new Failure('failed', `${path} holds no checkpoint`, 'webjobctl custody checkpoint makes one');
+  throw new Failure('failed', `${path} contains no checkpoint`, 'webjobctl custody checkpoint makes one');
 }
 
 function run({ settings }: Site, older: KeptCheckpoint, newer: KeptCheckpoint, isJson: boolean): void {

@@ -35,8 +35,8 @@ Exit codes:
 export function proveCommand(): Command {
   return new Command('prove')
     .description('prove that a job is in a signed custody record')
-    .argument('<job>', 'job id, or its beginning or end')
-    .option('--checkpoint <file>', 'use the newest checkpoint in this file instead of the newest stored one')
+    .argument('<JOB>', 'job id, or its beginning or end')
+    .option('--checkpoint <FILE>', 'use the newest checkpoint in this file instead of the newest stored one')
     .addOption(clientOption('the client, if several sent the same job id'))
     .addHelpText('after', EXPLANATION)
     .action((jid: string, options: Options, command: Command) =>

@@ -34,8 +34,8 @@ Examples:
   webjobctl custody timestamp --server server_1 --response answer.tsr --ca tsa-ca.pem
 
 Exit codes:
-  0  stamped, and kept
-  1  the time stamp is not good, or no checkpoint was kept
+  0  stamped
+  1  the time stamp is not valid, or there is no checkpoint
   2  wrong command line
   3  nph-webjob.cfg cannot be used
   4  the authority cannot be reached, or a file cannot be read or written`;
@@ -43,11 +43,11 @@ Exit codes:
 export function timestampCommand(): Command {
   return new Command('timestamp')
     .description('obtain RFC 3161 time stamps for the newest checkpoints')
-    .option('--tsa <url>', 'the URL of the authority')
-    .option('--request <file>', 'write the request to this file instead of sending it')
-    .option('--response <file>', 'read the response from this file')
-    .option('--ca <file>', 'the certificate of its CA, in PEM')
-    .option('--server <id>', 'only the record of this ServerId')
+    .option('--tsa <URL>', 'the URL of the authority')
+    .option('--request <FILE>', 'write the request to this file instead of sending it')
+    .option('--response <FILE>', 'read the response from this file')
+    .option('--ca <FILE>', 'the certificate of the CA of the time stamp, in PEM')
+    .option('--server <SERVER>', 'only the record of this ServerId')
     .addHelpText('after', EXPLANATION)
     .action(async (options: Options, command: Command) =>
       run(openSite(command), options, globalOptions(command).json === true),

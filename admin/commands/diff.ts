@@ -23,7 +23,7 @@ interface Options {
 
 const EXPLANATION = `
 The baseline comes first: the first job id, or else the previous upload of the same client and command. Control
-characters are escaped, as \\x1b. Needs the system's diff.
+characters are escaped, as \\x1b. The command needs the system's diff.
 
 Examples:
   webjobctl diff server_1_1085355126_00723 --previous
@@ -40,12 +40,12 @@ Exit codes:
 export function diffCommand(): Command {
   return new Command('diff')
     .description('compare the output of two runs')
-    .argument('<job>', 'job id, or its beginning or end')
-    .argument('[job2]', 'the job to compare with (default: the previous one)')
+    .argument('<JOB>', 'job id, or its beginning or end')
+    .argument('[JOB2]', 'the job to compare with (default: the previous one)')
     .option('--previous', 'compare with the previous upload of the same client and command; the default')
     .option('--out', 'compare stdout; the default')
     .option('--err', 'compare stderr')
-    .option('--env', 'the run records')
+    .option('--env', 'compare the run records')
     .addOption(clientOption('the client, if several sent the same job id'))
     .addOption(identityOption())
     .addHelpText('after', EXPLANATION)

@@ -42,16 +42,16 @@ proofs, signed checkpoints and time stamps as far as root keeps them, public key
 checks all of it with sha256sum and openssl alone. README.txt is for the recipient. Of other jobs and clients it
 contains only hashes.
 
---case NAME picks the jobs on hold for a case: those for which the reason of a hold contains NAME. --client, --command,
---since and --until each narrow the choice.
+--case NAME selects the jobs on hold for a case: those with a hold whose reason contains NAME as a word. --client,
+--command, --since and --until each narrow the choice.
 
 Every stream is compared with the custody record while it is copied. Findings are printed and are in data/findings.txt;
-the package is made nevertheless, and recorded with its jobs. On a terminal it asks for case number, examiner and
-description.
+the package is made nevertheless, and recorded with its jobs. On a terminal, webjobctl asks for the case number, the
+examiner and the description.
 
 Sealed streams stay sealed. With --identity the plain text is beside them, in out.plain and err.plain.
 
-Tell the recipient the SHA-256 that is printed at the end by a way other than the package.
+Give the recipient the SHA-256 that is printed at the end, separately from the package.
 
 Examples:
   webjobctl evidence server_1_1085355126_00723 --out package --key custody.pub --ca tsa-ca.pem
@@ -59,8 +59,8 @@ Examples:
   webjobctl evidence --verify package
 
 Exit codes:
-  0  made, or verified, and all is well
-  1  made, or verified, with findings; or there is no such job
+  0  made or verified, without findings
+  1  made or verified, with findings; or no such job
   2  wrong command line, or several jobs that match
   3  nph-webjob.cfg cannot be used
   4  a file cannot be read or written, or another webjobctl is running`;
@@ -68,23 +68,23 @@ Exit codes:
 export function evidenceCommand(): Command {
   return new Command('evidence')
     .description('make a package of jobs that anyone can check, or check one')
-    .argument('[job...]', 'job ids, or their beginnings or ends')
-    .option('--out <directory>', 'a new directory for the package')
+    .argument('[JOB...]', 'job ids, or their beginnings or ends')
+    .option('--out <DIRECTORY>', 'the directory to make for the package')
     .option('--zip', 'also make DIRECTORY.zip')
     .addOption(clientOption())
-    .option('--command <glob>', 'only jobs of these commands, separated by commas')
-    .option('--since <time>', 'only jobs since: 2026-11-01, "2026-11-01 12:00", or a duration as in 24h', parseInstant)
-    .option('--until <time>', 'only jobs until then, in the same form', parseInstant)
-    .option('--case <name>', 'jobs on hold for this case')
-    .option('--case-number <text>', 'the case number, for bag-info.txt (default: --case)')
-    .option('--examiner <text>', 'the examiner, for bag-info.txt (default: the user who runs this)')
-    .option('--description <text>', 'for bag-info.txt')
-    .option('--key <file>', 'the public key of the checkpoints; may be repeated', collect)
-    .option('--ca <file>', "the certificate of the time stamps' CA, in PEM")
-    .option('--trusted <file>', 'the keys that sign programs: DsvTrustedKeysFile of the clients')
-    .option('--witnesses <file>', 'the witnesses that must have cosigned each checkpoint: a policy, or verifier keys')
+    .option('--command <COMMAND>', 'only these commands, separated by commas')
+    .option('--since <TIME>', 'only jobs since: 2026-11-01, "2026-11-01 12:00", or a duration as in 24h', parseInstant)
+    .option('--until <TIME>', 'only jobs until then, in the same form', parseInstant)
+    .option('--case <NAME>', 'jobs on hold for this case')
+    .option('--case-number <TEXT>', 'the case number, for bag-info.txt (default: --case)')
+    .option('--examiner <TEXT>', 'the examiner, for bag-info.txt (default: the user who runs this)')
+    .option('--description <TEXT>', 'a description, for bag-info.txt')
+    .option('--key <FILE>', 'the public key of the checkpoints; may be repeated', collect)
+    .option('--ca <FILE>', "the certificate of the time stamps' CA, in PEM")
+    .option('--trusted <FILE>', 'the keys that sign programs: DsvTrustedKeysFile of the clients')
+    .option('--witnesses <FILE>', 'the witnesses that must have cosigned each checkpoint: a policy, or verifier keys')
     .addOption(identityOption())
-    .option('--verify <directory>', 'check a package instead; no site is needed')
+    .option('--verify <DIRECTORY>', 'check a package instead; no site is needed')
     .addHelpText('after', EXPLANATION)
     .action((jids: string[], options: Options, command: Command) =>
       options.verify === undefined

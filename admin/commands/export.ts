@@ -21,26 +21,30 @@ interface Options {
 
 const EXPLANATION = `
 One of --csv, --json and --sql selects the format; webjobctl(8) lists the fields. --json prints the lines of jobs. Text
-is as clients sent it: a spreadsheet may take CSV for a formula, so use --spreadsheet for one. --sql replaces the table,
-so it can be loaded repeatedly.
+in CSV is as clients sent it, and a spreadsheet may take it for a formula: use --spreadsheet for spreadsheets. --sql
+replaces the table, so its output can be loaded repeatedly.
 
-Example:
+Examples:
   webjobctl export --csv --since 2026-11-01 > jobs.csv
   webjobctl export --sql | psql --set ON_ERROR_STOP=1 webjob
 
-Exit codes: 0 done, 2 wrong command line, 3 wrong settings, 4 the log or the locker cannot be read`;
+Exit codes:
+  0  done
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  the log or the locker cannot be read`;
 
 export function exportCommand(): Command {
   return new Command('export')
     .description('write jobs as CSV, JSON or SQL')
-    .option('--csv', 'comma-separated values, RFC 4180')
-    .option('--sql', 'a table for PostgreSQL')
+    .option('--csv', 'write comma-separated values, RFC 4180')
+    .option('--sql', 'write a table for PostgreSQL')
     .option('--spreadsheet', 'with --csv: put an apostrophe before cells that a spreadsheet takes for formulas')
-    .option('--table <name>', 'with --sql: the name of the table', parseTable, 'webjob_jobs')
-    .option('--since <time>', 'only jobs since: 2026-11-01, "2026-11-01 12:00", or a duration as in 24h', parseInstant)
-    .option('--until <time>', 'only jobs until then, in the same form', parseInstant)
+    .option('--table <NAME>', 'with --sql: the name of the table', parseTable, 'webjob_jobs')
+    .option('--since <TIME>', 'only jobs since: 2026-11-01, "2026-11-01 12:00", or a duration as in 24h', parseInstant)
+    .option('--until <TIME>', 'only jobs until then, in the same form', parseInstant)
     .addOption(clientOption())
-    .option('--command <glob>', 'only these commands, separated by commas')
+    .option('--command <COMMAND>', 'only these commands, separated by commas')
     .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
     .action(async (options: Options, command: Command) =>

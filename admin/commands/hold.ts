@@ -7,7 +7,7 @@ import { removeCommand } from './hold-remove.ts';
 
 export function holdCommand(): Command {
   const hold = new Command('hold')
-    .description('legal holds: uploads that must not be removed')
+    .description('keep uploads from being removed, by legal holds')
     .helpCommand(false)
     .addHelpText('after', HOLD_EXPLANATION);
   for (const make of [addCommand, removeCommand, listCommand]) hold.addCommand(make());

@@ -1,7 +1,7 @@
 // webjobctl index: makes or refreshes the database that jobs, search and clients use while it is
 // fresh.
 import { dirname } from 'node:path';
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 import { countOf } from '../../cli/counts.ts';
 import { Failure } from '../../cli/failure.ts';
 import { requireRootsOwn } from '../../cli/files.ts';
@@ -27,21 +27,24 @@ output. Once it exists, every command that reads jobs updates and queries it. It
 locker do not contain, and may be removed at any time. Run index from cron as well: it looks at every upload again, and
 so finds files that were changed by hand; with more than 20,000 uploads once a day, or with --check.
 
-Example:
+Examples:
   webjobctl index
   webjobctl index --database /root/webjob.sqlite && sqlite3 /root/webjob.sqlite 'SELECT state, count(*) FROM jobs GROUP BY state'
 
-Exit codes: 0 done, 2 wrong command line, 3 wrong settings, 4 the log, the locker or the database cannot be read or written`;
+Exit codes:
+  0  done
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  the log, the locker or the database cannot be read or written`;
 
 export function indexCommand(): Command {
   return new Command('index')
     .description('make the index, or check it against the locker')
-    .option('--database <file>', 'another file, which other commands do not use')
-    .option(
-      '--max-text <size>',
-      'index this much of each stream; search reads the rest itself',
-      parseSize,
-      MAX_TEXT_BYTES,
+    .option('--database <FILE>', 'another file, which other commands do not use')
+    .addOption(
+      new Option('--max-text <SIZE>', 'index this much of each stream; search reads the rest itself')
+        .argParser(parseSize)
+        .default(MAX_TEXT_BYTES, '256k'),
     )
     .option('--rebuild', 'make the index again')
     .option('--check', 'check every upload again now')

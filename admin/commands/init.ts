@@ -53,10 +53,10 @@ to root. Man pages and completions go below /usr/local/share (for fish /etc/fish
 --prefix, below its share. From the Debian package it makes a link to the packaged script, and no man pages.
 
 Existing files that are the same are kept. If any file differs, init changes nothing, unless --force moves the old one
-aside as NAME.<time>.bak: beside the new one, or, for files that httpd serves, man pages and completions, into the
-directory replaced beside nph-webjob.cfg. Then init prints what remains to be done for httpd; --apply does it.
+aside as NAME.TIME.bak: beside the new one, or, for files that httpd serves, man pages and completions, into the
+directory "replaced" beside nph-webjob.cfg. Then init prints the remaining steps for httpd; --apply carries them out.
 
-Without root, --prefix DIRECTORY makes a site of your own, for an httpd that you run yourself.
+Without root, --prefix DIRECTORY makes a private site, for an httpd that you run yourself.
 
 Examples:
   webjobctl init --prefix debian --tls --dry-run
@@ -64,18 +64,18 @@ Examples:
   webjobctl init --prefix /srv/webjob --httpd-conf /usr/local/apache/conf/httpd.conf --apply
 
 Exit codes:
-  0  made, or all of it was there
-  1  with --dry-run: something is there that differs
+  0  made, or everything existed
+  1  with --dry-run: an existing file differs
   2  wrong command line
   4  refused, or something could not be made`;
 
 export function initCommand(): Command {
   return new Command('init')
     .description('make a site: directories, settings, snippets, the script, with the right owners and modes')
-    .option('--prefix <layout>', 'article, debian, or a directory for everything', parsePrefix, 'article')
-    .option('--base <directory>', 'BaseDirectory, which contains the uploads', parsePath)
+    .option('--prefix <LAYOUT>', 'article, debian, or a directory for everything', parsePrefix, 'article')
+    .option('--base <DIRECTORY>', 'BaseDirectory, which contains the uploads', parsePath)
     .option(
-      '--server-id <id>',
+      '--server-id <SERVER>',
       'ServerId, which must differ on every server that shares the locker',
       parseServerId,
       'server_1',
@@ -83,30 +83,30 @@ export function initCommand(): Command {
     .option('--tls', 'make a TLS virtual host, with a new certificate if there is none')
     .option('--certificates', 'clients authenticate by certificate, without a password (with --tls)')
     .option('--passwords', 'clients authenticate by certificate or by password (with --certificates)')
-    .option('--server-name <name>', 'name of the TLS virtual host (default: the host name)', parseServerName)
-    .option('--tls-port <port>', 'its port', parsePort, 443)
+    .option('--server-name <NAME>', 'name of the TLS virtual host (default: the host name)', parseServerName)
+    .option('--tls-port <PORT>', 'its port', parsePort, 443)
     .option(
-      '--private <group>',
+      '--private <GROUP>',
       'uploads and logs are readable for this group only (default: for everyone on this machine)',
       parseGroup,
     )
     .option('--view', 'also set up webjob-view')
     .option(
-      '--view-user <name>',
+      '--view-user <USER>',
       'the user of its process, which cannot write to the locker (default: webjob-view, if it exists)',
     )
-    .option('--web-user <name>', 'the user that runs scripts (default: the usual one)')
+    .option('--web-user <USER>', 'the user that runs scripts (default: the usual one)')
     .option(
-      '--node <path>',
+      '--node <FILE>',
       'the Node that runs the script (default: the first outside checkouts that the web user can start)',
     )
-    .option('--cgi <file>', 'nph-webjob.cgi (default: the one beside webjobctl)')
-    .option('--root <directory>', 'make everything below this directory, as for a package or an image')
+    .option('--cgi <FILE>', 'nph-webjob.cgi (default: the one beside webjobctl)')
+    .option('--root <DIRECTORY>', 'make everything below this directory, as for a package or an image')
     .option('--dry-run', 'show everything and change nothing')
     .option('--force', 'replace files that differ; keep the old ones as backups')
     .option('--apply', 'configure and restart httpd as well')
-    .option('--httpd <program>', 'httpd or apachectl for these steps (default: apachectl)')
-    .option('--httpd-conf <file>', 'the httpd.conf that includes the site', parsePath)
+    .option('--httpd <PROGRAM>', 'httpd or apachectl for these steps (default: apachectl)')
+    .option('--httpd-conf <FILE>', 'the httpd.conf that includes the site', parsePath)
     .addHelpText('after', EXPLANATION)
     .action((options: Options, command: Command) =>
       init(options, globalOptions(command).json === true, command.parent ?? command),

@@ -19,8 +19,8 @@ interface Options extends JobOptions {
 }
 
 const EXPLANATION = `
-Combines GET and PUT lines of nph-webjob.log, also rotated and compressed, with the files of the locker by job id. A
-job is
+Joins the GET and PUT lines of nph-webjob.log, and of rotated and compressed logs, with the files of the locker by job
+id. A job is
   got         a program was served, no answer yet
   done        the upload is complete, and the program exited with 0 (or prune removed it)
   failed      its run record has an error, a signal, or another exit status
@@ -38,17 +38,17 @@ Examples:
   webjobctl --json jobs --since 2026-11-01 | jq -r 'select(.exitCode == 3).jobId'
 
 Exit codes:
-  0  there are such jobs
-  1  there is none
+  0  listed
+  1  no such jobs
   2  wrong command line
   3  nph-webjob.cfg cannot be used
   4  the log or the locker cannot be read`;
 
 export function jobsCommand(): Command {
   return addJobOptions(new Command('jobs').description('list jobs'))
-    .option('--limit <n>', 'only the newest', parseLimit)
-    .option('--outer <job>', 'only jobs that the program of this job started, directly or not')
-    .option('--columns <names>', 'what to show, separated by commas', parseColumns)
+    .option('--limit <NUMBER>', 'only this many of the newest jobs', parseLimit)
+    .option('--outer <JOB>', 'only this job and those that its program started, directly or indirectly')
+    .option('--columns <COLUMNS>', 'what to show, separated by commas', parseColumns)
     .option('--watch', 'show jobs as they end, until Ctrl-C')
     .addHelpText('after', EXPLANATION)
     .action(async (options: Options, command: Command) =>

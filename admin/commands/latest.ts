@@ -1,5 +1,5 @@
 // webjobctl latest: lists the newest result of a command for every client.
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 import { STREAMS } from 'webjob-locker';
 import { formatTime } from 'webjob-protocol';
 import { countOf } from '../../cli/counts.ts';
@@ -35,7 +35,7 @@ Examples:
 
 Exit codes:
   0  listed
-  1  there is none
+  1  no results
   2  wrong command line
   3  nph-webjob.cfg cannot be used
   4  the log or the locker cannot be read`;
@@ -43,17 +43,16 @@ Exit codes:
 export function latestCommand(): Command {
   return new Command('latest')
     .description('list the newest result of a command for each client')
-    .argument('<command>', 'its name in the profiles')
+    .argument('<COMMAND>', 'its name in the profiles')
     .option(
-      '--to <who>',
+      '--to <CLIENT>',
       'only these clients: ids, globs or groups, separated by commas; may be repeated',
       collectTargets,
     )
-    .option(
-      '--since <time>',
-      'only jobs since: 2026-11-01, "2026-11-01 12:00", or a duration (default: 30d)',
-      parseInstant,
-      monthAgo(),
+    .addOption(
+      new Option('--since <TIME>', 'only jobs since: 2026-11-01, "2026-11-01 12:00", or a duration as in 24h')
+        .argParser(parseInstant)
+        .default(monthAgo(), '30d'),
     )
     .addHelpText('after', EXPLANATION)
     .action((name: string, options: Options, command: Command) => latest(command, name, options));

@@ -16,8 +16,8 @@ Exit codes: 0 done, 1 there is no such site, 2 wrong command line, 4 the databas
 export function forgetCommand(): Command {
   return new Command('forget')
     .description('remove a site from the database')
-    .argument('<name>', 'name of the site there')
-    .requiredOption('--to <url>', 'the database, as psql takes it, without a password')
+    .argument('<NAME>', 'the name of the site in the database')
+    .requiredOption('--to <URL>', 'the database, as psql takes it, without a password')
     .addHelpText('after', EXPLANATION)
     .action(async (name: string, { to }: { to: string }, command: Command) => {
       const { forget } = await import('../../ledger/postgres/push.ts');

@@ -16,7 +16,7 @@ Exit codes: 0 there are sites, 1 there is none, 2 wrong command line, 4 the data
 export function listCommand(): Command {
   return new Command('list')
     .description('list the sites that push to the database')
-    .requiredOption('--to <url>', 'the database, as psql takes it, without a password')
+    .requiredOption('--to <URL>', 'the database, as psql takes it, without a password')
     .addHelpText('after', EXPLANATION)
     .action(async ({ to }: { to: string }, command: Command) => {
       const { listSites } = await import('../../ledger/postgres/push.ts');

@@ -21,18 +21,22 @@ Updates the index of the site, or makes it, and sends the database every job tha
 each exactly once, even if this command, the network or the database fails in between. The first push sends everything, and
 so does the next one after webjobctl index --rebuild, or after the database was restored from a backup.
 
-A site pushes to one database, under the name of the machine unless --as gives another. Output stays in the locker.
+A site pushes to one database, under the name of the machine unless --as gives another name. Output stays in the locker.
 
 Example, every minute from cron:
   webjobctl ledger push --to 'postgresql://webjob_push@db.example.org/webjob?sslmode=verify-full' --as berlin
 
-Exit codes: 0 done, 2 wrong command line, 3 wrong settings, 4 the log, the locker or the database failed`;
+Exit codes:
+  0  done
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  the log or the locker cannot be read, or the database failed`;
 
 export function pushCommand(): Command {
   return new Command('push')
     .description('push the changes of this site to the database')
-    .requiredOption('--to <url>', 'the database, as psql takes it, without a password')
-    .option('--as <name>', 'name of the site there', parseName, hostname())
+    .requiredOption('--to <URL>', 'the database, as psql takes it, without a password')
+    .option('--as <NAME>', 'the name of the site in the database', parseName, hostname())
     .addHelpText('after', EXPLANATION)
     .action(async (options: Options, command: Command) => {
       const started = performance.now();

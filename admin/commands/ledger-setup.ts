@@ -12,22 +12,25 @@ interface Options {
 }
 
 const EXPLANATION = `
-Makes the schema webjob in a database, or brings one of an earlier webjobctl up to date: in one transaction, and again as often as you
-like. The user who runs it owns the tables. A missing role is created without login: an administrator of the database allows that
-with ALTER ROLE, or grants the role to a user. A writer may push; a reader may only query.
+Makes the schema webjob in a database, or brings that of an earlier webjobctl up to date, in one transaction. It can be
+run again at any time. The user who runs it owns the tables. A missing role is created without login: an administrator
+of the database allows logins with ALTER ROLE, or grants the role to a user. A writer may push; a reader may only query.
 
 Example:
   createdb webjob
   webjobctl ledger setup --to postgresql:///webjob --writer webjob_push --reader webjob_read
 
-Exit codes: 0 done, 2 wrong command line, 4 the database failed`;
+Exit codes:
+  0  done
+  2  wrong command line
+  4  the database failed`;
 
 export function setupCommand(): Command {
   return new Command('setup')
     .description('make the tables, or bring them up to date')
-    .requiredOption('--to <url>', 'the database, as psql takes it, without a password')
-    .option('--writer <role>', 'this role may push', parseRole)
-    .option('--reader <role>', 'this role may read', parseRole)
+    .requiredOption('--to <URL>', 'the database, as psql takes it, without a password')
+    .option('--writer <ROLE>', 'the role that may push', parseRole)
+    .option('--reader <ROLE>', 'the role that may only query', parseRole)
     .addHelpText('after', EXPLANATION)
     .action(async ({ to, writer, reader }: Options, command: Command) => {
       const { setUp } = await import('../../ledger/postgres/setup.ts');

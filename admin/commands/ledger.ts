@@ -16,7 +16,7 @@ export function ledgerCommand(): Command {
     .addHelpText(
       'after',
       `
-The password of the database is taken from where psql takes it: ~/.pgpass, PGPASSFILE or PGPASSWORD.
+The password of the database is read as psql reads it: from ~/.pgpass, the file that PGPASSFILE names, or PGPASSWORD.
 
 Examples:
   webjobctl ledger setup --to postgresql:///webjob --writer webjob_push --reader webjob_read

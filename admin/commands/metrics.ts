@@ -30,10 +30,10 @@ import { globalOptions, openSite, type Site } from '../site/site.ts';
 declare const WEBJOB_VERSION: string;
 
 const EXPLANATION = `
-Writes Prometheus' text format for the textfile collector of node_exporter. FILE is replaced when it is complete, so
-it is never read half written; - is standard output. Jobs are counted by state, requests by method and status, and
-each client has the time of its last successful request. Every series has a label site, so that several sites on one
-machine, each with its own file, stay apart.
+Writes the text format of Prometheus, for the textfile collector of node_exporter. FILE is replaced in one step, so the
+collector never reads an incomplete one; - is standard output. Jobs are counted by state, requests by method and status,
+and each client has the time of its last successful request. Every series has a label site, so that several sites on
+one machine, each with its own file, stay apart.
 
 Example, every five minutes from cron:
   webjobctl metrics --textfile /var/lib/node_exporter/webjob.prom
@@ -42,13 +42,13 @@ Exit codes:
   0  written
   2  wrong command line
   3  nph-webjob.cfg cannot be used
-  4  the log, the locker or FILE failed`;
+  4  the log or the locker cannot be read, or FILE cannot be written`;
 
 export function metricsCommand(): Command {
   return new Command('metrics')
     .description('write metrics for Prometheus')
-    .requiredOption('--textfile <file>', 'the file to make or to replace; - is standard output')
-    .option('--site <name>', 'value of the label site (default: BaseDirectory)')
+    .requiredOption('--textfile <FILE>', 'the file to make or replace; - for stdout')
+    .option('--site <NAME>', 'the value of the label site (default: BaseDirectory)')
     .addHelpText('after', EXPLANATION)
     .action(async (_, command: Command) => await run(command));
 }

@@ -16,7 +16,7 @@ Example:
   webjobctl note server_1_1085355126_00723 'the disk was replaced the day before'
 
 Exit codes:
-  0  on record
+  0  recorded
   1  there is no such job
   2  wrong command line, several jobs that match, or a job without an id
   3  nph-webjob.cfg cannot be used
@@ -25,8 +25,8 @@ Exit codes:
 export function noteCommand(): Command {
   return new Command('note')
     .description('record a note on a job')
-    .argument('<job>', 'job id, or its beginning or end')
-    .argument('<text>', 'one line')
+    .argument('<JOB>', 'job id, or its beginning or end')
+    .argument('<TEXT>', 'one line of text')
     .addOption(clientOption('the client, if several sent the same job id'))
     .addHelpText('after', EXPLANATION)
     .action(async (jid: string, text: string, options: { client?: string }, command: Command) => {

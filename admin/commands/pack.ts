@@ -20,11 +20,11 @@ interface Options {
 }
 
 const EXPLANATION = `
-Archives each day that is older than that as a whole into packed/DAY.tar.gz below BaseDirectory; DAY.jsonl beside it is
+Archives each day that ended longer than DURATION ago in packed/DAY.tar.gz below BaseDirectory; DAY.jsonl beside it is
 its manifest. The originals are removed when the archive was read back, is on disk, and is recorded. Uploads on hold
 stay. tar xzf unpacks an archive; webjobctl unpack restores a day.
 
-Example:
+Examples:
   webjobctl pack --older-than 30d --dry-run
   webjobctl pack --older-than 30d
 
@@ -38,7 +38,7 @@ Exit codes:
 export function packCommand(): Command {
   return new Command('pack')
     .description('archive old days')
-    .requiredOption('--older-than <duration>', 'days that ended longer ago, as in 30d', parseDuration)
+    .requiredOption('--older-than <DURATION>', 'archive days that ended longer ago, as in 30d', parseDuration)
     .option('--dry-run', 'only list the days that would be archived')
     .addHelpText('after', EXPLANATION)
     .action(async (options: Options, command: Command) => pack(openSite(command), options, globalOptions(command)));

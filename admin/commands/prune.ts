@@ -28,7 +28,7 @@ interface Options {
 const EXPLANATION = `
 Removes an upload only when every given rule allows it. Uploads on hold (webjobctl hold) and uploads in progress stay.
 The age is that of the .rdy file; an archive is removed as a whole, by --older-than alone. The log decides which client
-an upload belongs to; --keep leaves alone uploads that the log does not know.
+an upload belongs to; --keep does not touch uploads that are not in the log.
 
 Examples:
   webjobctl prune --older-than 90d --dry-run
@@ -44,10 +44,10 @@ Exit codes:
 export function pruneCommand(): Command {
   return new Command('prune')
     .description('remove old uploads from the locker')
-    .option('--older-than <duration>', 'uploads older than this, as in 90d', parseDuration)
-    .option('--keep <n>', 'keep the newest <n> of every client and command', parseCount)
-    .option('--max-bytes <size>', 'remove the oldest until the locker holds at most this much, as in 20G', parseSize)
-    .option('--incomplete', 'include incomplete uploads (streams without .rdy)')
+    .option('--older-than <DURATION>', 'remove uploads older than this, as in 90d', parseDuration)
+    .option('--keep <NUMBER>', 'keep this many of the newest of every client and command', parseCount)
+    .option('--max-bytes <SIZE>', 'remove the oldest until the locker is at most this large, as in 20G', parseSize)
+    .option('--incomplete', 'also remove incomplete uploads (streams without .rdy)')
     .option('--dry-run', 'only list what would be removed')
     .option('--yes', 'do not ask')
     .addHelpText('after', EXPLANATION)

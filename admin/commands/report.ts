@@ -21,16 +21,20 @@ declare const WEBJOB_VERSION: string;
 const MAX_JOBS = 10_000;
 
 const EXPLANATION = `
-Writes an overview with charts, and a page for each client, command and job, with its output, its run record and
-whether the files are as received. The pages need no server and no script: open index.html. DIRECTORY is replaced as a
-whole when all pages are complete; a directory with anything else in it is left alone.
+Writes an overview with charts, and a page for each client, command and job: its output, its run record, and whether
+its files are as received. The pages need no server and no script: open index.html. DIRECTORY is replaced as a whole
+when all pages are complete; a directory that contains anything else is left alone.
 
 Unchanged pages are taken from the last report, and the files of these jobs are not read again, unless --all is given.
 
 Example, every hour from cron:
   webjobctl report --html /var/webjob/report --since 14d
 
-Exit codes: 0 written, 2 wrong command line, 3 nph-webjob.cfg cannot be used, 4 the log, the locker or DIR failed.`;
+Exit codes:
+  0  written
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  the log or the locker cannot be read, or DIRECTORY cannot be written`;
 
 interface ReportOptions {
   html: string;
@@ -45,20 +49,20 @@ interface ReportOptions {
 export function reportCommand(): Command {
   return new Command('report')
     .description('write the locker as static pages')
-    .requiredOption('--html <directory>', 'the directory to make or replace')
+    .requiredOption('--html <DIRECTORY>', 'the directory to make or replace')
     .addOption(
-      new Option('--since <time>', 'count jobs from then on: 2026-11-01, or 14d for two weeks')
+      new Option('--since <TIME>', 'only jobs since: 2026-11-01, "2026-11-01 12:00", or a duration as in 14d')
         .argParser(parseInstant)
         .default(parseInstant('30d'), '30d'),
     )
-    .option('--limit <jobs>', `write pages for this many of the newest jobs; at most ${MAX_JOBS}`, parseLimit)
+    .option('--limit <NUMBER>', `write pages for this many of the newest jobs; at most ${MAX_JOBS}`, parseLimit)
     .addOption(
-      new Option('--silent <duration>', 'report clients not seen for this long')
+      new Option('--silent <DURATION>', 'report clients not seen for this long')
         .argParser(parseDuration)
         .default(parseDuration('2d'), '2d'),
     )
     .addOption(clientOption())
-    .option('--job <job>', 'only this job, of every client with this job id')
+    .option('--job <JOB>', 'only this job, of every client with this job id')
     .option('--all', 'write every page and read every file again')
     .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)

@@ -44,18 +44,22 @@ Exit codes:
   1  not found
   2  wrong command line
   3  nph-webjob.cfg cannot be used
-  4  the locker, or a part of a pack, cannot be read`;
+  4  the locker, or a part of an archive, cannot be read`;
 
 export function searchCommand(): Command {
   return new Command('search')
     .description('search the output of jobs')
-    .argument('<text>', 'a text, /re/ or /re/i')
-    .option('--in <streams>', 'out, err, env: one, or several with commas (default: all)', parseStreams)
+    .argument('<TEXT>', 'a text, /re/ or /re/i')
+    .option('--in <STREAMS>', 'out, err, env: one, or several with commas (default: all)', parseStreams)
     .addOption(clientOption())
-    .option('--command <glob>', 'only these commands, separated by commas')
-    .option('--since <time>', 'announced since: 2026-11-01, "2026-11-01 12:00", or a duration as in 24h', parseInstant)
-    .option('--until <time>', 'announced until then, in the same form', parseInstant)
-    .option('--limit <n>', 'stop after this many lines', parseLimit)
+    .option('--command <COMMAND>', 'only these commands, separated by commas')
+    .option(
+      '--since <TIME>',
+      'only uploads since: 2026-11-01, "2026-11-01 12:00", or a duration as in 24h',
+      parseInstant,
+    )
+    .option('--until <TIME>', 'only uploads until then, in the same form', parseInstant)
+    .option('--limit <NUMBER>', 'stop after this many lines', parseLimit)
     .addOption(identityOption())
     .addHelpText('after', EXPLANATION)
     .action((text: string, options: Options, command: Command) =>

@@ -34,10 +34,10 @@ interface Options {
 
 const EXPLANATION = `
 The beginning or the end of a job id is enough if it is unique. On a terminal the output goes through PAGER (default:
-less). Control characters are escaped, as \\x1b; binary output is shown in hex, its beginning only. With one of --out,
---err and --env, and an output other than a terminal, the stream is written byte for byte.
+less). Control characters are escaped, as \\x1b; only the beginning of binary output is shown, in hex. With one of
+--out, --err and --env, if standard output is not a terminal, the stream is written byte for byte.
 
-Sealed streams are opened with an age identity, --identity; without one they are shown sealed.
+Sealed streams are opened with --identity; without it they stay sealed.
 
 Examples:
   webjobctl show server_1_1085355126_00723
@@ -54,7 +54,7 @@ Exit codes:
 export function showCommand(): Command {
   return new Command('show')
     .description('show one job and its output')
-    .argument('<job>', 'job id, or its beginning or end')
+    .argument('<JOB>', 'job id, or its beginning or end')
     .option('--out', 'only stdout')
     .option('--err', 'only stderr')
     .option('--env', 'only the run record')

@@ -9,13 +9,13 @@ import { globalOptions } from '../site/site.ts';
 export function addCommand(): Command {
   return new Command('add')
     .description("add another signer's signature to the manifests beside programs, or to assignments")
-    .argument('<file...>', 'the programs, or their manifests; signed assignments')
-    .requiredOption('--key <file>', 'the private key, Ed25519')
-    .option('--key-name <name>', 'its name in manifests (default: the name in KEY.vkey, or of the file)')
+    .argument('<FILE...>', 'the programs, or their manifests; signed assignments')
+    .requiredOption('--key <FILE>', 'the private key, Ed25519')
+    .option('--key-name <NAME>', 'the name of the key (default: the name in KEY.vkey, or of the file)')
     .addHelpText(
       'after',
       `
-The text of the manifest or assignment does not change; webjobctl sign show shows it. The program beside a manifest must
+The text of the manifest or assignment does not change; webjobctl sign show prints it. The program beside a manifest must
 match it. Use this command to add the signature of a second person, or of a new key that replaces an old one.
 
 Examples:

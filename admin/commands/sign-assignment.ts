@@ -29,13 +29,13 @@ interface Options extends TimeOptions {
 }
 
 const EXPLANATION = `
-The file says what is run with which arguments, by which clients, when, and until when. Clients with DsvVerifyManifest=Y run
-an assignment only when keys that they trust have signed it for them, and each due time of it once. Without --until it ends
-30 days after its first time, or with --every and --cron after a year. Other signers add theirs with "webjobctl sign add";
-then bring the file to the server: "webjobctl assign --signed FILE". Arguments that begin with - follow a --.
+The file contains the command, its arguments, its clients and its times. Clients with DsvVerifyManifest=Y run an assignment
+only when keys that they trust have signed it for them, and only once for each due time. Without --until it ends 30 days
+after its first time, or with --every and --cron after a year. Other signers add their signatures with "webjobctl sign
+add"; then copy the file to the server: "webjobctl assign --signed FILE". Arguments that begin with - follow a --.
 
-Clients do not know the groups of a site. So the members that a group has now are signed: by a copy of the server's file
-nph-webjob/groups given with --groups, or on a machine with a site by the groups of this site.
+Clients do not know the groups of a site, so a group is replaced with its current members: those in --groups FILE, a copy
+of the server's nph-webjob/groups, or, on a machine with a site, those of this site.
 
 Examples:
   webjobctl sign assignment --key alice.key --client 'web-*' -o collect.assignment -- collect.sh -v
@@ -49,18 +49,22 @@ Exit codes:
 export function assignmentCommand(): Command {
   return new Command('assignment')
     .description('sign an assignment, for clients that run only signed assignments')
-    .argument('<command>', 'its name in the profiles', parseCommand)
-    .argument('[args...]', 'its arguments')
-    .requiredOption('-o, --output <file>', `where to write it: a name that ends in ${ASSIGNMENT_SUFFIX}`, checkOutput)
-    .requiredOption('--key <file>', 'the private key, Ed25519')
-    .requiredOption('--client <glob>', 'the clients or groups it is for, as in web-*; may be repeated', collectTargets)
-    .option('--groups <file>', 'the groups of the site (default: those of the site on this machine)')
-    .option('--key-name <name>', 'its name in the file (default: the name in KEY.vkey, or of the file)')
+    .argument('<COMMAND>', 'its name in the profiles', parseCommand)
+    .argument('[ARGUMENT...]', 'its arguments')
+    .requiredOption('-o, --output <FILE>', `the file to write; its name ends in ${ASSIGNMENT_SUFFIX}`, checkOutput)
+    .requiredOption('--key <FILE>', 'the private key, Ed25519')
+    .requiredOption(
+      '--client <CLIENT>',
+      'clients, globs or groups, separated by commas; may be repeated',
+      collectTargets,
+    )
+    .option('--groups <FILE>', 'the groups of the site (default: those of the site on this machine)')
+    .option('--key-name <NAME>', 'the name of the key (default: the name in KEY.vkey, or of the file)')
     .option('--once', 'once for each client (the default)')
-    .option('--every <duration>', 'repeat at this interval: 10m, 1h, 7d', parseDuration)
-    .option('--cron <expression>', 'five fields of crontab(5), in UTC', checkCron)
-    .option('--not-before <time>', 'the first due time (default: now)', parseFuture)
-    .option('--until <time>', 'no client runs it after this time', parseFuture)
+    .option('--every <DURATION>', 'repeat at this interval: 10m, 1h, 7d', parseDuration)
+    .option('--cron <EXPRESSION>', 'five fields of crontab(5), in UTC', checkCron)
+    .option('--not-before <TIME>', 'the first due time (default: now)', parseFuture)
+    .option('--until <TIME>', 'no client runs it after this time', parseFuture)
     .addHelpText('after', EXPLANATION)
     .action((name: string, args: string[], options: Options, command: Command) => sign(command, name, args, options));
 }

@@ -12,15 +12,15 @@ interface Options {
 export function keygenCommand(): Command {
   return new Command('keygen')
     .description('make NAME.key, to sign with, and NAME.pub and NAME.vkey, for the clients')
-    .argument('<name>', 'the files without .key, .pub and .vkey')
-    .addOption(new Option('--type <type>', 'the kind of key').choices(KEY_TYPES).default('ed25519'))
-    .option('--key-name <name>', 'the name of the key, which its signatures contain (default: the name of its files)')
+    .argument('<NAME>', 'the path of the files, without .key, .pub and .vkey')
+    .addOption(new Option('--type <TYPE>', 'the kind of key').choices(KEY_TYPES).default('ed25519'))
+    .option('--key-name <NAME>', 'the name of the key, which its signatures contain (default: the name of its files)')
     .addHelpText(
       'after',
       `
 NAME.key stays where programs are signed and never goes to a server. Clients get NAME.pub as DsvPublicKeyFile. NAME.vkey is
 the verifier key of its manifests, one line, which webjobctl sign trust add puts into their DsvTrustedKeysFile; only an
-Ed25519 key has one. No file is ever written over another.
+Ed25519 key has one. No file is ever overwritten.
 
 Example:
   webjobctl sign keygen /root/alice --key-name site.example/alice

@@ -1,5 +1,5 @@
 // webjobctl sign payload: writes signatures and manifests beside programs.
-import { Command, InvalidArgumentError } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import { parseDuration, parseInstant } from '../../cli/durations.ts';
 import { Failure } from '../../cli/failure.ts';
 import { printJson, printLine, safeLine } from '../../cli/output.ts';
@@ -22,23 +22,27 @@ const YEAR_SECONDS = 365 * 86_400;
 export function payloadCommand(): Command {
   return new Command('payload')
     .description('sign programs: a signature goes into FILE.sig beside each, a manifest into FILE.manifest')
-    .argument('<file...>', 'the programs to sign')
-    .requiredOption('--key <file>', 'the private key')
-    .option('--key-name <name>', 'its name in manifests (default: the name in KEY.vkey, or of the file)')
-    .option('--client <glob>', 'the clients it is for, as in web-*; may be repeated', collect)
-    .option('--expires <duration>', 'how long the manifest is valid, as in 90d', parseDuration, YEAR_SECONDS)
-    .option('--not-before <time>', 'start of its validity', parseInstant)
-    .option('--name <name>', 'the name that clients ask for (default: that of the file)')
-    .option('--serial <number>', 'the serial number (default: the current time)', parseSerial)
+    .argument('<FILE...>', 'the programs to sign')
+    .requiredOption('--key <FILE>', 'the private key')
+    .option('--key-name <NAME>', 'the name of the key (default: the name in KEY.vkey, or of the file)')
+    .option('--client <CLIENT>', 'the clients that may run it: ids or globs, as in web-*; may be repeated', collect)
+    .addOption(
+      new Option('--expires <DURATION>', 'how long the manifest is valid, as in 90d')
+        .argParser(parseDuration)
+        .default(YEAR_SECONDS, '365d'),
+    )
+    .option('--not-before <TIME>', 'when the manifest becomes valid (default: ten minutes ago)', parseInstant)
+    .option('--name <NAME>', 'the name that clients request (default: the name of the file)')
+    .option('--serial <NUMBER>', 'the serial number (default: the current time)', parseSerial)
     .addHelpText(
       'after',
       `
-The server finds both files there and sends them along. A program that is changed must be signed again.
+The server sends both files with the program. A program that is changed must be signed again.
 
 FILE.sig is for clients with DsvVerifySignature=Y. FILE.manifest is for those with DsvVerifyManifest=Y: a signed note that
 binds the program to its name, to clients, to a time, and to a serial number, and a client refuses serial numbers lower
-than it has seen. It needs an Ed25519 key. Without --client it keeps the clients of the existing manifest, or is for all;
-without --expires it is valid for a year. Other signers add theirs with webjobctl sign add.
+than it has seen. A manifest needs an Ed25519 key. Without --client it keeps the clients of the existing manifest, or is
+for all; without --expires it is valid for a year. Other signers add their signatures with webjobctl sign add.
 
 Examples:
   webjobctl sign payload --key /root/alice.key --client client1 /var/integrity/profiles/client1/commands/host.sh

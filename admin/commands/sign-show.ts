@@ -10,7 +10,7 @@ import { globalOptions } from '../site/site.ts';
 export function showCommand(): Command {
   return new Command('show')
     .description('show the manifests beside programs, and signed assignments')
-    .argument('<file...>', 'the programs, or their manifests; signed assignments')
+    .argument('<FILE...>', 'the programs, or their manifests; signed assignments')
     .addHelpText(
       'after',
       `

@@ -7,14 +7,14 @@ import { globalOptions } from '../site/site.ts';
 export function addCommand(): Command {
   return new Command('add')
     .description('trust a key, or give it another weight')
-    .argument('<file>', 'the file of trusted keys; made when it is missing')
-    .argument('<key>', 'a verifier key, or the .vkey file that holds one')
-    .option('--weight <number>', 'weight of its signature', parseWeight, 1)
+    .argument('<FILE>', 'the file of trusted keys; made if it is missing')
+    .argument('<KEY>', 'a verifier key, or the .vkey file that contains one')
+    .option('--weight <NUMBER>', 'the weight of its signature', parseWeight, 1)
     .addHelpText(
       'after',
       `
-Comments in the file stay. DsvThreshold says which weight the signatures of a manifest must have together: with keys of
-weight 1 and a threshold of 2 two people must sign.
+Comments in the file stay. DsvThreshold is the total weight that the signatures of a manifest must have: with keys of
+weight 1 and a threshold of 2, two people must sign.
 
 Example:
   webjobctl sign trust add trusted.keys /root/alice.vkey

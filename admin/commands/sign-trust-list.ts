@@ -9,7 +9,7 @@ import { globalOptions } from '../site/site.ts';
 export function listCommand(): Command {
   return new Command('list')
     .description('list the keys of a file of trusted keys')
-    .argument('<file>', 'the file of trusted keys')
+    .argument('<FILE>', 'the file of trusted keys')
     .addHelpText(
       'after',
       `

@@ -7,8 +7,11 @@ import { globalOptions } from '../site/site.ts';
 export function removeCommand(): Command {
   return new Command('remove')
     .description('stop trusting a key')
-    .argument('<file>', 'the file of trusted keys')
-    .argument('<key>', 'its name, its name and id as name+id, a verifier key, or the .vkey file that holds one')
+    .argument('<FILE>', 'the file of trusted keys')
+    .argument(
+      '<KEY>',
+      'the name of the key, its name and id as NAME+ID, a verifier key, or the .vkey file that contains one',
+    )
     .addHelpText(
       'after',
       `
@@ -21,7 +24,7 @@ Example:
 Exit codes:
   0  removed
   2  wrong command line
-  4  it is not in the file, or several have the name, or the file cannot be read or written`,
+  4  the key is not in the file, several keys have the name, or the file cannot be read or written`,
     )
     .action((file: string, key: string, _: unknown, command: Command) => {
       const found = findTrustedKey(file, key);

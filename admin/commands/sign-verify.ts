@@ -22,16 +22,16 @@ interface Options {
 export function verifyCommand(): Command {
   return new Command('verify')
     .description('check the signatures and manifests beside programs, and signed assignments, as a client does')
-    .argument('<file...>', 'the programs; signed assignments')
-    .option('--key <file>', 'check FILE.sig with this public key: DsvPublicKeyFile of the clients')
+    .argument('<FILE...>', 'the programs, or signed assignments')
+    .option('--key <FILE>', 'check FILE.sig with this public key, DsvPublicKeyFile of the clients')
     .option(
-      '--trusted <file>',
-      'check FILE.manifest or an assignment with these keys: DsvTrustedKeysFile of the clients',
+      '--trusted <FILE>',
+      'check FILE.manifest or an assignment with these keys, DsvTrustedKeysFile of the clients',
     )
-    .option('--threshold <number>', 'the weight of signatures that is required: DsvThreshold', parseCount, 1)
-    .option('--client <id>', 'check as this client')
-    .option('--name <name>', 'the name that clients ask for (default: that of the file)')
-    .option('--at <time>', 'check as of this time (default: now)', parseInstant)
+    .option('--threshold <NUMBER>', 'the weight of signatures that is required: DsvThreshold', parseCount, 1)
+    .option('--client <CLIENT>', 'check as this client')
+    .option('--name <NAME>', 'the name that clients request (default: the name of the file)')
+    .option('--at <TIME>', 'check as of this time (default: now)', parseInstant)
     .addHelpText(
       'after',
       `
@@ -42,8 +42,8 @@ Examples:
   webjobctl sign verify --key /root/webjob.pub /var/integrity/profiles/client1/commands/host.sh
 
 Exit codes:
-  0  every one is good
-  1  one is wrong or missing
+  0  all are good
+  1  at least one is wrong or missing
   2  wrong command line
   4  a key or a file cannot be read, used or written`,
     )

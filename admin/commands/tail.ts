@@ -30,7 +30,7 @@ Exit codes:
 export function tailCommand(): Command {
   return new Command('tail')
     .description('show the end of nph-webjob.log')
-    .option('-n, --lines <n>', 'this many lines', parseLimit, 20)
+    .option('-n, --lines <NUMBER>', 'this many lines', parseLimit, 20)
     .option('-f, --follow', 'show lines as they are added, until Ctrl-C')
     .addHelpText('after', EXPLANATION)
     .action((options: Options, command: Command) =>

@@ -25,8 +25,8 @@ import { inTurn } from '../site/site-lock.ts';
 const MAX_NAME_LENGTH = 255;
 
 const EXPLANATION = `
-PACK is the name of an archive: its day, as in 2026-10-01, or that and a number. An upload whose name is taken stays in
-the archive.
+ARCHIVE is the day of an archive, as in 2026-10-01, or the day and a number, as in 2026-10-01.2. An upload whose name is
+taken stays in the archive.
 
 Example:
   webjobctl unpack 2026-10-01
@@ -41,7 +41,7 @@ Exit codes:
 export function unpackCommand(): Command {
   return new Command('unpack')
     .description('restore the uploads of an archive into the locker')
-    .argument('<pack>', 'the name of an archive, as in 2026-10-01')
+    .argument('<ARCHIVE>', 'the name of an archive, as in 2026-10-01')
     .addHelpText('after', EXPLANATION)
     .action(async (name: string, _: unknown, command: Command) =>
       unpack(openSite(command), name, globalOptions(command).json),

@@ -1,6 +1,6 @@
 // webjobctl verify: checks the stored evidence.
 import { existsSync } from 'node:fs';
-import { Command, InvalidArgumentError } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import { walkLocker } from 'webjob-locker';
 import { countOf } from '../../cli/counts.ts';
 import { parseInstant } from '../../cli/durations.ts';
@@ -31,9 +31,10 @@ interface Options {
 
 const EXPLANATION = `
 Compares every upload with the run record in its .env and with the custody record: sizes, digests, job ids, missing and
-foreign files, access rights, and result signatures. Walks the custody record from its first line. --since reads only
-what is new since, or changed since root last saw it; --touched reads every file whose last change is newer, a time that
-cannot be set back. Changes nothing. The server may go on: a possible finding is checked again before it is reported.
+foreign files, access rights, and result signatures. Reads the custody record from its first line. --since reads only
+uploads and records that are newer, or that have changed since root last saw them; --touched reads every file whose
+change time, which cannot be set back, is newer. Nothing is changed. The server may continue to run: a possible finding
+is checked again before it is reported.
 
 Each finding is a line on standard output: a kind, a place, and what is wrong. man webjobctl explains the kinds.
 
@@ -46,8 +47,8 @@ Examples:
   webjobctl verify --custody --checkpoint /mnt/elsewhere/checkpoints --key custody.pub
 
 Exit codes:
-  0  all is as it was deposited
-  1  something does not verify, or there is no such job
+  0  no findings
+  1  findings, or no such job
   2  wrong command line, or several jobs that match
   3  nph-webjob.cfg cannot be used
   4  the locker, a custody record, the checkpoints, the key or the journal cannot be read`;
@@ -55,20 +56,28 @@ Exit codes:
 export function verifyCommand(): Command {
   return new Command('verify')
     .description('check the locker against the custody record')
-    .argument('[job]', 'only the uploads of this job: its id, or the beginning or end of it')
-    .option('--since <time>', 'only uploads and archives since, as 24h or 2026-11-01', parseInstant)
-    .option('--touched <time>', 'only uploads with a file that was written or changed since', parseInstant)
-    .option('--sample <percent>', 'only a sample of the uploads, as 5%, the same at every run', parsePercent)
-    .option('--seed <text>', 'choose another sample', '')
-    .option('--custody', 'the custody record, names and job ids alone: read no streams')
-    .option('--checkpoint <file>', 'compare the custody record with the output of webjobctl custody checkpoint')
-    .option('--key <file>', 'the public key of the checkpoints')
+    .argument('[JOB]', 'only the uploads of this job: job id, or its beginning or end')
     .option(
-      '--witnesses <file>',
+      '--since <TIME>',
+      'only uploads and archives since: 2026-11-01, "2026-11-01 12:00", or a duration as in 24h',
+      parseInstant,
+    )
+    .option(
+      '--touched <TIME>',
+      'only uploads with a file that was written or changed since, in the same form',
+      parseInstant,
+    )
+    .option('--sample <PERCENT>', 'only a sample of the uploads, as in 5%, the same at every run', parsePercent)
+    .addOption(new Option('--seed <TEXT>', 'choose another sample').default('', 'none'))
+    .option('--custody', 'check only the custody record, names and job ids; read no streams')
+    .option('--checkpoint <FILE>', 'compare the custody record with the output of webjobctl custody checkpoint')
+    .option('--key <FILE>', 'the public key of the checkpoints')
+    .option(
+      '--witnesses <FILE>',
       'the witnesses that must have cosigned each checkpoint: a policy, or verifier keys of which one is enough',
     )
-    .option('--journal <file>', 'check the runs in the journal of a client (JournalFile) against the locker')
-    .option('--result-keys <directory>', 'a copy of webjob-result-keys that the server cannot change')
+    .option('--journal <FILE>', 'check the runs in the journal of a client (JournalFile) against the locker')
+    .option('--result-keys <DIRECTORY>', 'a copy of webjob-result-keys that the server cannot change')
     .addHelpText('after', EXPLANATION)
     .action((jid: string | undefined, _, command: Command) => run(command, jid));
 }

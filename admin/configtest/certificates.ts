@@ -108,6 +108,6 @@ function checkClients(etcDirectory: string, { webjobctl }: Mends): Finding[] {
   const ending = listEnding(etcDirectory, SOON * 86_400).map(({ client }) => client);
   if (ending.length === 0) return [];
   const what = `certificates of clients expire within ${SOON} days or have expired: ${ending.slice(0, 5).join(', ')}`;
-  const remedy = `${webjobctl} client list --expiring ${SOON}d  # then ${webjobctl} client renew NAME for each`;
+  const remedy = `${webjobctl} client list --expiring ${SOON}d  # then ${webjobctl} client renew CLIENT for each`;
   return [warning(what, etcDirectory, remedy)];
 }

@@ -225,7 +225,7 @@ function checkUserFile(
   if (path === undefined || !existsSync(path)) {
     const isThere = existsSync(usual);
     const mend = path === usual || !isThere ? `${make} ${quote(path ?? usual)}` : name;
-    const added = isThere ? '' : `  # then ${webjobctl} client add NAME --generate`;
+    const added = isThere ? '' : `  # then ${webjobctl} client add CLIENT --generate`;
     return [
       error(
         'AuthUserFile names no file',

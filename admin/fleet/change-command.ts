@@ -14,8 +14,8 @@ export function makeChangeCommand(
 ): Command {
   return new Command(name)
     .description(description)
-    .argument('<id>', 'its number')
-    .option('--reason <text>', 'the reason, for the custody record')
+    .argument('<NUMBER>', 'its number')
+    .option('--reason <TEXT>', 'the reason, for the custody record')
     .addHelpText(
       'after',
       `

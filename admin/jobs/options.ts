@@ -18,12 +18,12 @@ export interface JobOptions extends JobFilter {
 export function addJobOptions(command: Command): Command {
   return command
     .addOption(clientOption())
-    .option('--command <glob>', 'only these commands, separated by commas')
-    .option('--since <time>', 'only jobs since: 2026-11-01, "2026-11-01 12:00", or a duration as in 24h', parseInstant)
-    .option('--until <time>', 'only jobs until then, in the same form', parseInstant)
-    .option('--state <states>', `${JOB_STATES.join(', ')}: one, or several with commas`, parseStates)
-    .option('--status <status>', 'only jobs with this status: 404, or 4xx', parseStatus)
-    .option('--exit-code <n>', 'the program ended with this exit status', parseExitCode);
+    .option('--command <COMMAND>', 'only these commands, separated by commas')
+    .option('--since <TIME>', 'only jobs since: 2026-11-01, "2026-11-01 12:00", or a duration as in 24h', parseInstant)
+    .option('--until <TIME>', 'only jobs until then, in the same form', parseInstant)
+    .option('--state <STATE>', `${JOB_STATES.join(', ')}: one, or several with commas`, parseStates)
+    .option('--status <STATUS>', 'only jobs with this status: 404, or 4xx', parseStatus)
+    .option('--exit-code <NUMBER>', 'only jobs whose program ended with this exit status', parseExitCode);
 }
 
 /** Returns a filter for the options that readJobs() does not handle. */

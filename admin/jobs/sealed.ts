@@ -19,7 +19,7 @@ const MAX_IDENTITY_BYTES = 1024 * 1024;
 
 /** The --identity option of every command that shows contents of streams. */
 export function identityOption(): Option {
-  return new Option('--identity <file>', 'open sealed streams with this identity file of age; - for stdin');
+  return new Option('--identity <FILE>', 'open sealed streams with this age identity file; - for stdin');
 }
 
 /**

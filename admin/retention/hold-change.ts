@@ -15,10 +15,10 @@ export interface HoldOptions {
 
 /** The explanation in the help of every command about holds. */
 export const HOLD_EXPLANATION = `
-prune and pack skip uploads on hold. For a group, a hold is set for each client that is in it now. A hold for a client covers every upload with its id in the log, the run
-record or the name.
+prune and pack skip uploads on hold. A client's hold covers every upload with its id in the log, the run record or the
+name. For a group, a hold is set for each client that is in it now.
 
-Example:
+Examples:
   webjobctl hold add --client client1 --reason 'case 4711'
   webjobctl hold list
   webjobctl hold remove --client client1 --reason 'case 4711 is closed'
@@ -33,9 +33,9 @@ Exit codes:
 /** Adds the options to a command. */
 export function addHoldOptions(command: Command): Command {
   return command
-    .option('--client <id>', 'all uploads of a client, or of each client of a group')
-    .option('--job <id>', 'one job')
-    .requiredOption('--reason <text>', 'why');
+    .option('--client <CLIENT>', 'all uploads of a client, or of each client of a group')
+    .option('--job <JOB>', 'the uploads of one job')
+    .requiredOption('--reason <TEXT>', 'the reason, for the custody record');
 }
 
 /**

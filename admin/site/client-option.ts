@@ -4,5 +4,5 @@ import { Option } from 'commander';
 export function clientOption(
   description = 'only these clients: ids, globs (* and ?) or groups, separated by commas',
 ): Option {
-  return new Option('--client <glob>', description);
+  return new Option('--client <CLIENT>', description);
 }

@@ -12,8 +12,8 @@ export interface HttpdOptions {
 
 export function addHttpdOptions(command: Command): Command {
   return command
-    .option('--httpd <program>', 'the httpd or apachectl to run (default: apachectl)')
-    .option('--httpd-conf <file>', 'the configuration that httpd reads, if it is not the default');
+    .option('--httpd <PROGRAM>', 'the httpd or apachectl to run (default: apachectl)')
+    .option('--httpd-conf <FILE>', 'the configuration that httpd reads, if it is not the default');
 }
 
 export function commandOf({ httpd = 'apachectl', httpdConf }: HttpdOptions): { control: string; file: string[] } {

@@ -254,7 +254,7 @@ describe('webjob-sign', () => {
       [
         ['--make-key', key('x'), '--type', 'rsa'],
         2,
-        /^webjob-sign: error: option '--type <type>' argument 'rsa' is invalid/,
+        /^webjob-sign: error: option '--type <TYPE>' argument 'rsa' is invalid/,
       ],
       [['--no-such'], 2, /^webjob-sign: error: unknown option '--no-such'\n/],
       [['--key', key('none'), program], 4, /none is not a private key in PEM: ENOENT\n/],

@@ -233,8 +233,8 @@ describe('webjobctl refuses', () => {
     [['assign', '--signed', at('x.assignment')], 4, /x\.assignment cannot be used: ENOENT/],
     [['assign', '--signed', at('alice.key')], 4, /alice\.key: no blank line before signatures/],
     [['assign', '--signed', at('once.assignment'), '--to', 'client1,web-1'], 2, /once\.assignment is not for web-1/],
-    [['assign', '--to', 'client1'], 2, /missing required argument 'command'/],
-    [['assign', 'host.sh'], 2, /required option '--to <who>'/],
+    [['assign', '--to', 'client1'], 2, /missing required argument 'COMMAND'/],
+    [['assign', 'host.sh'], 2, /required option '--to <CLIENT>'/],
     [['assign', 'host.sh', '--to', 'client1', '--key-name', 'x'], 2, /--key-name requires --key/],
     [['sign', 'assignment', '--key', 'k', '--client', '*', '-o', 'x', 'a.sh'], 2, /its name ends in \.assignment/],
     [

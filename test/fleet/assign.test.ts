@@ -251,7 +251,7 @@ describe('webjobctl assign', () => {
     [['x/y', '--to', 'client1'], 2, /a command is 1 to 1024 letters/],
     [['a.sh', '--to', 'a b'], 2, /a b is not a client id, a glob or a group/],
     [['a.sh', '--to', ','], 2, /is not a client id/],
-    [['a.sh'], 2, /required option '--to <who>'/],
+    [['a.sh'], 2, /required option '--to <CLIENT>'/],
     [['a.sh', '--to', 'client1', '--every', '1h', '--cron', '* * * * *'], 2, /use one of --once, --every and --cron/],
     [['a.sh', '--to', 'client1', '--cron', '61 * * * *'], 2, /61 is not a minute of a cron expression/],
     [['a.sh', '--to', 'client1', '--until', '2020-01-01'], 2, /--until must be after the first time/],

@@ -196,10 +196,10 @@ describe('webjobctl init, what it refuses', () => {
   };
 
   it('names the wrong option', async () => {
-    await refused(2, /--server-id <id>' argument 'a b' is invalid/, '--server-id', 'a b');
-    await refused(2, /--base <directory>' argument 'a\nb' is invalid/, '--base', 'a\nb');
-    await refused(2, /--server-name <name>' .* invalid/, '--tls', '--server-name', 'a/CN=b');
-    await refused(2, /--tls-port <port>' .* invalid/, '--tls-port', '65536');
+    await refused(2, /--server-id <SERVER>' argument 'a b' is invalid/, '--server-id', 'a b');
+    await refused(2, /--base <DIRECTORY>' argument 'a\nb' is invalid/, '--base', 'a\nb');
+    await refused(2, /--server-name <NAME>' .* invalid/, '--tls', '--server-name', 'a/CN=b');
+    await refused(2, /--tls-port <PORT>' .* invalid/, '--tls-port', '65536');
     await refused(2, /--certificates needs --tls/, '--certificates');
     await refused(2, /--apply requires the file/, '--apply');
     await refused(4, /--cgi: there is no \/nowhere/, '--cgi', '/nowhere');

@@ -88,7 +88,7 @@ describe('webjobctl sign', () => {
     writeFileSync(at('boxed'), 'x');
     mkdirSync(at('boxed.sig'));
     await refused(4, /boxed\.sig cannot be read: EISDIR/, 'verify', '--key', 'ed25519.pub', 'boxed');
-    await refused(2, /required option '--key <file>' not specified/, 'payload', 'good');
+    await refused(2, /required option '--key <FILE>' not specified/, 'payload', 'good');
     await refused(2, /give --key or --trusted/, 'verify', 'good');
     await refused(2, /argument 'rsa' is invalid/, 'keygen', 'x', '--type', 'rsa');
   });
