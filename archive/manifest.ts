@@ -92,7 +92,7 @@ export function* readManifest(path: string): Generator<PackedGroup, ManifestEnd>
   } finally {
     if (fd !== undefined) closeSync(fd);
   }
-  if (!end) throw new Failure('failed', `${path}: the manifest is cut off`);
+  if (!end) throw new Failure('failed', `${path}: the manifest is truncated`);
   return end;
 }
 

@@ -63,7 +63,7 @@ export function appendLine(settings: ServerSettings, file: string, line: string)
     try {
       const bytes = Buffer.from(`${endsTorn(fd) ? '\n' : ''}${line}\n`);
       // The rest is not written later, because it could land after another process's line.
-      if (writeSync(fd, bytes) < bytes.length) complain(`${file}: cut short: ${line}`);
+      if (writeSync(fd, bytes) < bytes.length) complain(`${file}: truncated: ${line}`);
     } finally {
       closeSync(fd);
     }

@@ -15,6 +15,6 @@ export function parseSize(text: string): number {
 
 /** Parses a count of at least 1. Throws InvalidArgumentError. */
 export function parseCount(text: string): number {
-  if (!/^[1-9][0-9]{0,8}$/.test(text)) throw new InvalidArgumentError('it is a number from 1.');
+  if (!/^[1-9][0-9]{0,8}$/.test(text)) throw new InvalidArgumentError('the number must be 1 or more.');
   return Number(text);
 }

@@ -46,7 +46,7 @@ export function checkArguments(path: string, args: readonly string[]): void {
   throw new Failure(
     'usage',
     `argument ${index + 1} of the program must be UTF-8`,
-    'let the program find the name itself',
+    'let the program find the argument itself',
   );
 }
 

@@ -33,7 +33,7 @@ const EMPTY =
 
 /** A server makes its batches itself, and has no key. */
 const UNSIGNED_BATCH =
-  'no batch is: have assignments signed, set DsvVerifyManifest=Y, and ask with webjob --batch (docs/guide/fleet.md)';
+  'a batch has no signature: sign assignments, set DsvVerifyManifest=Y, and run webjob --batch (docs/guide/fleet.md)';
 
 /**
  * Fetches `fileName` into `path`. Returns the job id from the server, or undefined without one. A

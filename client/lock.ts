@@ -164,7 +164,7 @@ function look<T>(path: string, use: (found: Found) => T): T | undefined {
   const stats = lstatSync(path, { throwIfNoEntry: false });
   if (stats === undefined) return undefined;
   if (!stats.isFile()) throw unfit(path, `is ${kindOf(stats)}, not a file`, 'name a file of its own');
-  if (stats.size > MAX_LOCK_BYTES) throw unfit(path, 'holds more than a process id', 'name a file of its own');
+  if (stats.size > MAX_LOCK_BYTES) throw unfit(path, 'contains more than a process id', 'name a file of its own');
   const fd = open(path);
   if (fd === undefined) return undefined;
   try {

@@ -47,7 +47,7 @@ export function openTaps(sinks: readonly [Sink, Sink], folder: string): readonly
   const fifos = makeFifos(folder);
   const [out, err] = sinks;
   if (fifos) return [new FifoTap(fifos[0], out), new FifoTap(fifos[1], err)];
-  if (process.platform === 'linux') warn('mkfifo fails: a program that opens /dev/stdout or /dev/stderr gets ENXIO');
+  if (process.platform === 'linux') warn('mkfifo failed: a program that opens /dev/stdout or /dev/stderr gets ENXIO');
   return [new SocketTap(out), new SocketTap(err)];
 }
 

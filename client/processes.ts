@@ -77,7 +77,7 @@ function endTree(pid: number): void {
     // The process has ended.
     return;
   }
-  warn(`taskkill fails: process ${pid} is ended, but processes that it started may continue`);
+  warn(`taskkill failed: process ${pid} was ended, but processes that it started may continue`);
 }
 
 /**

@@ -35,12 +35,12 @@ const HYBRID = /^age1pq1[02-9ac-hj-np-z]+$/;
 export async function openSealer(sealTo: string): Promise<Sealer> {
   const recipients = sealTo.split(',').map((text) => text.trim());
   const fail = (why: string, hint?: string): Failure => new Failure('settings', `SealTo: ${why}`, hint);
-  if (recipients.every((text) => text === '')) throw fail('it names nobody');
+  if (recipients.every((text) => text === '')) throw fail('it names no recipient');
   const { Encrypter } = await import('age-encryption');
   const encrypter = new Encrypter();
   for (const recipient of recipients) {
     if (/^AGE-SECRET-KEY-/i.test(recipient))
-      throw fail('it holds the secret key of an examiner', 'age-keygen -y FILE prints the recipient');
+      throw fail('it contains the secret key of an examiner', 'age-keygen -y FILE prints the recipient');
     const shown = recipient.length > 24 ? `${recipient.slice(0, 20)}...` : recipient;
     if (!X25519.test(recipient) && !HYBRID.test(recipient))
       throw fail(`${shown === '' ? 'an empty entry' : shown} is not an age recipient`, 'as age1..., or age1pq1...');

@@ -95,7 +95,7 @@ function readEntries(file: string): Entry[] {
   const isSecret = ({ key, value }: Entry): boolean =>
     (SECRETS.test(key) && value !== '') || /^https?:\/\/[^/]*@/i.test(value);
   if ((mode & 0o004) !== 0 && process.platform !== 'win32' && entries.some(isSecret))
-    warn(`${file} holds a password, and every user of this machine can read it`);
+    warn(`${file} contains a password, and every user of this machine can read it`);
   return entries.map((entry) => decodeEntry(file, entry));
 }
 
@@ -146,7 +146,7 @@ function checkSettings(given: Given, required: ControlKey[]): ClientSettings {
       throw new Failure('settings', `${place(given, key)}=Y needs ${needed}`, `add a line ${needed}=...`);
   }
   if (given.has('sealto') && controls.sealTo === '')
-    throw new Failure('settings', `${place(given, 'SealTo')} names nobody`, 'remove the line to seal nothing');
+    throw new Failure('settings', `${place(given, 'SealTo')} names no recipient`, 'remove the line to seal nothing');
   if (controls.sealTo !== '' && controls.resultKeyFile === '')
     throw new Failure('settings', `${place(given, 'SealTo')} needs ResultKeyFile`, 'add a line ResultKeyFile=...');
   if (controls.sslPassPhrase !== '' && controls.sslPassPhraseFile !== '')

@@ -100,7 +100,7 @@ async function credentialsOf(settings: ClientSettings, level: { ciphers?: string
       throw new Failure(
         'settings',
         `SSLPublicCertFile is refused: ${/SMALL$/.test(code ?? '') ? 'its key is too small' : 'its signature is too weak'}`,
-        `it needs a key of 2048 bits and a signature with SHA-256; ${OLD_HINT}`,
+        `it needs a 2048-bit key and a SHA-256 signature; ${OLD_HINT}`,
       );
     throw new Failure(
       'settings',
@@ -141,7 +141,7 @@ function unlock(key: Buffer, bytes: string): { key: Buffer; passphrase?: string 
 function readBundle(path: string): Buffer {
   const bundle = readPem('SSLBundledCAsFile', path);
   if (!bundle.includes('-----BEGIN CERTIFICATE-----'))
-    throw new Failure('settings', `SSLBundledCAsFile: ${path} holds no certificate in PEM`);
+    throw new Failure('settings', `SSLBundledCAsFile: ${path} contains no certificate in PEM`);
   return bundle;
 }
 

@@ -34,7 +34,7 @@ const ANSWER_AFTER_MS = 1_000;
 const HEADER_TOO_LONG = `the header of the answer is longer than ${MAX_HEADER_BYTES} bytes`;
 const NOT_ONE_LENGTH = 'the answer does not have exactly one Content-Length';
 const ON_THE_WAY =
-  'a proxy, portal or filter on the way may have answered instead of the server, or changed its answer';
+  'a proxy, portal or filter in between may have answered instead of the server, or changed its answer';
 
 /**
  * Sends a request and passes the answer to `receive`, whose result it returns. Throws WireError for

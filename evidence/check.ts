@@ -48,7 +48,7 @@ function checkProof(text: string, trust: Trust, { entry: given }: Companions): C
   const { index, path, entry: held, checkpoint } = parseProof(text);
   const head = checkCheckpoint(checkpoint, trust);
   const entry = given ?? held;
-  if (!entry) throw new TlogError('the proof does not hold the entry: give it with --entry');
+  if (!entry) throw new TlogError('the proof does not contain the entry: give it with --entry');
   // A file with the entry may end in a newline that is not part of it.
   const isEnded = given !== undefined && entry.at(-1) === 10;
   const found = [entry, ...(isEnded ? [entry.subarray(0, -1)] : [])].find((bytes) =>

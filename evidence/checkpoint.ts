@@ -69,7 +69,7 @@ export function checkCheckpoint(text: string, { key, cosigners }: Trust): TreeHe
  */
 export function* compareCheckpoints(path: string, trust: Trust, folders: readonly string[]): Generator<Finding> {
   const pieces = splitCheckpoints(readText(path));
-  if (pieces.length === 0) throw new Failure('failed', `${path} holds no checkpoint`);
+  if (pieces.length === 0) throw new Failure('failed', `${path} contains no checkpoint`);
   const heads: TreeHead[] = [];
   for (const { line, text } of pieces) {
     const old = text.startsWith('{') ? parseOldCheckpoint(text.slice(0, -1), trust.key) : undefined;
@@ -113,7 +113,7 @@ function* compareHeads(heads: readonly TreeHead[], folders: readonly string[]): 
         const detail = `${longest} entries, ${size} at the checkpoint`;
         yield { kind: 'checkpoint-truncated', place: origin, detail };
       } else {
-        const detail = `its first ${size} entries are not what they were at the checkpoint`;
+        const detail = `its first ${size} entries have changed since the checkpoint`;
         yield { kind: 'checkpoint-changed', place: origin, detail };
       }
     }
@@ -139,7 +139,7 @@ function* compare({ file, size, head, time }: OldCheckpoint, logfilesDirectory: 
     const detail = `${found.size} bytes, ${size} at the checkpoint of ${time}`;
     yield { kind: 'checkpoint-truncated', place: file, detail };
   } else if (found.head !== head) {
-    const detail = `its first ${size} bytes are not what they were at the checkpoint of ${time}`;
+    const detail = `its first ${size} bytes have changed since the checkpoint of ${time}`;
     yield { kind: 'checkpoint-changed', place: file, detail };
   }
 }

@@ -160,12 +160,12 @@ function describeFault(path: string, { from, to, fault }: Pick<Link, 'from' | 't
   const why = {
     edited: 'was changed',
     broken: 'does not follow from what precedes it',
-    torn: 'is not a line of it',
+    torn: 'is not a line of a journal',
   };
   return {
     kind: 'journal-broken',
     place: path,
-    detail: `what is in bytes ${from} to ${to} ${why[fault ?? 'torn']}`,
+    detail: `the line in bytes ${from} to ${to} ${why[fault ?? 'torn']}`,
   };
 }
 

@@ -305,7 +305,7 @@ function compareFile(path: string, { file, size, head, time }: Seen): { hash?: H
     fd = openCustodyFile(path);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-    const detail = `not there, ${size} bytes when root saw it at ${time}`;
+    const detail = `missing, ${size} bytes when root saw it at ${time}`;
     return { findings: [{ kind: 'witness-truncated', place: file, detail }] };
   }
   try {
@@ -317,7 +317,7 @@ function compareFile(path: string, { file, size, head, time }: Seen): { hash?: H
     const hash = createHash('sha256');
     hashRange(fd, 0, size, hash);
     if (hash.copy().digest('hex') === head) return { hash, findings: [] };
-    const detail = `its first ${size} bytes are not what they were when root saw it at ${time}`;
+    const detail = `its first ${size} bytes have changed since root saw it at ${time}`;
     return { findings: [{ kind: 'witness-changed', place: file, detail }] };
   } finally {
     closeSync(fd);

@@ -54,7 +54,7 @@ run() {
 `;
 
 const formatGuard = (jobId: string): string => `if [ "\${WEBJOB_JID-${jobId}}" != ${jobId} ]; then
-  echo "webjob-batch: it was made for job ${jobId}, and nothing of it runs in another" >&2
+  echo "webjob-batch: this batch was made for job ${jobId}, and does not run in another job" >&2
   exit
 fi
 `;

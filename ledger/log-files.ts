@@ -101,7 +101,7 @@ function isLog(name: string): boolean {
     /^(.*?)(\.(?:gz|zst|xz|bz2|lz4|lzma|lzo|br|Z|zip))?$/.exec(name.slice(LOG.length)) ?? [];
   if (!ROTATED.test(rest)) return false;
   if (ending === '' || findPacker(name)) return true;
-  warn(`${name} is skipped: logs packed as ${ending} cannot be read here; unpack it, or pack it with gzip`);
+  warn(`${name} is skipped: logs compressed as ${ending} cannot be read here; decompress it, or compress it with gzip`);
   return false;
 }
 

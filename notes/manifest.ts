@@ -79,7 +79,7 @@ export function openManifest(bytes: Uint8Array, trusted: readonly TrustedKey[], 
   const note = parseNote(bytes);
   const signers = verifyNote(note, trusted);
   const weight = weightOf(signers);
-  if (weight < threshold) throw new NoteError(`signed with a weight of ${weight}, and ${threshold} is needed`);
+  if (weight < threshold) throw new NoteError(`signed with a weight of ${weight}, but ${threshold} is required`);
   return { manifest: parseManifest(note.text), text: note.text, signers };
 }
 

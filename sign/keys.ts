@@ -56,7 +56,7 @@ export function readNoteSigner(path: string, key: KeyObject, keyName: string | u
     return signerOf(name, key);
   } catch (error) {
     if (!(error instanceof NoteError)) throw error;
-    throw new Failure(isKeyName(name) ? 'failed' : 'usage', `${path} signs no manifests: ${error.message}`);
+    throw new Failure(isKeyName(name) ? 'failed' : 'usage', `${path} cannot sign manifests: ${error.message}`);
   }
 }
 

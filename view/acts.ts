@@ -114,7 +114,7 @@ export function actsPage(context: Context, request: CgiRequest, kind: ActKind, n
 <p class="lead">${lead}</p>
 <p class="note">Each act is recorded in the custody record with your name, ${user}.</p>
 ${formatAsked(context, subject.text, user)}
-${isWaiting ? html`<p><a href="${subject.href}">Ask for another act</a></p>` : forms}
+${isWaiting ? html`<p><a href="${subject.href}">Request another act</a></p>` : forms}
 ${formatActs({ acts }, context.book)}`,
   };
 }
@@ -135,7 +135,7 @@ function describeJob(context: Context, name: string, form: MakeForm): Described 
     title: `Acts on ${job.command ?? 'unknown command'} of ${job.clientId ?? 'unknown client'}`,
     lead: html`${formatState(job.state)} · ${formatInstant(job.at, book)} · <a class="path" href="${links.job(job)}">${job.jobId}</a>`,
     forms: html`<div class="acts">
-<section><h2>Verify</h2><p class="note">Compares its uploads with the custody record and the run record.</p>${form('verify', 'Verify now')}</section>
+<section><h2>Verify</h2><p class="note">Compares the job's uploads with the custody record and the run record.</p>${form('verify', 'Verify now')}</section>
 <section><h2>Note</h2><p class="note">One line. It cannot be changed or removed.</p>${form('note', 'Add note', textField('note', 'Note'))}</section>
 <section><h2>Hold</h2><p class="note">prune and pack skip uploads on hold.</p>${isHeld(acts.filter(({ kind }) => kind === 'job')) ? form('release', 'Release', textField('reason', 'Reason')) : form('hold', 'Put on hold', textField('reason', 'Reason'))}</section>
 <section><h2>Download</h2><p class="note">One stream, byte for byte.</p>${form(
@@ -158,10 +158,10 @@ function describeOne(context: Context, name: string, form: MakeForm): Described 
     acts: actsOf(site).ofAssignment(String(number)),
     lead: html`${formatAssignmentState(facts.state)} · <a href="${links.page(`/assignment/${number}`)}">${titleOf(assignment)}</a>`,
     forms: isOver
-      ? html`<p class="note">It is cancelled: nothing is left to stop.</p>`
+      ? html`<p class="note">The assignment is cancelled.</p>`
       : html`<div class="acts">
 ${facts.state === 'paused' ? undefined : html`<section><h2>Pause</h2><p class="note">No client fetches it until <code>webjobctl assign resume ${number}</code>.</p>${form('pause', 'Pause', textField('pause-reason', 'Reason'))}</section>`}
-<section><h2>Cancel</h2><p class="note">No other client fetches it. Runs in progress continue.</p>${form('cancel', 'Cancel it', textField('cancel-reason', 'Reason'))}</section>
+<section><h2>Cancel</h2><p class="note">No other client fetches it. Runs in progress continue.</p>${form('cancel', 'Cancel', textField('cancel-reason', 'Reason'))}</section>
 </div>`,
   };
 }

@@ -34,7 +34,7 @@ const WORDS: Record<ActName, string> = {
   release: 'Release',
   note: 'Note',
   download: 'Download',
-  package: 'Package of evidence',
+  package: 'Evidence package',
   pause: 'Pause',
   cancel: 'Cancel',
 };

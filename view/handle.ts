@@ -66,10 +66,10 @@ function errorPage(error: unknown, { complain }: Serving): Page {
   complain(`error: ${isKnown ? message : (stack ?? message)}`);
   return {
     status: 500,
-    title: 'It cannot be read',
+    title: 'This page cannot be shown',
     place: undefined,
-    // Only the server's own log may contain its paths.
-    content: html`<h1>It cannot be read</h1><p>The server's error log has the reason. webjobctl configtest finds most problems.</p>`,
+    // Paths of the server are for its log only.
+    content: html`<h1>This page cannot be shown</h1><p>The server's error log has the reason. webjobctl configtest finds most problems.</p>`,
   };
 }
 

@@ -88,7 +88,7 @@ export function readState(settings: ServerSettings): AlertState {
   if (!existsSync(path)) return structuredClone(EMPTY);
   try {
     const state = JSON.parse(readFileSync(path, 'utf8')) as AlertState;
-    if (state.version !== 1 || !Array.isArray(state.outbox)) throw new SyntaxError('it is not of this version');
+    if (state.version !== 1 || !Array.isArray(state.outbox)) throw new SyntaxError('another version wrote it');
     return state;
   } catch (error) {
     const reason = error instanceof SyntaxError ? error.message : errorCode(error);

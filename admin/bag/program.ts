@@ -28,9 +28,8 @@ export function findProgramManifest(site: Site, { get, clientId = '' }: Job): Fo
     if (!bytes) return `${fileName} has no manifest`;
     const note = parseNote(bytes);
     const manifest = parseManifest(note.text);
-    if (manifest.size !== bytesSent)
-      return `the manifest of ${fileName} is for another program than the one that was sent`;
-    // The globs of a manifest can name other clients.
+    if (manifest.size !== bytesSent) return `the manifest of ${fileName} is not for the program that was sent`;
+    // Its globs could name other clients.
     if (!manifest.clients.every((glob) => matchesGlob(glob, clientId)))
       return `the manifest of ${fileName} names other clients, too`;
     const mismatch = findMismatch(manifest, { name: fileName, clientId, at: instantOf(get, site) });

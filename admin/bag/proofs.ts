@@ -62,9 +62,9 @@ function readPem(path: string): string {
     throw new Failure('failed', `${path} cannot be read: ${errorCode(error)}`);
   }
   if (/-----BEGIN [A-Z ]*PRIVATE KEY-----/.test(text))
-    throw new Failure('usage', `${path} holds a private key, which must not be handed over`);
+    throw new Failure('usage', `${path} contains a private key, which must not be handed over`);
   if (!/-----BEGIN (?:TRUSTED )?CERTIFICATE-----/.test(text))
-    throw new Failure('failed', `${path} holds no certificate in PEM`);
+    throw new Failure('failed', `${path} contains no certificate in PEM`);
   return text;
 }
 

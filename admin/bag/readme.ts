@@ -23,10 +23,10 @@ export function formatReadme(
     `Made ${madeAt.toISOString()} by ${examiner} with webjobctl ${version}.`,
     caseNumber === undefined ? undefined : `Case: ${caseNumber}`,
     description === undefined ? undefined : `Description: ${description}`,
-    `It holds ${countOf(jobs, 'job')}.`,
+    `It contains ${countOf(jobs, 'job')}.`,
     findings === 0
       ? undefined
-      : `NOT ALL OF IT IS AS IT WAS RECEIVED: data/findings.txt lists ${countOf(findings, 'finding')}.`,
+      : `SOME OF IT IS NOT AS RECEIVED: data/findings.txt lists ${countOf(findings, 'finding')}.`,
     notes === 0 ? undefined : 'data/notes.txt lists omissions and facts that are not proven.',
     hasCheckpoints ? undefined : 'No signed checkpoint covers it: only its lists confirm the custody record.',
     hasStamps ? undefined : 'It contains no time stamp of an independent authority.',
@@ -59,11 +59,11 @@ WHAT EACH FILE IS
 
     index.html, pages/         the jobs, to be read and printed
     bag-info.txt               case, examiner, description
-    bagit.txt                  says that this is a BagIt bag
+    bagit.txt                  marks this directory as a BagIt bag
     manifest-sha256.txt        the SHA-256 of every file below data/
     tagmanifest-sha256.txt     the SHA-256 of every other file
     data/jobs/N-ID/            one job:
-      job.json                 what the server knows of it
+      job.json                 the server's data about it
       log.txt                  its requests, as the server logged them
       upload-1/                what the client sent; if more than once, upload-2/
         out, err               what the program wrote to stdout and stderr
@@ -73,7 +73,7 @@ WHAT EACH FILE IS
         rdy                    the job id under which the server received it
         custody.json           the entry of the server's custody record
         custody.tlog-proof     the proof that the entry was in the record
-      incomplete-1/            what is left of an upload that broke off
+      incomplete-1/            the part of an upload that arrived before it broke off
       record-1.json            other entries of the custody record
       program.manifest         what the program's authors signed
     data/checkpoints/          the state of the custody record, signed (.checkpoint),
@@ -94,12 +94,12 @@ Not every package has all of them.
 WHAT IT PROVES
 
 The server wrote an entry of each upload into its custody record before it
-answered the client: the SHA-256 of out, err and env, and when, from where and
-by whom they came. The entries are the leaves of a Merkle tree (RFC 6962). A
+answered the client: the SHA-256 of out, err and env, when they arrived, their
+sender and its address. The entries are the leaves of a Merkle tree (RFC 6962). A
 checkpoint is the root of that tree, signed with a key that is not kept on the
 server. The proof leads from the entry to the root: nobody can have changed the
-entry, nor the files, after the checkpoint was made. A time stamp (RFC 3161)
-says when that was, by the word of an independent authority.
+entry, nor the files, after the checkpoint was made. A time stamp (RFC 3161) by
+an independent authority certifies when that was.
 
 The hashes in env are the client's own statement. If env ends with a line
 ResultSignature, the client signed that statement, with the SHA-256 of out and
@@ -107,12 +107,12 @@ err in it, before the server saw any of it: then the server cannot have changed
 or made up the result. Files that begin with "age-encryption.org" are sealed to
 an examiner; the program age opens them. Where out.plain is beside such a file,
 the line PlainOutSha256 of env, which the client signed as well, is its SHA-256.
-That it is what is sealed in out, only the examiner can show: age -d opens out.
+Only the examiner can show that it is the content of out: age -d opens out.
 
-If data/keys/witnesses/policy is there, others than the server's owner have seen
-each checkpoint, and have signed that the record only ever grew: the server cannot
-show one record to you and another to them. Their signatures are the further
-lines of a checkpoint (c2sp.org/tlog-cosignature, c2sp.org/tlog-policy).
+If data/keys/witnesses/policy exists, parties other than the server's owner have
+seen each checkpoint, and have signed that the record only ever grew: the server
+cannot show one record to you and another to them. Their signatures are the
+further lines of a checkpoint (c2sp.org/tlog-cosignature, c2sp.org/tlog-policy).
 
 
 CHECK IT BY HAND
@@ -154,6 +154,6 @@ The time stamp of a checkpoint (if the authority's certificate has expired, add
 The path from an entry to a root is the algorithm of RFC 9162, section 2.1.3.2;
 VERIFY.sh has it in twenty lines (is_included). Any tool for proofs of
 c2sp.org/tlog-proof checks it as well. The line "extra" of a proof is the entry
-in base64; the checkpoint stands behind the first blank line.
+in base64; the checkpoint follows the first blank line.
 `;
 }

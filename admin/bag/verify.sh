@@ -362,7 +362,7 @@ check_stamp() {
     IFS= read -r line <"$work/verified" && [ "$line" = 'Verification: OK' ]; then
     ok "$1: $2 existed at $stamped"
   else
-    fail "$1" "not a good time stamp of $2"
+    fail "$1" "not a valid time stamp of $2"
   fi
 }
 
@@ -435,7 +435,7 @@ check_entry() {
   fi
   entry_line=$line
   if [ "$extra" != "$(printf '%s' "$line" | openssl base64 -A)" ]; then
-    fail "$proof" "proves another entry than $entry"
+    fail "$proof" "proves an entry other than $entry"
     return
   fi
   # Most proofs in a package are for one of its checkpoints.
@@ -639,7 +639,7 @@ check_manifest() {
     done <"$file"
     break
   done
-  [ "$second" = "${asked%"$return"}" ] || fail "$1/program.manifest" 'for another program than the client requested'
+  [ "$second" = "${asked%"$return"}" ] || fail "$1/program.manifest" 'not for the program that the client requested'
 }
 
 check_findings() {

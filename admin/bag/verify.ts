@@ -255,7 +255,7 @@ class PackageCheck {
       const proof = parseProof(this.#readUtf8(place));
       const entry = Buffer.from(text, 'latin1');
       if (!proof.entry?.equals(entry)) {
-        yield failed(place, `proves another entry than ${path}`);
+        yield failed(place, `proves an entry other than ${path}`);
         return;
       }
       // Most proofs of a package are for one of its checkpoints.
@@ -393,7 +393,7 @@ class PackageCheck {
       const asked = /^GetRequest=(.*?)\r?$/m.exec(env === undefined ? '' : (this.#read(env) ?? ''))?.[1];
       return asked === undefined || asked === name || check.verdict === 'failed'
         ? check
-        : failed(place, 'for another program than the client requested');
+        : failed(place, 'not for the program that the client requested');
     } catch (error) {
       if (!(error instanceof NoteError)) throw error;
       return failed(place, error.message);

@@ -37,7 +37,7 @@ export function readPublicResultKey(path: string): MadeKey {
     throw fail(`cannot be read: ${errorCode(error)}`);
   }
   if (text.includes('PRIVATE KEY'))
-    throw fail('holds a private key, which is for the client alone', `openssl pkey -in ${path} -pubout`);
+    throw fail('contains a private key, which is for the client alone', `openssl pkey -in ${path} -pubout`);
   try {
     const publicKey = text.includes('-----BEGIN') ? createPublicKey(text) : parseVerifierKey(text.trim()).publicKey;
     verifierOf('any', publicKey);

@@ -34,7 +34,7 @@ export interface Scheduled {
 export function formatSchedule(scheduled: Scheduled): Record<(typeof SCHEDULE_FILES)[number], string> {
   const { client, conf } = scheduled;
   const command = commandOf(scheduled);
-  const what = `# What the server assigns to ${client} (webjobctl assign). ${quote(conf)} is where its webjob.conf has to be.\n`;
+  const what = `# Runs the assignments of ${client} (webjobctl assign). Its webjob.conf must be ${quote(conf)}.\n`;
   return {
     'webjob.cron': `${what}# It goes to /etc/cron.d/webjob-batch, and belongs to root.
 PATH=/usr/local/bin:/usr/bin:/bin

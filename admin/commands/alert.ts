@@ -1,6 +1,7 @@
 // webjobctl alert: checks a site by its rules, and sends messages when something changes.
 import { randomBytes } from 'node:crypto';
 import { Command } from 'commander';
+import { countOf } from '../../cli/counts.ts';
 import { EXIT_CODES, Failure } from '../../cli/failure.ts';
 import { printJson, printLine, safeLine, say } from '../../cli/output.ts';
 import { recordEvent } from '../../evidence/events.ts';
@@ -55,7 +56,7 @@ async function alert(site: Site, context: Context, options: Options): Promise<vo
   const rules = readRules(settings, options.rules);
   if (!rules) {
     const path = options.rules ?? fleetPaths(settings).expect;
-    throw new Failure('failed', `there is no ${path}`, 'docs/guide/alerts.md describes it');
+    throw new Failure('failed', `there is no ${path}`, 'docs/guide/alerts.md describes the rules');
   }
   if (options.test && options.dryRun) throw new Failure('usage', 'use one of --test and --dry-run');
   if (options.test) return await sendTest(site, context, rules);
@@ -160,8 +161,9 @@ function printDryRun(state: AlertState, events: readonly AlertEvent[], isJson: b
     if (isJson) printJson({ channel, message: messageId, attempt: attempts + 1, sent: false, error: null });
     else
       printLine(
-        `to send  ${safeLine(channel)}: ${state.messages.find(({ id }) => id === messageId)?.events.length} events`,
+        `to send  ${safeLine(channel)}: ${countOf(state.messages.find(({ id }) => id === messageId)?.events.length ?? 0, 'event')}`,
       );
   }
-  if (quiet && !isJson && state.held.length > 0) printLine(`quiet    ${state.held.length} events wait for its end`);
+  if (quiet && !isJson && state.held.length > 0)
+    printLine(`quiet    ${countOf(state.held.length, 'event')} until the quiet hours end`);
 }

@@ -226,5 +226,5 @@ function parsePart(text: string): number {
 function parseStages(text: string): number[] {
   const parts = text.split(',').map(parsePart);
   if (parts.every((part, index) => part > (parts[index - 1] ?? 0)) && parts.at(-1) === 1) return parts;
-  throw new InvalidArgumentError('stages are parts, each larger than the one before, and the last one is 100%.');
+  throw new InvalidArgumentError('stages are percentages, each larger than the one before; the last one is 100%.');
 }

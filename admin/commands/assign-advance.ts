@@ -39,7 +39,7 @@ async function advance(command: Command, context: Context): Promise<void> {
 }
 
 function describe({ id, kind, stage, bad, results }: Step): string {
-  const what = `${bad} of ${results} results bad`;
+  const what = `${bad} of ${results} results are bad`;
   return kind === 'stopped'
     ? `assignment ${id} is stopped in stage ${stage + 1}: ${what}`
     : `assignment ${id}: stage ${stage + 1} is open (${what})`;

@@ -3,5 +3,5 @@ import type { Command } from 'commander';
 import { makeChangeCommand } from '../fleet/change-command.ts';
 
 export function resumeCommand(): Command {
-  return makeChangeCommand('resume', 'resume a paused assignment', 'active', 'goes on');
+  return makeChangeCommand('resume', 'resume a paused assignment', 'active', 'continues');
 }

@@ -189,7 +189,7 @@ function checkProofs({ signed, cert, csr }: Options, hasProof: boolean): void {
   if (!hasProof)
     throw new Failure(
       'usage',
-      'say how the client authenticates: --generate, --password-file, --cert, --csr or --signed',
+      'choose how the client authenticates: --generate, --password-file, --cert, --csr or --signed',
     );
 }
 
@@ -248,12 +248,15 @@ function readTrusted({ trustedKeys: path, threshold: given, cClient }: Options) 
     throw new Failure('usage', 'C clients check no manifests: --trusted-keys cannot be combined with --c-client');
   const weight = weightOf(readTrustedKeys(path));
   if (weight < threshold)
-    throw new Failure('failed', `${path} has keys with a total weight of ${weight}, and ${threshold} is needed`);
+    throw new Failure(
+      'failed',
+      `the keys in ${path} have a total weight of ${weight}, and --threshold is ${threshold}`,
+    );
   return { keys: readFileSync(path), threshold };
 }
 
 function parseThreshold(text: string): number {
-  if (!/^[1-9][0-9]{0,2}$/.test(text)) throw new InvalidArgumentError('it is a number from 1 to 999.');
+  if (!/^[1-9][0-9]{0,2}$/.test(text)) throw new InvalidArgumentError('a threshold is 1 to 999.');
   return Number(text);
 }
 

@@ -104,6 +104,6 @@ export function sayWhatStillWorks(options: HttpdOptions, hadPassword: boolean, h
   if (hadPassword) say('its password is refused from now on, unless httpd caches passwords: AuthnCacheProvideFor');
   if (hadCertificates)
     say(
-      `its certificates still get in until httpd is reloaded, which reads the list of them when it starts: ${reload}`,
+      `its certificates are accepted until httpd is reloaded, which reads the revocation list when it starts: ${reload}`,
     );
 }

@@ -87,7 +87,7 @@ async function compare(command: Command, name: string, options: Options): Promis
     throw new Failure(
       'nothing',
       `no client has a result of ${name}`,
-      'webjobctl latest lists them; --since looks back further',
+      'webjobctl latest lists results; --since 90d looks back further',
     );
   const reference =
     options.golden === undefined ? majorityOf(largest) : await readGolden(site, options.golden, options);

@@ -26,7 +26,7 @@ export function completionCommand(): Command {
     .action((shell: (typeof SHELLS)[number] | undefined, _options: object, command: Command) => {
       const rows = describeCommands(command.parent ?? command);
       if (globalOptions(command).json) for (const row of rows) printJson(row);
-      else if (shell === undefined) throw new Failure('usage', `say for which shell: ${SHELLS.join(', ')}`);
+      else if (shell === undefined) throw new Failure('usage', `name a shell: ${SHELLS.join(', ')}`);
       else process.stdout.write(formatCompletion(shell, rows));
     });
 }

@@ -182,7 +182,7 @@ function findScriptUser(given: string | undefined, httpd: Httpd | undefined): Us
   if (named !== undefined && (given !== undefined || isRoot())) {
     const user = findUser(named);
     if (user) return user;
-    throw new Failure('failed', `there is no user ${named}`, '--web-user NAME');
+    throw new Failure('failed', `there is no user ${named}`, '--web-user USER');
   }
   if (isRoot()) return findWebUser(undefined);
   const { username, uid, gid } = userInfo();

@@ -96,7 +96,7 @@ function beginTrees(settings: ServerSettings): void {
         const before = tree.origin;
         tree.begin();
         tree.save();
-        say(`${before} ended with what was adopted: its next checkpoint is of ${tree.origin}`);
+        say(`${before} ended with the adopted record: the next checkpoint is of ${tree.origin}`);
       } finally {
         tree.close();
       }

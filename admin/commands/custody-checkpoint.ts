@@ -112,7 +112,7 @@ function makeSigner({ key: path, unsigned, add, origin, server }: Options): (hea
     return formatTreeHead;
   }
   if (unsigned) {
-    if (path !== undefined) throw new Failure('usage', '--unsigned needs no --key');
+    if (path !== undefined) throw new Failure('usage', '--unsigned cannot be combined with --key');
     return formatTreeHead;
   }
   if (path === undefined)
@@ -189,7 +189,7 @@ function measure(
         tree.close();
       }
     }
-    for (const place of places) warn(`${place} is not as it was written: webjobctl verify --custody`);
+    for (const place of places) warn(`${place} has been changed: webjobctl verify --custody`);
     if (places.size > 0) process.exitCode = EXIT_CODES.findings;
     keepSeen(witness, logs, records.sound());
   } finally {
@@ -208,11 +208,11 @@ function growTree(
   origin: string | undefined,
 ): TreeHead | undefined {
   if (origin !== undefined && tree.origin !== origin && !tree.isNew && !tree.origin.startsWith(`${origin}/r`))
-    throw new Failure('usage', `since its first checkpoint this log is called ${tree.origin}`, 'leave --origin out');
+    throw new Failure('usage', `the first checkpoint named this log ${tree.origin}`, 'leave --origin out');
   const changed = tree.findChanged(segments);
   if (changed !== undefined) {
     places.add(changed);
-    warn(`${tree.origin} gets no checkpoint: its first ${tree.size} entries are not what they were`);
+    warn(`${tree.origin} gets no checkpoint: its first ${tree.size} entries have changed`);
     return undefined;
   }
   tree.grow(segments, isRoot());
@@ -258,7 +258,7 @@ function addCheckpoints(settings: ServerSettings, path: string, key: KeyObject):
       if (tree.isNew || tree.origin !== head.origin || tree.size < head.size)
         throw new Failure(
           'failed',
-          `${where}: ${head.origin} has no tree of ${head.size} entries here`,
+          `${where}: this site has no tree of ${head.size} entries of ${head.origin}`,
           'custody checkpoint --unsigned makes it',
         );
       if (!tree.root(head.size).equals(head.root))

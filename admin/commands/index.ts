@@ -44,7 +44,7 @@ export function indexCommand(): Command {
     .addOption(
       new Option('--max-text <SIZE>', 'index this much of each stream; search reads the rest itself')
         .argParser(parseSize)
-        .default(MAX_TEXT_BYTES, '256k'),
+        .default(MAX_TEXT_BYTES, '256 KiB'),
     )
     .option('--rebuild', 'make the index again')
     .option('--check', 'check every upload again now')

@@ -239,7 +239,7 @@ function checkOptions(options: Options): void {
     throw new Failure(
       'failed',
       `init --prefix ${options.prefix} requires root`,
-      '--prefix DIR makes a site of your own, --dry-run shows everything',
+      '--prefix DIRECTORY makes a private site; --dry-run shows everything',
     );
   if (options.apply && !options.httpdConf && findPlaces(options.prefix, undefined).layout !== 'debian')
     throw new Failure('usage', '--apply requires the file that includes the site', '--httpd-conf FILE');
@@ -284,7 +284,7 @@ function parsePrefix(text: string): string {
 
 function parseServerId(text: string): string {
   if (new RegExp(`^${NAME_PATTERNS.serverId}$`).test(text)) return text;
-  throw new InvalidArgumentError('1 to 64 letters, digits and _ . - are needed.');
+  throw new InvalidArgumentError('a ServerId is 1 to 64 letters, digits and _ . -.');
 }
 
 function parseGroup(text: string): string {

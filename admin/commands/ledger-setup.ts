@@ -40,7 +40,7 @@ export function setupCommand(): Command {
         say(
           done.from === done.to
             ? `the tables already have version ${done.to}`
-            : `version ${done.from} is now ${done.to}`,
+            : `the tables were updated from version ${done.from} to ${done.to}`,
         );
         for (const role of done.made) say(`role ${role} was created; it cannot log in yet`);
       }

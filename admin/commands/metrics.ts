@@ -122,11 +122,11 @@ async function measure(site: Site, command: Command): Promise<Family[]> {
     ];
     return [
       ...families,
-      gauge('webjob_info', 'Always 1; its label says which webjobctl measured.', [
+      gauge('webjob_info', 'Always 1; the label is the version of webjobctl.', [
         { labels: { version: WEBJOB_VERSION, server_id: site.settings.serverId }, value: 1 },
       ]),
-      gauge('webjob_metrics_timestamp_seconds', 'When this was measured.', [{ value: startedAt / 1000 }]),
-      gauge('webjob_metrics_duration_seconds', 'How long it took to measure.', [
+      gauge('webjob_metrics_timestamp_seconds', 'Time of the measurement.', [{ value: startedAt / 1000 }]),
+      gauge('webjob_metrics_duration_seconds', 'Duration of the measurement.', [
         { value: (Date.now() - startedAt) / 1000 },
       ]),
     ];

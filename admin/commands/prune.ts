@@ -230,10 +230,10 @@ function printSummary(selection: Selection, old: OldPacks, isDryRun: boolean, js
   const counts = { groups: selected.length, bytes: bytesOf(selected), packs: old.free.length };
   const stay = { held: held.length, heldPacks: old.held.length, locked: locked.length, excessBytes };
   if (json) printJson({ ...counts, ...stay, dryRun: isDryRun });
-  else say(`${describeTotal(selection, old)} ${isDryRun ? 'would go' : 'removed'}`);
+  else say(`${describeTotal(selection, old)} ${isDryRun ? 'would be removed' : 'removed'}`);
   if (held.length + old.held.length > 0)
-    say(`on hold, and stay: ${countOf(held.length, 'upload')}, ${countOf(old.held.length, 'archive')}`);
-  if (locked.length > 0) warn(`uploads being written or changed stay: ${locked.length}`);
+    say(`on hold, not removed: ${countOf(held.length, 'upload')}, ${countOf(old.held.length, 'archive')}`);
+  if (locked.length > 0) warn(`being written or changed, not removed: ${countOf(locked.length, 'upload')}`);
   if (excessBytes > 0)
     warn(`the locker is still ${formatBytes(excessBytes)} too large, and nothing more may be removed`);
   if (locked.length > 0 || excessBytes > 0) process.exitCode = 1;

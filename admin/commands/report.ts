@@ -71,7 +71,7 @@ export function reportCommand(): Command {
 
 function parseLimit(text: string): number {
   const limit = /^[0-9]{1,6}$/.test(text) ? Number(text) : 0;
-  if (limit < 1 || limit > MAX_JOBS) throw new InvalidArgumentError(`a number from 1 to ${MAX_JOBS}.`);
+  if (limit < 1 || limit > MAX_JOBS) throw new InvalidArgumentError(`a limit is 1 to ${MAX_JOBS}.`);
   return limit;
 }
 

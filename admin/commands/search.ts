@@ -79,7 +79,7 @@ interface Picked {
 async function search(sites: readonly Site[], text: string, options: Options, isJson: boolean): Promise<void> {
   const matches = makeMatcher(text);
   const identities = await readIdentities(options.identity);
-  const progress = startProgress('groups searched');
+  const progress = startProgress('uploads searched');
   let count = 0;
   const gaps = new Set<string>();
   const passOver: PassOver = (error) => {

@@ -70,7 +70,7 @@ export function showCommand(): Command {
 async function show(sites: readonly Site[], jid: string, options: Options, isJson: boolean): Promise<void> {
   const asked = STREAMS.filter((name) => options[name]);
   if (isJson && asked.length > 0)
-    throw new Failure('usage', '--json shows no stream', 'webjobctl show JID --out > FILE');
+    throw new Failure('usage', '--json shows no stream', 'webjobctl show JOB --out > FILE');
   const { site, job } = await findJob(sites, jid, options.client);
   if (job.state === 'missing') process.exitCode = EXIT_CODES.findings;
   if (site.remote && (asked.length > 0 || options.all)) throw elsewhere(site);
@@ -190,13 +190,13 @@ function describeJob(
     ['Exit', describeExit(job)],
     ['Started by', job.outerId],
     ['Clock', job.clockSkew === undefined ? undefined : describeClockSkew(job.clockSkew)],
-    ['Last heard of', formatTime(job.at, settings.useGMT)],
+    ['Last seen', formatTime(job.at, settings.useGMT)],
     ...([
       ['GET', request(job.get)],
       ['PUT', request(job.put)],
       ...job.attempts.map((line): [string, string | undefined] => [`Also ${line.method}`, request(line)]),
       ['Files', job.group?.name],
-      ['Packed in', place],
+      ['Archived in', place],
     ] as const),
     [
       'Other uploads',

@@ -62,8 +62,8 @@ function signAll(command: Command, files: string[], options: Options): void {
   const hasManifest = privateKey.asymmetricKeyType === 'ed25519';
   const wishes = [keyName, client, notBefore, name, serial];
   if (!hasManifest && (wishes.some((wish) => wish !== undefined) || command.getOptionValueSource('expires') === 'cli'))
-    throw new Failure('usage', `${key} signs no manifests`, 'webjobctl sign keygen makes an Ed25519 key');
-  if (name !== undefined && files.length > 1) throw new Failure('usage', '--name takes one file');
+    throw new Failure('usage', `${key} cannot sign manifests`, 'webjobctl sign keygen makes an Ed25519 key');
+  if (name !== undefined && files.length > 1) throw new Failure('usage', '--name needs a single file');
   const signer = hasManifest ? readNoteSigner(key, privateKey, keyName) : undefined;
   for (const program of files.map(programOf)) {
     // The manifest comes first, so that a program which cannot have one is not left half signed.
@@ -81,6 +81,6 @@ function collect(glob: string, globs: string[] = []): string[] {
 }
 
 function parseSerial(text: string): number {
-  if (!/^(?:0|[1-9][0-9]{0,14})$/.test(text)) throw new InvalidArgumentError('it is a number of at most 15 digits.');
+  if (!/^(?:0|[1-9][0-9]{0,14})$/.test(text)) throw new InvalidArgumentError('a serial number has at most 15 digits.');
   return Number(text);
 }

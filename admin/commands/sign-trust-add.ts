@@ -33,6 +33,6 @@ Exit codes:
 }
 
 function parseWeight(text: string): number {
-  if (!/^[1-9][0-9]?$/.test(text)) throw new InvalidArgumentError('it is a number from 1 to 99.');
+  if (!/^[1-9][0-9]?$/.test(text)) throw new InvalidArgumentError('a weight is 1 to 99.');
   return Number(text);
 }

@@ -68,7 +68,7 @@ function checkDate(what: string, path: string, remedy: string): Finding[] {
       error(
         `${what} cannot be read: ${errorCode(failure)}`,
         path,
-        `openssl x509 -in ${quote(path)}  # it must be one in PEM`,
+        `openssl x509 -in ${quote(path)}  # it must be in PEM`,
       ),
     ];
   }
@@ -88,8 +88,8 @@ function checkRevocationList(path: string, { webjobctl, reload }: Mends): Findin
   const isHere = existsSync(join(dirname(path), AUTHORITY_FOLDER));
   const remedy = isHere
     ? `${webjobctl} ca crl && ${reload}`
-    : `${webjobctl} ca install webjob-ca.crl && ${reload}  # with what webjobctl ca crl makes where the CA is kept`;
-  if (!until) return [error('it is not a revocation list', path, remedy)];
+    : `${webjobctl} ca install webjob-ca.crl && ${reload}  # with the list that webjobctl ca crl makes where the CA is kept`;
+  if (!until) return [error('the file is not a revocation list', path, remedy)];
   return judge('the revocation list', until, path, remedy);
 }
 

@@ -20,7 +20,9 @@ export function checkFleet(settings: ServerSettings, { webjobctl }: Mends): Find
     } catch (failure) {
       const isWrong = failure instanceof GroupsError || failure instanceof ExpectError;
       const where = isWrong ? `${path}:${failure.line}` : path;
-      const what = isWrong ? failure.message.replace(/^line \d+: /, '') : `it cannot be read: ${errorCode(failure)}`;
+      const what = isWrong
+        ? failure.message.replace(/^line \d+: /, '')
+        : `the file cannot be read: ${errorCode(failure)}`;
       findings.push(error(what, where, form));
       return undefined;
     }
@@ -35,7 +37,7 @@ function checkRules({ channels, ping }: Rules, file: string, webjobctl: string):
   if (channels.length === 0)
     return [
       warning(
-        'no alert is sent: it has no line that begins with tell',
+        'no alert is sent: the file has no line that begins with tell',
         file,
         `tell mail root  # then ${webjobctl} alert --test`,
       ),

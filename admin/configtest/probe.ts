@@ -27,7 +27,7 @@ import type { Mends } from './mends.ts';
 
 const TIME_LIMIT_MS = 30_000;
 /** After this finding no other request is sent, because it would have the same result. */
-const UNREACHABLE = 'it cannot be reached';
+const UNREACHABLE = 'the server cannot be reached';
 const SKEW_MS = 60_000;
 const FILE_NAME = 'webjobctl-probe';
 const NAMES = { version: 'webjob probe', system: 'webjobctl', fileName: FILE_NAME };
@@ -101,7 +101,13 @@ async function probeStranger(url: URL, caller: Caller, { mends }: ProbeSite): Pr
   const skew = answer.date === undefined ? 0 : Math.abs(Date.now() - new Date(answer.date).getTime());
   const clock =
     skew > SKEW_MS
-      ? [warning(`its clock differs by ${Math.round(skew / 1000)} s`, url.href, 'timedatectl set-ntp true  # on both')]
+      ? [
+          warning(
+            `the server's clock differs by ${Math.round(skew / 1000)} s`,
+            url.href,
+            'timedatectl set-ntp true  # on both',
+          ),
+        ]
       : [];
   if (answer.status === 401 || answer.status === 403) return clock;
   if (answer.status === 404 && !answer.isOurs) return undefined;
@@ -155,7 +161,7 @@ async function probePut(
     return [error(`the ${what} failed: ${answer.message}`, url.href, formatLogCommand(site.errorLog))];
   // Under fcgiwrap nginx turns every answer of an older script into 200.
   const isLost = runType === 'linktest' && answer.status === 200;
-  const why = isLost ? ' instead of 251: the status is lost on the way, and refusals look like successes' : '';
+  const why = isLost ? ' instead of 251: the status is lost in transit, and refusals look like successes' : '';
   if (answer.status !== (runType === 'linktest' ? 251 : 200))
     return [error(`${what}: ${describe(answer)}${why}`, url.href, findReason(answer, caller, site))];
   const left = runType === 'snapshot' ? `; job ${jobId} is in the locker now` : '';

@@ -44,13 +44,13 @@ export function checkPrograms({ profilesDirectory, dsvSignatureSuffix }: ServerS
     findings.push(error(`programs cannot be read: ${errorCode(failure)}`, profilesDirectory, 'run it again as root'));
   }
   if (files > MAX_FILES)
-    findings.push(note(`only ${MAX_FILES} of the files below it were looked at`, profilesDirectory));
+    findings.push(note(`only ${MAX_FILES} of the files below this directory were checked`, profilesDirectory));
   return findings;
 }
 
 function checkProgram(path: string, user: User, signatureSuffix: string): Finding[] {
   const code = attempt(user, path, 'read');
-  if (code !== undefined) return [describeClosed('read this program, and answers 457', code, path, user)];
+  if (code !== undefined) return [describeClosed('read this program, so clients get 457', code, path, user)];
   const line = readFirstLine(path);
   const problem = findLineProblem(line, path);
   // A program that was changed must be signed again.

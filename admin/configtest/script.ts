@@ -41,7 +41,7 @@ export function checkScripts(folder: string, user: User): Finding[] {
   const names = files.filter((name) => /webjob/i.test(name));
   const found = names.length > 0 ? names : files.filter((name) => isScript(join(folder, name)));
   if (found.length === 0)
-    return [error('it contains no script', folder, formatInstall(folder, user)), ...checkOld(folder)];
+    return [error('the directory contains no script', folder, formatInstall(folder, user)), ...checkOld(folder)];
   const [first = ''] = found;
   const renamed =
     !found.some((name) => NAMES.includes(name)) && first.startsWith('nph-')
@@ -98,7 +98,7 @@ function checkScript(link: string, user: User): Finding[] {
     if (!mayAccess(user, path, 'run') || !mayAccess(user, path, 'read'))
       return [
         ...findings,
-        error(`${user.name} cannot run it`, path, formatOpening(user, path, `chmod 755 ${quote(path)}`)),
+        error(`${user.name} cannot run the script`, path, formatOpening(user, path, `chmod 755 ${quote(path)}`)),
       ];
     for (const place of [path, dirname(path)]) {
       if (user.uid !== process.getuid?.() && mayAccess(user, place, 'write'))
@@ -112,33 +112,37 @@ function checkScript(link: string, user: User): Finding[] {
     }
     return [...findings, ...checkInterpreter(link, path, user)];
   } catch (failure) {
-    return [...findings, error(`it cannot be read: ${errorCode(failure)}`, link, formatInstall(dirname(link), user))];
+    return [
+      ...findings,
+      error(`the script cannot be read: ${errorCode(failure)}`, link, formatInstall(dirname(link), user)),
+    ];
   }
 }
 
 function checkInterpreter(link: string, path: string, user: User): Finding[] {
   const line = readFirstLine(path);
   const problem = findLineProblem(line, path);
-  if (problem) return [error(`httpd cannot run it: ${problem.what}`, path, problem.mend)];
+  if (problem) return [error(`httpd cannot run the script: ${problem.what}`, path, problem.mend)];
   const [, interpreter, argument] = /^#!\s*(\/\S+)(?:\s+(\S+))?\s*$/.exec(line) ?? [];
   const own = findNodeFor(user);
   const mend =
     own === undefined
       ? 'install a Node that the web user can start, and run this again'
       : setFirstLine(path, line, own);
-  if (interpreter === undefined) return [error('its first line names no interpreter', path, mend)];
-  if (!existsSync(interpreter)) return [error(`its interpreter does not exist: ${interpreter}`, path, mend)];
+  if (interpreter === undefined) return [error('the first line of the script names no interpreter', path, mend)];
+  if (!existsSync(interpreter))
+    return [error(`the interpreter of the script does not exist: ${interpreter}`, path, mend)];
   const isLookedUp = basename(interpreter) === 'env';
   const node = isLookedUp ? findInPath(argument ?? '') : interpreter;
   const findings = isLookedUp
-    ? [warning("its Node is looked up in httpd's PATH, which may differ from yours", path, mend)]
+    ? [warning("the Node of the script is looked up in httpd's PATH, which may differ from yours", path, mend)]
     : [];
   const version = node === undefined ? undefined : askVersion(node);
   if (node === undefined || version === undefined)
-    return [...findings, error(`its interpreter is not Node: ${line}`, path, mend)];
-  if (!isNewEnough(version)) return [...findings, error(`its Node is ${version}, too old`, node, mend)];
+    return [...findings, error(`the interpreter of the script is not Node: ${line}`, path, mend)];
+  if (!isNewEnough(version)) return [...findings, error(`the Node of the script is too old: ${version}`, node, mend)];
   if (!mayAccess(user, realpathSync(node), 'run'))
-    return [...findings, error(`${user.name} cannot run its Node`, node, mend)];
+    return [...findings, error(`${user.name} cannot run the Node of the script`, node, mend)];
   return [...findings, tryScript(link, { path: node, isLookedUp, version }, user)];
 }
 
@@ -206,13 +210,14 @@ function tryScript(link: string, node: ScriptNode, user: User): Finding {
     });
     const elapsed = Math.round(performance.now() - start);
     if (/^HTTP\/1\.[01] \d{3} /.test(stdout ?? ''))
-      return note(`Node ${node.version} answers with it in ${elapsed} ms`, node.path);
+      return note(`the script answers in ${elapsed} ms with Node ${node.version}`, node.path);
     const code = failure && errorCode(failure);
     const isNoexec = code === 'EACCES' && findMount(link)?.options.includes('noexec');
     const lines = (stderr ?? '').split('\n').filter((text) => text.trim() !== '');
-    const said = lines.find((text) => /error/i.test(text)) ?? lines.at(-1) ?? signal ?? 'it ends without an answer';
+    const said =
+      lines.find((text) => /error/i.test(text)) ?? lines.at(-1) ?? signal ?? 'the script ends without an answer';
     return error(
-      `${user.name} cannot run it: ${isNoexec ? 'its file system is mounted noexec' : (code ?? said)}`,
+      `${user.name} cannot run the script: ${isNoexec ? 'its file system is mounted noexec' : (code ?? said)}`,
       link,
       isNoexec ? formatRemount(link, 'noexec', 'exec') : formatInstall(dirname(link), user),
     );

@@ -75,7 +75,7 @@ function checkLines(file: string, keys: readonly string[]): Finding[] {
   try {
     text = readFileSync(file, 'utf8');
   } catch (failure) {
-    return [error(`it cannot be read: ${errorCode(failure)}`, file, `chmod 644 ${quote(file)}`)];
+    return [error(`the file cannot be read: ${errorCode(failure)}`, file, `chmod 644 ${quote(file)}`)];
   }
   const { entries, strayLines } = parseKeyValue(text);
   const known = new Set(keys.map((key) => key.toLowerCase()));
@@ -175,7 +175,7 @@ function checkHostList(path: string, place: string): Finding[] {
     const { message } = failure as Error;
     const line = /^line (\d+) /.exec(message)?.[1];
     if (line === undefined)
-      return [error(`it cannot be read: ${errorCode(failure)}`, path, `chmod 644 ${quote(path)}`)];
+      return [error(`the file cannot be read: ${errorCode(failure)}`, path, `chmod 644 ${quote(path)}`)];
     const what = `${message}, and requests are answered 550`;
     return [error(what, `${path}:${line}`, formatEdit(`${line}s/^/# /`, path))];
   }

@@ -142,10 +142,10 @@ function checkSettingsFile(path: string, user: User): Finding[] {
   if (findProblem(path, 'file')) return [];
   const file = quote(path);
   if (attempt(user, path, 'read') !== undefined)
-    return [error(`${user.name} cannot read it`, path, formatOpening(user, path, `chmod 644 ${file}`))];
+    return [error(`${user.name} cannot read the settings`, path, formatOpening(user, path, `chmod 644 ${file}`))];
   if (user.uid === process.getuid?.() || !mayAccess(user, path, 'write')) return [];
-  const risk = 'a compromised script could change it';
-  return [warning(`${user.name} can write to it: ${risk}`, path, `chown 0:0 ${file} && chmod 644 ${file}`)];
+  const risk = 'a compromised script could change them';
+  return [warning(`${user.name} can write to the settings: ${risk}`, path, `chown 0:0 ${file} && chmod 644 ${file}`)];
 }
 
 /**
@@ -156,7 +156,7 @@ function findProblem(path: string, kind: 'folder' | 'file'): string | undefined 
   const stats = lstatSync(path, { throwIfNoEntry: false });
   if (stats === undefined) return 'does not exist';
   const isRight = kind === 'folder' ? stats.isDirectory() || stats.isSymbolicLink() : stats.isFile();
-  return isRight ? undefined : `is not a ${kind}`;
+  return isRight ? undefined : `is not a ${kind === 'folder' ? 'directory' : kind}`;
 }
 
 /** Whether existing paths are on one file system, for which one finding is enough. */

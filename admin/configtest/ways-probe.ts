@@ -38,7 +38,11 @@ export async function probeWays({ servers, ways, gaps }: Ways, mends: Mends): Pr
     ...reachable.flatMap((server) => toRequests(server, 'TRACE', '/', undefined)),
   ]);
   const findings = gaps.map((place) =>
-    note('it has too many files to look for links to the script in all of them', place, 'keep links to it elsewhere'),
+    note(
+      'there are too many files here to look for links to the script in all of them',
+      place,
+      'keep links to it elsewhere',
+    ),
   );
   const silent = new Set<string>();
   for (const request of requests.slice(0, MAX_REQUESTS)) {
@@ -49,7 +53,7 @@ export async function probeWays({ servers, ways, gaps }: Ways, mends: Mends): Pr
     else findings.push(...judge(request, answer, mends));
   }
   if (silent.size > 0)
-    findings.push(note(`nobody listens at ${[...silent].join(', ')}, so nothing was asked there`, 'httpd'));
+    findings.push(note(`nobody listens at ${[...silent].join(', ')}, so nothing was requested there`, 'httpd'));
   if (requests.length > MAX_REQUESTS)
     findings.push(note(`of ${requests.length} ways to the script only ${MAX_REQUESTS} were tried`, 'httpd'));
   const tried = requests.length - findings.length;

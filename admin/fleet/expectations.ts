@@ -126,9 +126,8 @@ async function findSilent(
 }
 
 function describeLate(at: Date | undefined, { within = 0, command }: Expectation): string {
-  const what = command === '*' ? 'was last heard of' : 'brought its last result';
-  const last = at === undefined ? 'nothing in all that is kept of that time' : `it ${what} ${at.toISOString()}`;
-  return `nothing came within ${formatSpan(within)}: ${last}`;
+  const last = at === undefined ? 'none is on record' : `the last one was at ${at.toISOString()}`;
+  return `no ${command === '*' ? 'request' : 'result'} within ${formatSpan(within)}: ${last}`;
 }
 
 async function judge(
@@ -147,12 +146,12 @@ async function judge(
   if (within !== undefined && isOverdue(job?.at, within, now)) miss('late', describeLate(job?.at, rule));
   if (!job) return missed;
   if (exit && !(job.signal === undefined && job.exitCode !== undefined && exit.includes(job.exitCode)))
-    miss('exit', `it ended with ${describeExit(job) ?? 'an error'} and not with ${exit.join(' or ')}`);
+    miss('exit', `it ended with ${describeExit(job) ?? 'an error'} instead of ${exit.join(' or ')}`);
   const seconds = longest === undefined ? undefined : await readSeconds(site, job);
   if (seconds !== undefined && seconds > (longest ?? 0))
-    miss('duration', `it took ${Math.round(seconds)} s and not at most ${formatSpan(longest ?? 0)}`);
+    miss('duration', `it took ${Math.round(seconds)} s, more than ${formatSpan(longest ?? 0)}`);
   const reference = same && (await findReference(site, database, same, job));
-  if (reference === 'gone') miss('output', 'the golden job is not there');
+  if (reference === 'gone') miss('output', 'the golden job is missing');
   else if (reference && (await digestOf(site, reference, rule)) !== (await digestOf(site, job, rule)))
     miss('output', `its output differs from that of ${reference.jobId}`);
   return missed;

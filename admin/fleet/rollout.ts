@@ -60,7 +60,7 @@ async function carryOut(site: Site, step: Step, targets: readonly string[], now:
     const assignment = active.find(({ id }) => id === step.id);
     const { rollout } = assignment ?? {};
     if (!assignment || !rollout || assignment.state !== 'active') return false;
-    const reason = `${step.bad} of ${step.results} results bad`;
+    const reason = `${step.bad} of ${step.results} results are bad`;
     if (step.kind === 'stopped') {
       recordEvent(site.settings, {
         event: 'assign-change',

@@ -59,6 +59,6 @@ function parseExitCode(text: string): number {
 
 /** Parses a whole number of at least 1. */
 export function parseLimit(text: string): number {
-  if (!/^[1-9][0-9]{0,6}$/.test(text)) throw new InvalidArgumentError('a whole number from 1 is needed.');
+  if (!/^[1-9][0-9]{0,6}$/.test(text)) throw new InvalidArgumentError('the number must be 1 or more.');
   return Number(text);
 }

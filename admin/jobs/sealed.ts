@@ -32,7 +32,8 @@ export async function readIdentities(path: string | undefined): Promise<Identiti
   let text: string;
   try {
     // age-keygen warns of this too.
-    if (path !== '-' && (statSync(path).mode & 0o007) !== 0) warn(`${path} holds a secret key, and others can read it`);
+    if (path !== '-' && (statSync(path).mode & 0o007) !== 0)
+      warn(`${path} contains a secret key, and others can read it`);
     text = readFileSync(path === '-' ? 0 : path, 'utf8');
   } catch (error) {
     throw fail(`cannot be read: ${errorCode(error)}`);
@@ -50,10 +51,10 @@ export async function readIdentities(path: string | undefined): Promise<Identiti
       decrypter.addIdentity(line);
       count++;
     } catch {
-      throw fail(`line ${index + 1} is not an identity of age`, 'as AGE-SECRET-KEY-1...');
+      throw fail(`line ${index + 1} is not an age identity`, 'as AGE-SECRET-KEY-1...');
     }
   }
-  if (count === 0) throw fail('holds no identity');
+  if (count === 0) throw fail('contains no identity');
   return decrypter;
 }
 

@@ -136,7 +136,7 @@ export function measureExpectations(commands: readonly string[], missed: readonl
       value: missed.filter((one) => one.command === command && one.kind === kind).length,
     })),
   );
-  return [gauge('webjob_expectations_missed', 'Clients that miss an expectation of the file expect.', samples)];
+  return [gauge('webjob_expectations_missed', 'Clients that do not meet an expectation in the file expect.', samples)];
 }
 
 /**
@@ -179,7 +179,7 @@ export function measureActs({ settings }: Site): Family[] {
   return [
     gauge(
       'webjob_view_acts_waiting',
-      'Acts that users of webjob-view requested and that wait.',
+      'Requests for acts by users of webjob-view that wait.',
       waiting ? [{ value: waiting.count }] : [],
     ),
     gauge(

@@ -102,7 +102,7 @@ function describeKept(kept: number, listed: number): string {
 function describeCustody({ files, records, faults }: Custody): Markup {
   if (files === 0)
     return html`<span class="plain">There is no custody record: nothing says what the server received.</span>`;
-  if (faults === 0) return html`<span class="state good">The custody record is whole, ${records} entries.</span>`;
+  if (faults === 0) return html`<span class="state good">The custody record is intact, ${records} entries.</span>`;
   return html`<span class="state bad">The custody record is not as it was written: ${countOf(faults, 'fault')} in ${countOf(records, 'entry', 'entries')}.</span>`;
 }
 

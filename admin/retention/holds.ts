@@ -41,7 +41,7 @@ export function readHolds(settings: ServerSettings): Hold[] {
     throw new Failure('failed', `${path} cannot be read: ${code}`, 'nothing is removed until it can be read');
   }
   const lines = text.split('\n');
-  if (lines.pop() !== '') throw new Failure('failed', `${path}: the last line is cut off`);
+  if (lines.pop() !== '') throw new Failure('failed', `${path}: the last line is truncated`);
   return lines.map((line, index) => {
     const hold = parseHold(line);
     if (!hold)

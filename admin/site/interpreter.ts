@@ -27,7 +27,7 @@ export function findNode(given: string | undefined, webUser: User | undefined): 
     if (found === undefined) return place;
     problem ||= found;
   }
-  throw new Failure('failed', `no Node for the script: ${problem}`, 'say which one httpd can start: --node PATH');
+  throw new Failure('failed', `no Node for the script: ${problem}`, 'name a Node that httpd can start: --node FILE');
 }
 
 /**

@@ -14,7 +14,7 @@ import { globalOptions, openSites, type Site } from './site.ts';
 export async function openSitesOrLedger(command: Command): Promise<Site[]> {
   const { ledger, config } = globalOptions(command);
   if (ledger === undefined) return openSites(command);
-  if (config) throw new Failure('usage', '--config and --ledger name different places', 'give one of them');
+  if (config) throw new Failure('usage', '--config and --ledger cannot be combined', 'use one of them');
   // Loaded on demand, because most commands do not use it.
   const { openLedger } = await import('../../ledger/postgres/ask.ts');
   return await openLedger(ledger, siteElsewhere);

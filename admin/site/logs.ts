@@ -36,7 +36,7 @@ export function requireOrigin(origin: string): string {
   if (isKeyName(origin) && !origin.endsWith('/') && origin.length <= 200) return origin;
   throw new Failure(
     'usage',
-    `--origin ${JSON.stringify(origin)} is not a name of a log`,
+    `--origin ${JSON.stringify(origin)} is not the name of a log`,
     '--origin example.org/webjob',
   );
 }
@@ -99,7 +99,7 @@ export function completeTree(
   if (tree.size < size || !tree.root(size).equals(root))
     throw new Failure(
       'findings',
-      `${origin} is not what it was when the checkpoint of ${size} entries was made`,
+      `${origin} has changed since the checkpoint of ${size} entries was made`,
       'webjobctl verify --custody',
     );
 }

@@ -51,10 +51,7 @@ export function* proveEntries(
       const { origin, size } = found;
       const path = tree.proveInclusion(index, size);
       if (!isIncluded({ ...found, index }, hashLeaf(entry.text), path))
-        throw new Failure(
-          'findings',
-          `entry ${index} of ${tree.origin} is not what it was when the checkpoint was made`,
-        );
+        throw new Failure('findings', `entry ${index} of ${tree.origin} has changed since the checkpoint was made`);
       const text = formatProof({ index, path, entry: entry.text, checkpoint: found.text });
       yield { entry, checkpoint: found, origin, size, index, text };
     }

@@ -66,6 +66,6 @@ export function findScript(given: string | undefined, name = 'nph-webjob.cgi'): 
   throw new Failure(
     'failed',
     `${name} is not beside webjobctl in ${folder}`,
-    'build it with npm run build, or say where it is: --cgi FILE',
+    'build it with npm run build, or name it: --cgi FILE',
   );
 }

@@ -74,12 +74,12 @@ export interface StampTrust {
 export function checkStamp(answer: Buffer, text: string, { ca, request }: StampTrust): Date {
   return withFiles({ answer, text, request: request ?? '' }, (paths) => {
     const { status, stdout, stderr } = askProgram('openssl', ['ts', '-reply', '-in', paths.answer, '-text']);
-    if (status !== 0) throw new Failure('findings', `it is not an answer of RFC 3161: ${reason(stderr)}`);
+    if (status !== 0) throw new Failure('findings', `it is not an RFC 3161 response: ${reason(stderr)}`);
     const state = /^Status: (.*)$/m.exec(stdout)?.[1] ?? '';
     if (!/^Granted/.test(state))
       throw new Failure('findings', safeLine(`the authority has not stamped it: ${state} ${why(stdout)}`.trimEnd()));
     const time = new Date(/^Time stamp: (.*)$/m.exec(stdout)?.[1] ?? '');
-    if (Number.isNaN(time.getTime())) throw new Failure('findings', 'the answer does not say the time');
+    if (Number.isNaN(time.getTime())) throw new Failure('findings', 'the response contains no time');
     const at = ['-attime', String(Math.floor(time.getTime() / 1000))];
     const questions = [['-data', paths.text], ...(request ? [['-queryfile', paths.request]] : [])];
     for (const question of questions) {

@@ -38,7 +38,11 @@ export function findWebUser(given: string | undefined): User {
   const users = readUsers();
   const found = WEB_USERS.flatMap((name) => users.find((user) => user.name === name) ?? [])[0];
   if (found) return found;
-  throw new Failure('failed', 'no usual web user is in /etc/passwd', 'say who httpd runs as: --web-user NAME');
+  throw new Failure(
+    'failed',
+    'no usual web user is in /etc/passwd',
+    'name the user that httpd runs as: --web-user USER',
+  );
 }
 
 function readUsers(): User[] {

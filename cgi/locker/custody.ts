@@ -250,7 +250,7 @@ function append(fd: number, { file, tail }: Segment, all: readonly ChainedFacts[
 }
 
 function cutShort(): LockerFailure {
-  return new LockerFailure('full', 'the custody record was cut short');
+  return new LockerFailure('full', 'the custody record was truncated');
 }
 
 /** Whether a seal landed before these bytes, whose place no writer can know in advance. */

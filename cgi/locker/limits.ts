@@ -278,7 +278,7 @@ function append(fd: number, { sum, end }: View, added: Use): void {
   ];
   const line = Buffer.from(`${[...fields, pad(process.pid, 10)].join(' ')}\n`);
   // The rest is not written later, because it could land after another process's line.
-  if (writeSync(fd, line) < line.length) throw new LockerFailure('full', 'write was cut short');
+  if (writeSync(fd, line) < line.length) throw new LockerFailure('full', 'write was truncated');
 }
 
 function pad(value: number, digits: number): string {

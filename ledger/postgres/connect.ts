@@ -33,7 +33,7 @@ function checkUrl(text: string): void {
   if (user.includes(':') || /[?&]password=/i.test(more))
     throw new Failure(
       'usage',
-      'the URL holds a password, which everyone who lists processes can see',
+      'the URL contains a password, which everyone who lists processes can see',
       'write it into ~/.pgpass, as HOST:PORT:DATABASE:USER:PASSWORD, and: chmod 600 ~/.pgpass',
     );
 }
@@ -111,12 +111,12 @@ export async function requireVersion(client: Client): Promise<void> {
   const version = await readVersion(client);
   if (version === MIGRATIONS.length) return;
   if (version > MIGRATIONS.length)
-    throw new Failure('failed', `the tables are of a later webjobctl (version ${version})`, 'update this one');
+    throw new Failure('failed', `the tables are those of a later webjobctl (version ${version})`, 'update this one');
   throw new Failure(
     'failed',
     version === 0
       ? 'the database has no tables of webjobctl'
-      : `the tables are of an earlier webjobctl (version ${version})`,
+      : `the tables are those of an earlier webjobctl (version ${version})`,
     'as their owner, run: webjobctl ledger setup --to URL',
   );
 }

@@ -25,7 +25,7 @@ export async function setUp(client: Client, roles: Roles): Promise<SetUp> {
     await client.query("SELECT pg_advisory_xact_lock(hashtext('webjob.setup'))");
     const from = await readVersion(client);
     if (from > MIGRATIONS.length)
-      throw new Failure('failed', `the tables are of a later webjobctl (version ${from})`, 'update this one');
+      throw new Failure('failed', `the tables are those of a later webjobctl (version ${from})`, 'update this one');
     for (const step of MIGRATIONS.slice(from)) await client.query(step);
     await client.query(
       "INSERT INTO webjob.facts VALUES ('version', $1) ON CONFLICT (name) DO UPDATE SET value = excluded.value",

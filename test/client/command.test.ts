@@ -151,7 +151,7 @@ describe('the command line', () => {
 
 describe('a webjob.conf that everyone can read', () => {
   const warning = (file: string): string =>
-    `webjob: warning: ${file} holds a password, and every user of this machine can read it\n`;
+    `webjob: warning: ${file} contains a password, and every user of this machine can read it\n`;
 
   for (const [line, warns] of [
     [`URLPassword=${SECRET}`, true],

@@ -185,7 +185,7 @@ describe('a spooled job', () => {
     const portal = afterBody(Buffer.from(PORTALS['a page']?.[0] ?? ''));
     const { ended } = await uploadsOf([portal], () => client.execute(['host.sh', 'x']));
     assert.deepEqual(ended.stderr.split('\n').slice(1), [
-      'webjob: hint: a proxy, portal or filter on the way may have answered instead of the server, or changed its answer',
+      'webjob: hint: a proxy, portal or filter in between may have answered instead of the server, or changed its answer',
       `webjob: hint: webjob --flush --file ${client.conf}`,
       '',
     ]);

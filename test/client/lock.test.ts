@@ -195,7 +195,7 @@ describe('LockFile', () => {
       [
         'other file',
         () => writeFileSync(lock, `root:x:0:0::/root:/bin/sh\n`.repeat(3)),
-        'holds more than a process id',
+        'contains more than a process id',
       ],
     ];
     for (const [what, make, message] of things) {

@@ -107,7 +107,7 @@ describe('webjobctl client remove', () => {
     const { code, stderr } = await client('remove', 'client1', ...reload());
     assert.equal(code, 0, stderr);
     const command = `${obtainHttpd().binary} -f ${conf} -k graceful`;
-    assert.ok(stderr.includes(`its certificates still get in until httpd is reloaded`), stderr);
+    assert.ok(stderr.includes(`its certificates are accepted until httpd is reloaded`), stderr);
     assert.ok(stderr.trimEnd().endsWith(`: ${command}`), stderr);
     assert.equal((await ask({ client: 'client1' })).status, 404, 'until then it gets in');
     assert.equal(httpd.control('-k', 'graceful').code, 0);

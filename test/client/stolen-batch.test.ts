@@ -188,7 +188,7 @@ describe('a stolen server', () => {
       [
         'one that one of two signed',
         order({ note: note({}, [alice]) }),
-        /^signed with a weight of 1, and 2 is needed$/,
+        /^signed with a weight of 1, but 2 is required$/,
       ],
       ['one that one signed twice', order({ note: note({}, [alice, alice]) }), /^signed with a weight of 1, /],
       ['the text without its signatures', forged((whole) => whole.split('\n\n')[0] ?? ''), /^no blank line/],

@@ -184,7 +184,7 @@ for (const [what, from, to, why] of [
     why,
   );
 
-const WEIGHT = 'signed with a weight of 1, and 2 is needed\n';
+const WEIGHT = 'signed with a weight of 1, but 2 is required\n';
 const WRONG = 'the signature of site.example/(?:alice|bob|boss)[+][0-9a-f]{8} is wrong\n';
 const NONE = 'no signature of a trusted key\n';
 for (const [what, signers, why] of [

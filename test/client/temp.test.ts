@@ -311,7 +311,7 @@ describe('a file that decides what runs', needsRoot, () => {
         [/^\S+webjob\.conf decides .* others can write to \S+: chmod go-w \S+$/],
       ],
       ['all', () => chmodSync(conf ?? '', 0o602), [/^\S+webjob\.conf .*: chmod go-w \S+$/]],
-      ['all, the one imported', () => chmodSync(imported ?? '', 0o606), [/holds a password|imported\.conf decides/]],
+      ['all, the one imported', () => chmodSync(imported ?? '', 0o606), [/contains a password|imported\.conf decides/]],
       ['its owner', () => chownSync(imported ?? '', uid, 0), [/imported\.conf belongs to another user$/]],
       ['all, the CAs', () => chmodSync(key ?? '', 0o666), [/^\S+cas\.pem decides /]],
       ['all, the folder', () => chmodSync(folder, 0o777), Array(3).fill(/but others can replace files in \S+\/etc$/)],

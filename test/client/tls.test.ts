@@ -199,7 +199,7 @@ describe('SSLVerifyPeerCert', () => {
       for (const [file, message] of [
         [join(folder, 'none.pem'), 'cannot be read: ENOENT'],
         [folder, 'cannot be read: EISDIR'],
-        [empty, 'holds no certificate in PEM'],
+        [empty, 'contains no certificate in PEM'],
       ]) {
         configure({ ...VERIFY, URLGetURL: server.url, SSLBundledCAsFile: file ?? '' });
         const { code, stderr } = await client.execute(['host.sh']);

@@ -89,7 +89,7 @@ const LENGTH = `Content-Length: ${PROGRAM.length}\r\n`;
 const NO_BODY = 'Content-Length: 0\r\n\r\n';
 
 const ON_THE_WAY =
-  'a proxy, portal or filter on the way may have answered instead of the server, or changed its answer';
+  'a proxy, portal or filter in between may have answered instead of the server, or changed its answer';
 const notProgram = (what: string): string => `the answer is not a program of a WebJob server: ${what}`;
 /** A complete answer with the program, in which these lines are not those of a WebJob server. */
 const foreign = (header: string, statusLine = '200 OK'): string =>

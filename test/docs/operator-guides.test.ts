@@ -266,7 +266,7 @@ describe('docs/guide/alerts.md', () => {
       await locker.run({ clientId: 'client1', fileName: 'host.sh' });
       const [dryRun = '', test = '', cron = '', ...others] = readCommands('alerts.md');
       assert.deepEqual(others, []);
-      assert.match(expect(site, dryRun, [1]), /^begun {4}db: backup\.sh: nothing came within 26h/m);
+      assert.match(expect(site, dryRun, [1]), /^begun {4}db: backup\.sh: no result within 26h/m);
       assert.equal(existsSync(told), false);
       assert.match(expect(site, test), /^sent {5}mail root@localhost: /);
       expect(site, cron, [1]);

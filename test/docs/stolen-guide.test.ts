@@ -68,7 +68,7 @@ describe('docs/guide/stolen.md', () => {
     expect(
       'webjobctl sign trust remove trusted.keys site.example/bob',
       1,
-      /^wrong .*: signed with a weight of 1, and 2 is needed\n$/,
+      /^wrong .*: signed with a weight of 1, but 2 is required\n$/,
     );
     assert.deepEqual(blocks, []);
   });

@@ -80,7 +80,7 @@ describe('webjobctl custody, as a transparency log', () => {
   it('keeps the name of the log, and refuses another', async () => {
     const { stderr, exitCode } = await checkpoint('none', '--origin', 'example.net/other');
     assert.equal(exitCode, 2);
-    assert.match(stderr, /error: since its first checkpoint this log is called example\.org\/webjob\/server_1$/m);
+    assert.match(stderr, /error: the first checkpoint named this log example\.org\/webjob\/server_1$/m);
     for (const origin of ['', 'a b', 'a+b', 'a/', 'a\u00a0b', 'x'.repeat(201)])
       assert.equal((await checkpoint('none', '--origin', origin)).exitCode, 2, JSON.stringify(origin));
   });
@@ -384,7 +384,7 @@ describe('webjobctl custody, as a transparency log', () => {
     assert.deepEqual([refused.exitCode, refused.text], [1, '']);
     assert.match(
       refused.stderr,
-      /warning: example\.org\/webjob\/server_1 gets no checkpoint: its first \d+ entries are not what they were$/m,
+      /warning: example\.org\/webjob\/server_1 gets no checkpoint: its first \d+ entries have changed$/m,
     );
     const verified = await its.webjobctl(
       'verify',
@@ -396,12 +396,12 @@ describe('webjobctl custody, as a transparency log', () => {
     );
     assert.match(
       verified.text,
-      /^checkpoint-changed +example\.org\/webjob\/server_1: its first \d+ entries are not what they were/m,
+      /^checkpoint-changed +example\.org\/webjob\/server_1: its first \d+ entries have changed/m,
     );
     const adopted = await custody('adopt', '--reason', 'a test');
     assert.match(
       adopted.stderr,
-      /server_1 ended with what was adopted: its next checkpoint is of example\.org\/webjob\/server_1\/r2$/m,
+      /server_1 ended with the adopted record: the next checkpoint is of example\.org\/webjob\/server_1\/r2$/m,
     );
     const next = await checkpoint('third');
     assert.equal(next.text.split('\n')[0], `${ORIGIN}/r2`);

@@ -596,7 +596,7 @@ describe('a writer that is killed', () => {
         try {
           append('cut', limit);
         } catch (error) {
-          assert.match(String(error), /cut short/);
+          assert.match(String(error), /truncated/);
         }
       });
       assert.equal(writes >= wanted, true);

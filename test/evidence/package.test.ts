@@ -208,7 +208,7 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
   it('wants words that belong together, and a place where nothing is', async () => {
     const { folder } = await make(0, its.jobs.later);
     for (const [args, said] of [
-      [[its.jobs.later], /--out says where/],
+      [[its.jobs.later], /evidence needs --out/],
       [['--out', its.at('x')], /select jobs/],
       [[its.jobs.later, '--case', '4711', '--out', its.at('x')], /cannot be combined with/],
       [[its.jobs.later, '--examiner', 'a\nb', '--out', its.at('x')], /the examiner is not one line/],
@@ -264,7 +264,7 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
     assert.match(text, /^FAILED .*upload-1: not what the custody record says$/m);
     assert.match(text, /^FAILED {2}found when the package was made: digest-changed /m);
     assert.match(text, /\nFAILED: [1-9]\d* checks failed/);
-    assert.match(readFileSync(join(folder, 'README.txt'), 'utf8'), /NOT ALL OF IT IS AS IT WAS RECEIVED/);
+    assert.match(readFileSync(join(folder, 'README.txt'), 'utf8'), /SOME OF IT IS NOT AS RECEIVED/);
     assert.match(readFileSync(join(folder, 'index.html'), 'utf8'), /<p class="bad">digest-changed /);
     await its.expect(1, 'evidence', '--verify', folder);
     // A link made by the web user does not lead root anywhere.

@@ -167,7 +167,7 @@ accuracy=secs:1
     }
     writeFileSync(at('noise'), 'noise');
     const noise = await custody('timestamp', '--response', at('noise'), '--ca', tsa('ca.pem'), '--server', 'server_1');
-    assert.match(noise.stderr, /error: it is not an answer of RFC 3161: [a-z][a-z ,]+$/m);
+    assert.match(noise.stderr, /error: it is not an RFC 3161 response: [a-z][a-z ,]+$/m);
     assert.deepEqual(readdirSync(kept), before);
   });
 

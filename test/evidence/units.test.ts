@@ -332,7 +332,7 @@ describe('a checkpoint of an earlier version', () => {
       line.replace('nph-webjob-custody.', '../nph-webjob-custody.'),
     ])
       assert.deepEqual(find(`${line}\n${wrong}\n`, folder), ['checkpoint-invalid'], wrong);
-    assert.throws(() => find('\n\n', folder), /holds no checkpoint/);
+    assert.throws(() => find('\n\n', folder), /contains no checkpoint/);
     assert.deepEqual(digestStart(join(folder, 'none'), 5), { size: 0, head: '' });
     assert.deepEqual(digestStart(path, 2), { size: 4, head: digest('on') });
   });

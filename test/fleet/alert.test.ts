@@ -87,7 +87,7 @@ async function findKeys(): Promise<string[]> {
 describe('webjobctl alert', () => {
   it('reports the beginning and the end of a problem once each, and records both', async () => {
     rulesOf(SILENT, webhook());
-    assert.match(await alert(1), /^begun {4}nobody: none\.sh: nothing came within 1h/);
+    assert.match(await alert(1), /^begun {4}nobody: none\.sh: no result within 1h/);
     assert.equal(await alert(1), '');
     rulesOf(webhook());
     assert.match(await alert(0), /^ended {4}nobody: .* \(began 2/);
@@ -116,7 +116,7 @@ describe('webjobctl alert', () => {
   it('prints with --dry-run what it would send, and sends and remembers nothing', async () => {
     rulesOf(SILENT, webhook());
     const text = await alert(1, '--dry-run');
-    assert.match(text, /^begun {4}nobody: .*\nto send {2}webhook 127\.0\.0\.1:\d+ [0-9a-f]{8}: 1 events\n$/);
+    assert.match(text, /^begun {4}nobody: .*\nto send {2}webhook 127\.0\.0\.1:\d+ [0-9a-f]{8}: 1 event\n$/);
     assert.deepEqual([sink.received.length, existsSync(join(folder, 'alert.state'))], [0, false]);
     await alert(1);
     assert.match(await alert(1, '--dry-run'), /^goes on {2}nobody: .* \(began [^)]*\)\n$/);
@@ -136,7 +136,7 @@ describe('webjobctl alert', () => {
     const minutes = (offset: number): string => new Date(Date.now() + offset * 60_000).toTimeString().slice(0, 5);
     rulesOf(SILENT, webhook(), `quiet ${minutes(-2)}-${minutes(5)}`);
     await alert(1);
-    assert.match(await alert(1, '--dry-run'), /quiet {4}1 events wait for its end/);
+    assert.match(await alert(1, '--dry-run'), /quiet {4}1 event until the quiet hours end/);
     rulesOf(webhook(), `quiet ${minutes(-2)}-${minutes(5)}`);
     await alert(0);
     assert.equal(sink.received.length, 0);
@@ -270,7 +270,7 @@ describe('a rule', () => {
     rulesOf('expect web-1 list.sh every=1s');
     await nextSecond();
     await nextSecond();
-    assert.match(await alert(1), /web-1: list\.sh: nothing came within 1s: it brought its last result 2/);
+    assert.match(await alert(1), /web-1: list\.sh: no result within 1s: the last one was at 2/);
   });
 
   it('reports an old checkpoint, but not a new one', async () => {
@@ -293,7 +293,7 @@ describe('a rule', () => {
     assert.equal((await its.webjobctl('assign', 'pause', paused)).exitCode, 0);
     assert.deepEqual(await findKeys(), []);
     assert.equal(
-      (await its.webjobctl('assign', 'pause', stopped, '--reason', 'stopped: 1 of 1 results bad')).exitCode,
+      (await its.webjobctl('assign', 'pause', stopped, '--reason', 'stopped: 1 of 1 results are bad')).exitCode,
       0,
     );
     assert.deepEqual(await findKeys(), [`rollout ${stopped}`]);
@@ -475,7 +475,7 @@ describe('mail', () => {
     await alert(1);
     const [one] = mail.mails;
     assert.deepEqual([one?.from, one?.to], ['webjob@example.org', ['ops@example.org', 'b@example.org']]);
-    assert.match(one?.text ?? '', /^Subject: \[webjob\] begun: none\.sh: nothing came within 1h/m);
+    assert.match(one?.text ?? '', /^Subject: \[webjob\] begun: none\.sh: no result within 1h/m);
     assert.match(one?.text ?? '', /^Auto-Submitted: auto-generated\r?$/m);
     const [, id] = /^X-WebJob-Alert: (\S+)\r?$/im.exec(one?.text ?? '') ?? [];
     assert.match(one?.text ?? '', new RegExp(`^Message-ID: <${id}@`, 'm'));

@@ -80,7 +80,7 @@ describe('a rollout', () => {
     assert.deepEqual(await advance(), [0, ''], 'one is missing');
     assert.deepEqual(await askAll(), []);
     await report(first[0] as Batch, 3);
-    assert.deepEqual(await advance(), [0, 'assignment 1: stage 2 is open (1 of 10 results bad)\n']);
+    assert.deepEqual(await advance(), [0, 'assignment 1: stage 2 is open (1 of 10 results are bad)\n']);
     assert.equal((await askAll()).length, 40);
     assert.deepEqual(await countStates(), { waiting: 50, fetched: 40, done: 9, failed: 1 });
     const { text } = await its.webjobctl('assign', 'show', '1', '--state', 'failed');
@@ -91,12 +91,12 @@ describe('a rollout', () => {
     await assign('--stages', '10%,100%', '--stop-at-failure-rate', '5%');
     const first = await askAll();
     for (const [index, batch] of first.entries()) await report(batch, index < 2 ? 1 : 0);
-    assert.deepEqual(await advance(), [1, 'assignment 1 is stopped in stage 1: 2 of 10 results bad\n']);
+    assert.deepEqual(await advance(), [1, 'assignment 1 is stopped in stage 1: 2 of 10 results are bad\n']);
     assert.deepEqual(await askAll(), []);
     assert.deepEqual(await advance(), [0, '']);
     assert.deepEqual(await countStates(), { waiting: 90, done: 8, failed: 2 });
     const record = readFileSync(join(its.site.base, 'logfiles', 'nph-webjob-custody.webjobctl.jsonl'), 'utf8');
-    assert.match(record, /"state":"paused","reason":"stopped: 2 of 10 results bad"/);
+    assert.match(record, /"state":"paused","reason":"stopped: 2 of 10 results are bad"/);
   });
 
   it('goes on without clients that are missing, when there is a time for a stage', async () => {
@@ -110,7 +110,7 @@ describe('a rollout', () => {
   });
 
   const rows: [words: string[], message: RegExp][] = [
-    [['--stages', '10%,5%,100%'], /stages are parts, each larger than the one before, and the last one is 100%/],
+    [['--stages', '10%,5%,100%'], /stages are percentages, each larger than the one before; the last one is 100%/],
     [['--stages', '10%,50%'], /the last one is 100%/],
     [['--stages', '10%,200%'], /a part is 0% to 100%/],
     [['--stop-at-failure-rate', '5%'], /--stop-at-failure-rate and --stage-time require --stages/],

@@ -89,7 +89,7 @@ describe('a signed assignment', () => {
       /\d+/.exec(await run('assign', '--signed', await sign('whole', ['--client', 'client?'], [])))?.[0] ?? '';
     const { code, stderr } = await runBatch();
     assert.equal(code, 3);
-    assert.match(stderr, /is refused: signed with a weight of 1, and 2 is needed\n/);
+    assert.match(stderr, /is refused: signed with a weight of 1, but 2 is required\n/);
     assert.match(stderr, /is refused: it is not signed\n/);
     for (const [id, state] of [
       [half, 'failed'],
@@ -131,7 +131,7 @@ describe('a signed assignment', () => {
       /^good {5}\S+shown\.assignment\n$/,
     );
     for (const [words, why] of [
-      [[...trusted, '3', path], /^wrong .*: signed with a weight of 2, and 3 is needed\n$/],
+      [[...trusted, '3', path], /^wrong .*: signed with a weight of 2, but 3 is required\n$/],
       [[...trusted, '2', '--client', 'db', path], /^wrong .*: it is not for db\n$/],
       [[...trusted, '2', '--at', '2040-01-01', path], /^wrong .*: it expired at /],
     ] as const) {
@@ -199,7 +199,7 @@ describe('a signed assignment', () => {
       assert.equal(code, 3);
       assert.match(
         stderr,
-        /the program is not signed\n.*hint: no batch is: have assignments signed, set DsvVerifyManifest=Y/,
+        /the program is not signed\n.*hint: a batch has no signature: sign assignments, set DsvVerifyManifest=Y/,
       );
     }
     home.configure({ ...VERIFY, DsvThreshold: '2' });

@@ -275,7 +275,7 @@ describe('a batch script', () => {
     const words = existsSync(told) ? readFileSync(told, 'utf8').split('\0').slice(0, -1) : [];
     assert.match(
       ended.stderr,
-      words.length > 0 ? /^$/ : /^webjob-batch: it was made for job \S+, and nothing of it runs /,
+      words.length > 0 ? /^$/ : /^webjob-batch: this batch was made for job \S+, and does not run /,
     );
     return { ended, words };
   }

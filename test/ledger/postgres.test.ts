@@ -214,9 +214,9 @@ describe('a PostgreSQL of many sites', { skip: NO_POSTGRES }, () => {
       [
         [...PUSH, 'other', '--to', 'postgresql://me:hunter2@127.0.0.1/x'],
         2,
-        /the URL holds a password.*\n.*hint: write it into ~\/\.pgpass/,
+        /the URL contains a password.*\n.*hint: write it into ~\/\.pgpass/,
       ],
-      [[...PUSH, 'other', '--to', 'postgresql:///x?password=hunter2'], 2, /the URL holds a password/],
+      [[...PUSH, 'other', '--to', 'postgresql:///x?password=hunter2'], 2, /the URL contains a password/],
       [[...PUSH, 'other', '--to', 'mysql://me:hunter2@h/x'], 2, /not a PostgreSQL URL\n.*hint: as in/],
       [[...PUSH, 'other', '--to', 'postgresql://me@127.0.0.1:1/x'], 4, /127\.0\.0\.1:1\/x: .*ECONNREFUSED/],
       [[...PUSH, '', '--to', server.url('writing')], 2, /a name is/],

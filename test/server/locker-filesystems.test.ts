@@ -124,7 +124,7 @@ describe('a limit on the size of files in the middle of a record', () => {
     assert.ok(before > limit - 400 && before < limit - 100, `${before}`);
     assertRefused(
       await put('halved', ['/bin/sh', '-c', 'ulimit -f 64; exec "$0" "$@"']),
-      'custody record: the custody record was cut short',
+      'custody record: the custody record was truncated',
     );
     assert.equal(statSync(path).size, limit);
     assertStored(await put('next'));
@@ -178,7 +178,7 @@ describe('a tmpfs', { skip: obstacle }, () => {
       // the log.
       writeFileSync(custodyOf(site), '\n'.repeat(3996));
       writeFileSync(site.logFile, '\n');
-      assertRefused(await put('halved'), 'custody record: the custody record was cut short');
+      assertRefused(await put('halved'), 'custody record: the custody record was truncated');
       assert.equal(statSync(custodyOf(site)).size, 4096);
     });
   });

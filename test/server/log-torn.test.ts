@@ -106,7 +106,7 @@ describe('a line that was cut short', () => {
       writeFileSync(join(small, 'nph-webjob.log'), `${'x'.repeat(4096 * 15 + 4046)}\n`);
       giveAway(join(small, 'nph-webjob.log'));
       fillBytes(join(small, 'filler'));
-      assert.match(await ask(), /200 [\s\S]*nph-webjob\.log: (?:cut short|ENOSPC): .* 200 -- Success/);
+      assert.match(await ask(), /200 [\s\S]*nph-webjob\.log: (?:truncated|ENOSPC): .* 200 -- Success/);
       rmSync(join(small, 'filler'), { force: true });
       writeFileSync(join(small, 'nph-webjob.log'), readFileSync(join(small, 'nph-webjob.log'), 'latin1').slice(-60));
       assert.match(await ask(), /^HTTP\/1\.1 200 /);

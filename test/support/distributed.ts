@@ -246,7 +246,8 @@ PutNameFormat=%cid_%Y%m%d%H%M%S_%sid_%pid_%cmd
     assert.equal(readStored('operator').size, readStored('node_1').size);
     for (const packed of aged) assert.ok(!readStored('operator').has(packed), packed);
     await succeed('verify');
-    for (const packed of [aged[0], aged.at(-1)]) assert.match(await succeed('show', packed as string), /^Packed in: /m);
+    for (const packed of [aged[0], aged.at(-1)])
+      assert.match(await succeed('show', packed as string), /^Archived in: /m);
     assert.match(await succeed('jobs', '--limit', '5'), /node_[12]_/);
     await succeed('metrics', '--textfile', join(site.root, 'webjob.prom'));
     assert.match((await webjobctl('configtest')).stdout, /IncomingDirectory is on a FUSE file system/);

@@ -159,7 +159,7 @@ describe('the overview', () => {
     assert.equal(new Set(all).size, CLIENTS + 2);
     assert.ok(all.includes('client1 exit') && all.includes('client1 output') && all.includes('many-129 late'));
     const page = await read('/client/client1');
-    assert.match(page, /Expectations missed[\s\S]*>exit<\/span> it ended with 0 and not with 7/);
+    assert.match(page, /Expectations missed[\s\S]*>exit<\/span> it ended with 0 instead of 7/);
     const { missed } = await readJson<{ missed: { kind: string }[] }>('/client/client1.json');
     assert.deepEqual(missed.map(({ kind }) => kind).sort(), ['exit', 'output']);
     assert.equal((await ask('/missed?after=x')).status, 400);
@@ -209,7 +209,7 @@ describe('assignments', () => {
     await page.goto(`${url}/act/assignment/1`);
     assert.equal(await page.getByRole('button', { name: 'Pause' }).count(), 0);
     await page.getByRole('textbox', { name: 'Reason' }).fill('case 4711');
-    await page.getByRole('button', { name: 'Cancel it' }).click();
+    await page.getByRole('button', { name: 'Cancel' }).click();
     await page.locator('.asked li', { hasText: 'done Cancel,' }).waitFor();
     await waitFor('the status', async () => /">cancelled</.test(await read('/assignment/1')));
     await page.goto(`${url}/assignment/1`);

@@ -342,7 +342,12 @@ describe('a broken site', { skip: obstacle }, () => {
       breaks: give(log),
       finds: /cannot write the log, which belongs to root/,
     },
-    { places: ['logs'], name: 'an immutable log', ...immutable(log), finds: /cannot write the log: it is immutable/ },
+    {
+      places: ['logs'],
+      name: 'an immutable log',
+      ...immutable(log),
+      finds: /cannot write the log: it is immutable/,
+    },
     { places: ['logs'], name: 'a log that was removed', breaks: remove(log), finds: /^the log does not exist/ },
     {
       places: ['logs'],
@@ -372,7 +377,7 @@ describe('a broken site', { skip: obstacle }, () => {
         name: 'a program of mode 0600',
         breaks: mode('integrity/profiles/client1/commands/host.sh', 0o600),
       },
-      finds: /cannot read this program, and answers 457/,
+      finds: /cannot read this program, so clients get 457/,
     },
     {
       ...{ places: ['programs'], name: 'a program with CRLF', breaks: program('#!/bin/sh\r\nhostname\r\n') },
@@ -398,13 +403,13 @@ describe('a broken site', { skip: obstacle }, () => {
       places: ['settings'],
       name: 'settings that nobody may read',
       breaks: mode('etc/nph-webjob.cfg', 0o600),
-      finds: /cannot read it/,
+      finds: /cannot read the settings/,
     },
     {
       places: ['settings'],
       name: 'settings that could be changed',
       breaks: giveWeb('etc/nph-webjob.cfg'),
-      finds: /can write to it/,
+      finds: /can write to the settings/,
     },
     {
       places: ['incoming', 'logs', 'programs', 'settings'],
@@ -474,7 +479,12 @@ describe('a broken site', { skip: obstacle }, () => {
       ...{ places: ['settings'], name: 'a list of addresses that is not there', breaks: cfg('EnableHostAccessList=Y') },
       finds: /^EnableHostAccessList=Y, but the list does not exist/,
     },
-    { places: ['script'], name: 'a script that nobody may run', breaks: mode(script, 0o644), finds: /cannot run it/ },
+    {
+      places: ['script'],
+      name: 'a script that nobody may run',
+      breaks: mode(script, 0o644),
+      finds: /cannot run the script/,
+    },
     {
       places: ['script'],
       name: 'a script that could be changed',
@@ -484,7 +494,7 @@ describe('a broken site', { skip: obstacle }, () => {
     {
       ...{ places: ['script'], name: 'a script on a file system without programs', tidies: unmount('webjob') },
       breaks: () => mount(path('webjob'), 'noexec'),
-      finds: /cannot run it: its file system is mounted noexec/,
+      finds: /cannot run the script: its file system is mounted noexec/,
     },
     {
       ...{
@@ -492,11 +502,11 @@ describe('a broken site', { skip: obstacle }, () => {
         name: 'a script with CRLF',
         breaks: edit(script, /^(.*)\n/, `#!${site.ground.node}\r\n`),
       },
-      finds: /^httpd cannot run it: its lines end in CRLF/,
+      finds: /^httpd cannot run the script: its lines end in CRLF/,
     },
     {
       ...{ places: ['script'], name: 'a script with a byte order mark', breaks: edit(script, /^/, '\xef\xbb\xbf') },
-      finds: /^httpd cannot run it: a byte order mark/,
+      finds: /^httpd cannot run the script: a byte order mark/,
     },
     {
       ...{
@@ -504,11 +514,11 @@ describe('a broken site', { skip: obstacle }, () => {
         name: 'a script whose interpreter is gone',
         breaks: edit(script, /^.*/, '#!/opt/node-20/bin/node'),
       },
-      finds: /^its interpreter does not exist: \/opt\/node-20/,
+      finds: /^the interpreter of the script does not exist: \/opt\/node-20/,
     },
     {
       ...{ places: ['script'], name: 'a script with another interpreter', breaks: edit(script, /^.*/, '#!/bin/sh') },
-      finds: /^its interpreter is not Node/,
+      finds: /^the interpreter of the script is not Node/,
     },
     {
       places: ['script'],
@@ -522,7 +532,7 @@ describe('a broken site', { skip: obstacle }, () => {
       breaks: () => renameSync(path(script), path('webjob/webjob.cgi')),
       finds: /does not begin with nph-/,
     },
-    { places: ['script'], name: 'no script', breaks: remove(script), finds: /^it contains no script/ },
+    { places: ['script'], name: 'no script', breaks: remove(script), finds: /^the directory contains no script/ },
     { places: ['access'], name: 'no .htaccess', breaks: remove(access), finds: /^all access is denied/ },
     {
       places: ['access'],

@@ -141,10 +141,10 @@ describe('webjobctl client add', () => {
       assert.match(ended.stderr, why);
       assert.deepEqual([ended.code, ended.stdout], [code, '']);
     };
-    await refused(2, /'\.\.\/x' is invalid for argument 'name'/, 'add', '../x', '--generate');
-    await refused(2, /say how the client authenticates/, 'add', 'x');
+    await refused(2, /'\.\.\/x' is invalid for argument 'CLIENT'/, 'add', '../x', '--generate');
+    await refused(2, /choose how the client authenticates/, 'add', 'x');
     await refused(2, /--url is not an http or https URL/, 'add', 'x', '--generate', '--url', 'ftp://h/');
-    await refused(2, /--days <days>' .* invalid/, 'add', 'x', '--cert', '--days', '0');
+    await refused(2, /--days <DAYS>' .* invalid/, 'add', 'x', '--cert', '--days', '0');
     await refused(4, /--password-file: \/nowhere cannot be read: ENOENT/, 'add', 'x', '--password-file', '/nowhere');
     await refused(2, /SSLPublicCertFile would contain/, 'add', 'x1', '--cert', '--install-dir', '/a#b', '--c-client');
     await refused(4, /nobody has no password/, 'passwd', 'nobody', '--generate');
@@ -193,7 +193,7 @@ describe('webjobctl client add', () => {
     };
     await sign('payload', 'first');
     const refused = await runWebjob(['--execute', '--file', conf, 'host.sh']);
-    assert.match(refused.stderr, /signed with a weight of 1, and 2 is needed/);
+    assert.match(refused.stderr, /signed with a weight of 1, but 2 is required/);
     assert.equal(refused.code, 3);
     await sign('add', 'second');
     await runJob(conf, 0);

@@ -421,7 +421,7 @@ describe('folders and logs', { skip: !isRoot && 'owners need root' }, () => {
         rmSync(join(base, 'profiles'), { recursive: true });
         write(join(base, 'profiles'), '');
       },
-      'error: ProfilesDirectory is not a folder',
+      'error: ProfilesDirectory is not a directory',
     ],
     ['one that may not be written', take('incoming'), 'error: other cannot write in IncomingDirectory'],
     ['one that may not be entered', chmod('profiles', 0o750), 'error: other cannot enter ProfilesDirectory'],
@@ -448,8 +448,8 @@ describe('folders and logs', { skip: !isRoot && 'owners need root' }, () => {
       take('logfiles/nph-webjob-custody.server_1.d'),
       'warning: other cannot begin another file of the custody record, so the first one keeps growing',
     ],
-    ['settings that may not be read', chmod('nph-webjob.cfg', 0o600), 'error: other cannot read it'],
-    ['settings that could be changed', give('nph-webjob.cfg'), 'warning: other can write to it'],
+    ['settings that may not be read', chmod('nph-webjob.cfg', 0o600), 'error: other cannot read the settings'],
+    ['settings that could be changed', give('nph-webjob.cfg'), 'warning: other can write to the settings'],
   ] as const)
     it(`are not right with ${what}`, () => {
       assert.equal(site(change).join(' '), found);
@@ -527,7 +527,7 @@ describe('the script', () => {
 
   it('is there, under a name that httpd takes for an nph script', () => {
     assert.deepEqual(serious(checkScripts(at('no-folder'), me)), ['error: the directory of the script cannot be read']);
-    assert.deepEqual(check({ 'other.cgi': '' }), ['error: it contains no script']);
+    assert.deepEqual(check({ 'other.cgi': '' }), ['error: the directory contains no script']);
     assert.deepEqual(check({ 'webjob.cgi': `#!${node}\n${ANSWER}` }), [
       'error: httpd does not treat it as an nph script',
     ]);
@@ -537,37 +537,37 @@ describe('the script', () => {
     ]);
     check({});
     symlinkSync(at('nowhere'), join(at(`script${made - 1}`), 'nph-webjob'));
-    assert.deepEqual(serious(checkScripts(at(`script${made - 1}`), me)), ['error: it cannot be read']);
+    assert.deepEqual(serious(checkScripts(at(`script${made - 1}`), me)), ['error: the script cannot be read']);
   });
 
   it('begins with a Node', () => {
     for (const [line, found] of [
-      ['', 'error: its first line names no interpreter'],
-      ['#!node\n', 'error: its first line names no interpreter'],
-      ['#!/bin/sh\n', 'error: its interpreter is not Node'],
-      ['#!/nowhere/node\n', 'error: its interpreter does not exist'],
-      [`#!${node}\n`, 'error: me cannot run it'],
-      [`#!${node}\r\n`, 'error: httpd cannot run it'],
-      [`\ufeff#!${node}\n`, 'error: httpd cannot run it'],
+      ['', 'error: the first line of the script names no interpreter'],
+      ['#!node\n', 'error: the first line of the script names no interpreter'],
+      ['#!/bin/sh\n', 'error: the interpreter of the script is not Node'],
+      ['#!/nowhere/node\n', 'error: the interpreter of the script does not exist'],
+      [`#!${node}\n`, 'error: me cannot run the script'],
+      [`#!${node}\r\n`, 'error: httpd cannot run the script'],
+      [`\ufeff#!${node}\n`, 'error: httpd cannot run the script'],
     ] as const)
       assert.equal(check({ 'nph-webjob.cgi': line })[0], found, line);
     const old = write(at('old-node'), '#!/bin/sh\necho v20.18.9\n', 0o755);
-    assert.deepEqual(check({ 'nph-webjob.cgi': `#!${old}\n` }), ['error: its Node is v20.18.9, too old']);
+    assert.deepEqual(check({ 'nph-webjob.cgi': `#!${old}\n` }), ['error: the Node of the script is too old']);
     write(old, '#!/bin/sh\n[ "$1" = --version ] && echo v20.19.0 || echo HTTP/1.1 405 No\n', 0o755);
     assert.deepEqual(check({ 'nph-webjob.cgi': `#! ${old}\n` }), []);
     assert.equal(
       check({ 'nph-webjob.cgi': '#!/usr/bin/env node\n' })[0],
-      "warning: its Node is looked up in httpd's PATH, which may differ from yours",
+      "warning: the Node of the script is looked up in httpd's PATH, which may differ from yours",
     );
     assert.deepEqual(check({ 'nph-webjob.cgi': '#!/usr/bin/env no-node-here\n' }), [
-      "warning: its Node is looked up in httpd's PATH, which may differ from yours",
-      'error: its interpreter is not Node',
+      "warning: the Node of the script is looked up in httpd's PATH, which may differ from yours",
+      'error: the interpreter of the script is not Node',
     ]);
   });
 
   it('may be run by the web user, and changed by others only', { skip: !isRoot && 'owners need root' }, () => {
     for (const mode of [0o750, 0o754, 0o751])
-      assert.deepEqual(check({ 'nph-webjob.cgi': `#!${node}\n` }, other, mode), ['error: other cannot run it']);
+      assert.deepEqual(check({ 'nph-webjob.cgi': `#!${node}\n` }, other, mode), ['error: other cannot run the script']);
     const changed = 'error: other can change what httpd runs';
     const shell = write(
       at('any-node'),
@@ -576,7 +576,9 @@ describe('the script', () => {
     );
     assert.deepEqual(check({ 'nph-webjob.cgi': `#!${shell}\n` }, other, 0o757), [changed]);
     chmodSync(shell, 0o750);
-    assert.deepEqual(check({ 'nph-webjob.cgi': `#!${shell}\n` }, other), ['error: other cannot run its Node']);
+    assert.deepEqual(check({ 'nph-webjob.cgi': `#!${shell}\n` }, other), [
+      'error: other cannot run the Node of the script',
+    ]);
   });
 });
 
@@ -637,7 +639,7 @@ describe('what has a date', () => {
     ]);
     assert.deepEqual(brief(checkCertificates(etc, [], mends)), ["note: the server's certificate is valid for 30 days"]);
     write(join(etc, 'webjob-ca.crl'), 'no list');
-    assert.deepEqual(serious(checkCertificates(etc, [], mends)), ['error: it is not a revocation list']);
+    assert.deepEqual(serious(checkCertificates(etc, [], mends)), ['error: the file is not a revocation list']);
     rmSync(join(etc, 'webjob-ca.crl'));
   });
 
@@ -809,7 +811,7 @@ describe('configtest --probe', () => {
       instead((_, isStranger) => isStranger, { status: 401, date: new Date(Date.now() + seconds * 1000) });
     assert.deepEqual([await shifted(50), await shifted(-50)], [[], []]);
     for (const seconds of [90, -90])
-      assert.match((await shifted(seconds)).join(), /^warning: its clock differs by (?:89|9\d) s$/);
+      assert.match((await shifted(seconds)).join(), /^warning: the server's clock differs by (?:89|9\d) s$/);
   });
 });
 
@@ -838,7 +840,7 @@ describe('the files about many clients', () => {
 
   it('name somebody to be told, programs that are there, and secrets that are', () => {
     assert.deepEqual(find('', 'warn disk 5%\n'), [
-      'warning expect: no alert is sent: it has no line that begins with tell',
+      'warning expect: no alert is sent: the file has no line that begins with tell',
     ]);
     assert.deepEqual(find('', `tell command ${at('none')}\ntell mail a@b.c sendmail=${folder}\n`), [
       `error expect:1: ${at('none')} is not a program`,

@@ -122,7 +122,7 @@ describe('webjobctl configtest', () => {
       /link test: 251 Link Test OK/,
       /GET webjobctl-probe: 404/,
       /PUT: 200 OK; job probe_\d+_\d+ is in the locker/,
-      /^Node v[\d.]+ answers with it in \d+ ms$/m,
+      /^the script answers in \d+ ms with Node v[\d.]+$/m,
     ])
       assert.match(said, what);
     const jobId = /job (probe_\S+)/.exec(said)?.[1];
@@ -208,14 +208,14 @@ describe('webjobctl configtest', () => {
       ['error', new RegExp(`^${web.name} cannot write in IncomingDirectory`), new RegExp(`^chown ${web.name}:0`)],
       ['error', new RegExp(`^${web.name} cannot write the log, which belongs to root`), /^chown/],
       ['warning', /can write to ProfilesDirectory: a compromised script/, /^chown 0:0/],
-      ['warning', /can write to it: a compromised script/, /^chown 0:0/],
+      ['warning', /can write to the settings: a compromised script/, /^chown 0:0/],
       ['error', /can change what httpd runs/, /^chown 0:0/],
     ]);
     give([web.uid, web.uid, 0, 0, 0]);
     chmodSync(site('webjob/nph-webjob.cgi'), 0o644);
     chmodSync(site('integrity/profiles'), 0o777);
     await expectFindings([
-      ['error', /cannot run it/, /^chmod 755/],
+      ['error', /cannot run the script/, /^chmod 755/],
       ['error', /^everyone can write to ProfilesDirectory/, /^chmod 755/],
     ]);
     chmodSync(site('webjob/nph-webjob.cgi'), 0o755);
@@ -263,7 +263,7 @@ describe('webjobctl configtest', () => {
       writeFileSync(users, 'client1:{SHA}C+7Hteo/D9vJXQ3UfzxbwnXaijM=\n');
       chmodSync(users, 0o644);
       await expectFindings([
-        ['error', /^its interpreter is not Node: #!\/bin\/sh/, /^sed -i .*node/],
+        ['error', /^the interpreter of the script is not Node: #!\/bin\/sh/, /^sed -i .*node/],
         ['error', /does not begin with nph-/, /^rm /],
         ['warning', /^the hash of 1 passwords is weak/, /client passwd client1/],
         ['warning', /^every user of this machine can read the password hashes/, /chmod 640/],
@@ -421,7 +421,7 @@ describe('webjobctl configtest', () => {
       ...['--probe', url, '--as', at('wrong.conf')],
     );
     const { serious } = await test('--probe', 'http://127.0.0.1:1/', '--as', at('client1/webjob.conf'));
-    assert.match(serious[0]?.what ?? '', /^it cannot be reached: .*ECONNREFUSED/);
+    assert.match(serious[0]?.what ?? '', /^the server cannot be reached: .*ECONNREFUSED/);
     assert.equal(serious.length, 1, 'once is enough');
     const configtest = async (code: number, why: RegExp, ...args: string[]): Promise<void> => {
       const ended = await runWebjobctl(['-c', site('etc/nph-webjob.cfg'), 'configtest', ...args]);

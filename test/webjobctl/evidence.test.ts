@@ -85,7 +85,7 @@ describe('webjobctl custody checkpoint', () => {
       writeFileSync(file, lines.map((line) => `${line}\n`).join(''));
       const { stderr, exitCode, text } = await checkpoint();
       assert.equal(exitCode, 1, what);
-      assert.match(stderr, /^webjobctl: warning: nph-webjob-custody\.server_1\.jsonl is not as it was written/m, what);
+      assert.match(stderr, /^webjobctl: warning: nph-webjob-custody\.server_1\.jsonl has been changed/m, what);
       assert.equal(text, '', `${what}: it is not what the last checkpoint says`);
     }
     writeFileSync(file, whole);

@@ -204,7 +204,7 @@ describe('webjobctl init, what it refuses', () => {
     await refused(2, /--apply requires the file/, '--apply');
     await refused(4, /--cgi: there is no \/nowhere/, '--cgi', '/nowhere');
     await refused(4, /--cgi: \/tmp is not a regular file/, '--cgi', '/tmp');
-    await refused(4, /no Node for the script: \/bin\/sh is not Node[\s\S]*--node PATH/, '--node', '/bin/sh');
+    await refused(4, /no Node for the script: \/bin\/sh is not Node[\s\S]*--node FILE/, '--node', '/bin/sh');
   });
 
   it('refuses a Node that the web user cannot start', needsRoot, async () => {

@@ -101,7 +101,7 @@ describe('webjobctl sign payload', () => {
       ['--name', 'x'],
       ['--key-name', 'x'],
     ])
-      await refused(2, /p256\.key signs no manifests/, 'payload', '--key', 'p256.key', ...words, 'plain');
+      await refused(2, /p256\.key cannot sign manifests/, 'payload', '--key', 'p256.key', ...words, 'plain');
     assert.equal(existsSync(at('plain.manifest')), false);
   });
 
@@ -113,10 +113,20 @@ describe('webjobctl sign payload', () => {
     await refused(4, /not the text of a manifest/, 'payload', '--key', 'alice.key', '--client', 'a/b', 'odd/good');
     const many = Array.from({ length: 70 }, () => ['--client', 'x'.repeat(64)]).flat();
     await refused(4, /longer than 4096 bytes/, 'payload', '--key', 'alice.key', ...many, 'odd/good');
-    await refused(2, /--name takes one file/, 'payload', '--key', 'alice.key', '--name', 'x', 'odd/good', 'host.sh');
     await refused(
       2,
-      /'--serial <number>' argument '1e3' is invalid/,
+      /--name needs a single file/,
+      'payload',
+      '--key',
+      'alice.key',
+      '--name',
+      'x',
+      'odd/good',
+      'host.sh',
+    );
+    await refused(
+      2,
+      /'--serial <NUMBER>' argument '1e3' is invalid/,
       'payload',
       '--key',
       'alice.key',
@@ -126,7 +136,7 @@ describe('webjobctl sign payload', () => {
     );
     await refused(
       2,
-      /alice\.key signs no manifests: a key name/,
+      /alice\.key cannot sign manifests: a key name/,
       'payload',
       '--key',
       'alice.key',
@@ -155,7 +165,7 @@ describe('webjobctl sign add, show and verify', () => {
   it('add a second signature, which satisfies a threshold of 2', async () => {
     await sign(0, 'payload', '--key', 'alice.key', '--client', 'client1', 'host.sh');
     assert.equal(await verify(0), 'good     host.sh.manifest\n');
-    const one = 'wrong    host.sh.manifest: signed with a weight of 1, and 2 is needed\n';
+    const one = 'wrong    host.sh.manifest: signed with a weight of 1, but 2 is required\n';
     assert.equal(await verify(1, '--threshold', '2'), one);
     const { text } = parseNote(readFileSync(at('host.sh.manifest')));
     assert.equal(await sign(0, 'add', '--key', 'bob.key', 'host.sh.manifest'), 'host.sh.manifest\n');
@@ -166,7 +176,7 @@ describe('webjobctl sign add, show and verify', () => {
     assert.match(await verify(1, '--at', '1999-01-01'), /: it is not valid before 20/);
     assert.equal(await verify(1, '--name', 'wipe.sh'), 'wrong    host.sh.manifest: it is for host.sh, not wipe.sh\n');
     await refused(4, /already signed by site\.example\/bob/, 'add', '--key', 'bob.key', 'host.sh');
-    await refused(4, /p256\.key signs no manifests: not an Ed25519 key/, 'add', '--key', 'p256.key', 'host.sh');
+    await refused(4, /p256\.key cannot sign manifests: not an Ed25519 key/, 'add', '--key', 'p256.key', 'host.sh');
   });
 
   it('show its text and its unchecked signatures', async () => {
@@ -282,7 +292,7 @@ describe('webjobctl sign trust', () => {
     await refused(4, /twin\S* is not a verifier key: ENOENT/, 'trust', 'add', 'trusted', twin);
     await refused(4, /alice\.pub is not a verifier key: not a verifier key/, 'trust', 'add', 'trusted', 'alice.pub');
     for (const weight of ['0', '100', '-1', 'x'])
-      await refused(2, /'--weight <number>' argument/, 'trust', 'add', 'trusted', 'eve.vkey', '--weight', weight);
+      await refused(2, /'--weight <NUMBER>' argument/, 'trust', 'add', 'trusted', 'eve.vkey', '--weight', weight);
     writeFileSync(at('spoilt'), `${was}hello\n`);
     await refused(4, /spoilt line 3: not a verifier key/, 'trust', 'add', 'spoilt', 'eve.vkey');
     assert.equal(readFileSync(at('trusted'), 'utf8'), was);

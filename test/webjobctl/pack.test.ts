@@ -278,7 +278,7 @@ describe('webjobctl pack and what is not as it should be', () => {
     writeFileSync(`${base}.jsonl`, manifest.replace(/[^\n]*\n$/, ''));
     const cut = await locker.webjobctl('unpack', dayOf(40));
     assert.equal(cut.exitCode, 4);
-    assert.match(cut.stderr, /the manifest is cut off/);
+    assert.match(cut.stderr, /the manifest is truncated/);
     const evils = [
       manifest.replace(/"name":"[^"]*"/, '"name":"../../../evil"'),
       manifest.replace(/"offset":0/, '"offset":9007199254740991'),

@@ -153,7 +153,7 @@ describe('webjobctl and packed uploads', () => {
     assert.deepEqual([shown?.state, shown?.exitCode, shown?.group, shown?.record.KidStatus], ['failed', 3, null, '3']);
     assert.match(String(shown?.pack), /^\d{4}-\d\d-\d\d: client1_\d{14}_\d+_host\.sh$/);
     assert.equal((await webjobctl('show', failed, '--out')).stdout.toString('latin1'), 'packed\xff\n');
-    assert.match((await webjobctl('show', failed)).text, /\nPacked in: .*\n[\s\S]*\na needle\n$/);
+    assert.match((await webjobctl('show', failed)).text, /\nArchived in: .*\n[\s\S]*\na needle\n$/);
   });
 
   /** What the page of a job in a report says, and the messages while it was made. */

@@ -129,7 +129,7 @@ describe('webjobctl prune and a folder that has the name of a stream', () => {
       for (let run = 0; run < 2; run++) {
         const { exitCode, stderr } = await locker.webjobctl('prune', '--older-than', '30d', '--yes');
         assert.equal(exitCode, 1, stderr);
-        assert.match(stderr, /being written or changed stay: 1\n/);
+        assert.match(stderr, /being written or changed, not removed: 1 upload\n/);
         assert.deepEqual(groupNames(locker.site), [odd]);
       }
     } finally {

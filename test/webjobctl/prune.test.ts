@@ -87,7 +87,7 @@ describe('webjobctl prune', () => {
   for (const [args, says] of [
     [[], /prune needs --older-than, --keep or --max-bytes/],
     [['--older-than', '90'], /--older-than.*a duration is a number/],
-    [['--keep', '0'], /--keep.*a number from 1/],
+    [['--keep', '0'], /--keep.*must be 1 or more/],
     [['--max-bytes', '-1'], /--max-bytes.*a size is a number/],
     [['--max-bytes', '9'.repeat(30)], /--max-bytes.*a size is a number/],
   ] as const) {
@@ -104,7 +104,7 @@ describe('webjobctl prune', () => {
     writeFileSync(lock, 'Jid=other\n');
     const { exitCode, stderr } = await locker.webjobctl('prune', '--older-than', '60d', '--yes');
     assert.equal(exitCode, 1);
-    assert.match(stderr, /being written or changed stay: 1/);
+    assert.match(stderr, /being written or changed, not removed: 1 upload/);
     assert.ok(groupNames(locker.site).includes(oldest));
     rmSync(lock);
   });

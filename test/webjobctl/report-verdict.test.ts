@@ -51,7 +51,7 @@ it('confirms uploads that are unchanged since they were received', async () => {
     assert.doesNotMatch(page, /does not verify|nothing to compare/);
   }
   assert.match(overview, /clients silent 0/);
-  assert.match(overview, /The custody record is whole, 4 entries\./);
+  assert.match(overview, /The custody record is intact, 4 entries\./);
   assert.match(overview, /No file of a job with a page differs/);
 });
 

@@ -103,7 +103,7 @@ describe('a report', () => {
     assert.equal(wrong.length, 3);
     for (const name of wrong) assert.match(read(name), /does not verify/);
     assert.match(read('index.html'), /<dt>verification failures<\/dt><dd class="bad">4<\/dd>/);
-    assert.match(read('index.html'), /The custody record is whole, \d+ entries/);
+    assert.match(read('index.html'), /The custody record is intact, \d+ entries/);
     const broken = read(findPage(ids.incomplete, 'arrived'));
     assert.match(broken, /it has no \.rdy file/);
     const binary = read(findPage(ids.killed, '<pre class="dump"'));

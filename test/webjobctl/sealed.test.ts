@@ -131,10 +131,10 @@ describe('an identity file', () => {
   it('that cannot be used is an error that does not show what is in it', async () => {
     const { identity: secret } = await makeExaminer();
     for (const [text, why] of [
-      ['', 'holds no identity'],
-      ['# nothing\n', 'holds no identity'],
-      [`${secret}\n${secret.slice(0, -5)}\n`, 'line 2 is not an identity of age'],
-      ['-----BEGIN OPENSSH PRIVATE KEY-----\n', 'line 1 is not an identity of age'],
+      ['', 'contains no identity'],
+      ['# nothing\n', 'contains no identity'],
+      [`${secret}\n${secret.slice(0, -5)}\n`, 'line 2 is not an age identity'],
+      ['-----BEGIN OPENSSH PRIVATE KEY-----\n', 'line 1 is not an age identity'],
       ['age-encryption.org/v1\n-> scrypt x 18\n', 'is encrypted itself'],
       ['-----BEGIN AGE ENCRYPTED FILE-----\n', 'is encrypted itself'],
     ] as const) {
@@ -151,7 +151,10 @@ describe('an identity file', () => {
     const path = write('open.txt', `${alice.identity}\n`);
     spawnSync('chmod', ['644', path]);
     const { code, stderr } = await run('show', id('one'), '--identity', path);
-    assert.deepEqual([code, stderr], [0, `webjobctl: warning: ${path} holds a secret key, and others can read it\n`]);
+    assert.deepEqual(
+      [code, stderr],
+      [0, `webjobctl: warning: ${path} contains a secret key, and others can read it\n`],
+    );
   });
 });
 

@@ -121,7 +121,7 @@ describe('a short write', () => {
 
   it('of the custody record keeps prune from removing anything', async () => {
     for (const blocks of [1, 2]) {
-      await fail(/cut short|EFBIG/, runLimited(blocks, 'prune', '--older-than', '30d', '--yes'));
+      await fail(/truncated|EFBIG/, runLimited(blocks, 'prune', '--older-than', '30d', '--yes'));
       assert.deepEqual(digestFiles(site.incoming), files, `${blocks} blocks`);
     }
     assert.equal((await runLimited(undefined, 'prune', '--older-than', '30d', '--yes')).exitCode, 0);
@@ -254,7 +254,7 @@ describe('a disk that fills up', { skip: findMountObstacle() }, () => {
     for (const name of ['large', 'small']) setTime({ ...site, incoming: old }, name, AT);
     rmSync(join(disk, 'logfiles', 'nph-webjob-custody.webjobctl.jsonl'), { force: true });
     leave(0);
-    await fail(/ENOSPC|cut short/, runLimited(undefined, 'prune', '--older-than', '30d', '--yes'));
+    await fail(/ENOSPC|truncated/, runLimited(undefined, 'prune', '--older-than', '30d', '--yes'));
     assert.deepEqual(digestFiles(old), files);
     rmSync(fill);
     assert.equal((await runLimited(undefined, 'prune', '--older-than', '30d', '--yes')).exitCode, 0);

@@ -104,7 +104,7 @@ for (const [index, zone] of ZONES.entries()) {
         const { text } = await run('jobs', '--columns', 'time,job', '--command', 'host.sh');
         assert.equal(text.split('\n')[1], `${formatIn(clock, new Date(NIGHT[0] ?? ''))}  ${first?.jobId}`);
         const shown = (await run('show', last?.jobId ?? '')).text;
-        assert.match(shown, new RegExp(`^Last heard of: +${formatIn(clock, new Date(LATER))}$`, 'm'));
+        assert.match(shown, new RegExp(`^Last seen: +${formatIn(clock, new Date(LATER))}$`, 'm'));
         const clients = (await run('clients', '--client', 'client2')).text;
         assert.match(clients, new RegExp(`^client2 +${formatIn(clock, midnight[1]?.at ?? new Date())} `, 'm'));
       });
