@@ -339,7 +339,7 @@ function awaitMark(
     if (at >= 0) return at > limit ? { size: limit, problem: excess } : { size: at };
     if (hasFailed && size > limit) return { size: limit, problem: excess };
     if (hasFailed)
-      return { size, problem: 'printed what could not be stored: no space for the file, or no access to it' };
+      return { size, problem: 'printed output that could not be stored: no space for the file, or no access to it' };
     if (performance.now() > deadline + 1000) return { size, problem: 'printed output that did not arrive in time' };
     searched = Math.max(0, size - mark.length);
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LOOK_MS);

@@ -30,7 +30,7 @@ export function explainStartFailure({ code, message }: NodeJS.ErrnoException, pr
     case 'UNKNOWN':
       return process.platform === 'win32' ? `it is not a program for this Windows (${code})` : code;
     case 'E2BIG':
-      return 'its arguments and the environment are larger than this system takes (E2BIG)';
+      return 'its arguments and the environment are larger than this system accepts (E2BIG)';
     case 'ETXTBSY':
       return 'another process has it open for writing (ETXTBSY)';
     case 'EPERM':

@@ -434,7 +434,7 @@ function* findReplaced(scope: Scope, { records }: Evidence): Generator<Finding> 
   const since = scope.since ?? scope.touchedSince;
   for (const { name, time, jobId } of records.replaced()) {
     if ((scope.sample && !isPicked(name, scope.sample)) || (since && time < since)) continue;
-    const detail = `another upload took its place at ${time.toISOString()}; it was job ${jobId ?? 'unknown'}`;
+    const detail = `another upload replaced it at ${time.toISOString()}; it was job ${jobId ?? 'unknown'}`;
     yield { kind: 'replaced', place: name, detail };
   }
 }

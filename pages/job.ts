@@ -108,10 +108,10 @@ export function formatVerification({ job, verdict, deposit, earlier, missing }: 
   ];
   const notes = [
     recordProblem && `The record cannot be read: ${recordProblem}.`,
-    deposit?.fault && 'Something before the entry of this upload in the custody record was changed.',
+    deposit?.fault && 'The custody record was changed before the entry of this upload.',
     deposit?.receivedAt && `Received ${deposit.receivedAt}, as the custody record says.`,
     result?.state === 'good' && `The client signed the run record and the output with the key ${result.key}.`,
-    result?.state === 'none' && 'The client has not signed it.',
+    result?.state === 'none' && 'The client has not signed the result.',
     result?.sealedTo && `The streams are sealed to ${result.sealedTo.join(', ')}.`,
   ].filter((note) => typeof note === 'string');
   const sources = [
@@ -175,14 +175,14 @@ export function formatRecordTable(verdict: Verdict | undefined, { env }: Heads):
     return formatFactTable('The run record, as the client wrote it', rows);
   }
   if (!env) return html`<p class="note">There is none.</p>`;
-  return formatStream('The record as it is', { head: env.head.subarray(0, MAX_TEXT_BYTES), size: env.size });
+  return formatStream('The run record as received', { head: env.head.subarray(0, MAX_TEXT_BYTES), size: env.size });
 }
 
 export function formatLog({ get, put, attempts }: Job): Markup {
   const lines = [get, put, ...attempts]
     .filter((line) => line !== undefined)
     .sort((a, b) => (a.time < b.time ? -1 : Number(a.time > b.time)));
-  if (lines.length === 0) return html`<p class="note">Nothing is in the log.</p>`;
+  if (lines.length === 0) return html`<p class="note">There is nothing in the log.</p>`;
   return html`<div class="scroll" role="region" aria-label="Lines of the log" tabindex="0"><table>
 <caption><span>Requests of this job in nph-webjob.log</span></caption>
 <thead><tr><th scope="col">Time</th><th scope="col">Method</th><th scope="col">From</th><th scope="col">User</th><th scope="col" class="number">Received</th><th scope="col" class="number">Sent</th><th scope="col" class="number">Seconds</th><th scope="col" class="number">Status</th><th scope="col">Message</th></tr></thead>

@@ -138,7 +138,7 @@ function describePeriod(recent: readonly Job[], seenAt: Date | undefined, now: D
 }
 
 function formatNewest(newest: readonly Newest[], context: Context): Markup {
-  if (newest.length === 0) return html`<p class="note">It has sent no output yet.</p>`;
+  if (newest.length === 0) return html`<p class="note">This client has sent no output yet.</p>`;
   const { book, links } = context;
   return html`<div class="scroll" role="region" aria-label="Newest results" tabindex="0"><table class="stack">
 <caption><span>The newest result of each command, by name</span></caption>

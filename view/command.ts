@@ -73,7 +73,7 @@ export async function commandPage(context: Context, name: string): Promise<Page>
     content: html`<h1>${name}</h1>
 <p class="lead">${describeGroups(groups, count)}</p>
 <p class="ways"><a href="${links.page('/jobs', { command: name })}">All jobs of this command</a> · <a href="${asFormat(links.command(name), 'json')}">JSON</a></p>
-${first ? html`<h2>Newest output of each client</h2>${together.map((group) => formatGroup(group, first, context))}${formatAlone(alone, first, context)}` : html`<p class="note">No client has sent output of it yet.</p>`}
+${first ? html`<h2>Newest output of each client</h2>${together.map((group) => formatGroup(group, first, context))}${formatAlone(alone, first, context)}` : html`<p class="note">No client has sent output of this command yet.</p>`}
 ${groups.length - alone.length > MAX_GROUPS || alone.length > MAX_ALONE ? html`<p class="note">More are in the <a href="${asFormat(links.command(name), 'json')}">JSON</a>.</p>` : undefined}
 ${next === undefined ? undefined : html`<p class="ways"><a href="${links.command(name, { after: next })}">Clients after ${next}</a></p>`}`,
   };

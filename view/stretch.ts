@@ -124,10 +124,10 @@ export function formatStretch(
   const step = as === 'hex' ? DUMP_BYTES : TEXT_BYTES;
   if (from > 0) {
     ways.push(html`<a href="${href({ ...own, pos: 0 })}">First</a>`);
-    ways.push(html`<a href="${href({ ...own, pos: Math.max(0, from - step) })}">Back</a>`);
+    ways.push(html`<a href="${href({ ...own, pos: Math.max(0, from - step) })}">Previous</a>`);
   }
   if (to < size) {
-    ways.push(html`<a href="${href({ ...own, pos: to })}">On</a>`);
+    ways.push(html`<a href="${href({ ...own, pos: to })}">Next</a>`);
     ways.push(html`<a href="${href({ ...own, pos: 'last' })}">Last</a>`);
   }
   ways.push(

@@ -133,14 +133,14 @@ function checkSetEnv(
   const [variable, file] = splitArguments(setEnv?.value ?? '');
   if (!setEnv || variable !== 'WEBJOB_PROPERTIES_FILE' || file === undefined) {
     const mend = add(`SetEnv WEBJOB_PROPERTIES_FILE "${propertiesFile}"`);
-    return [warning('no SetEnv tells the script its settings', folder, mend)];
+    return [warning('no SetEnv names the settings of the script', folder, mend)];
   }
   if (resolve(file) === resolve(propertiesFile)) return [];
   const value = `WEBJOB_PROPERTIES_FILE "${propertiesFile}"`;
   const mend = replaceDirective(setEnv.where, 'SetEnv', value, propertiesFile);
   // Without the file every setting has its default.
-  if (!existsSync(file)) return [error(`httpd hands the script ${file}, which does not exist`, setEnv.where, mend)];
-  const what = `httpd hands the script ${file}, and this is about ${propertiesFile}`;
+  if (!existsSync(file)) return [error(`httpd gives the script ${file}, which does not exist`, setEnv.where, mend)];
+  const what = `httpd gives the script ${file}, but this command checks ${propertiesFile}`;
   return [warning(what, setEnv.where, `${mend}  # or --config`)];
 }
 

@@ -68,7 +68,7 @@ export function askHttpd(given: string | undefined, conf: string | undefined): A
   const directives = findDirectives(ask, modules, program);
   const findings =
     directives === undefined
-      ? [note('without mod_info httpd does not tell which directives apply, so they were not checked', program)]
+      ? [note('without mod_info httpd does not report which directives apply, so they were not checked', program)]
       : [];
   return asked({ modules, directives, userName }, ...findings);
 }

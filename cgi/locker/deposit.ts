@@ -326,7 +326,7 @@ function* deposit(
 function checkRoom(folder: string, lengths: DepositPlan['lengths']): void {
   const disk = statfsSync(folder);
   const needed = lengths.out + lengths.err + lengths.env + RESERVE_BYTES;
-  if (disk.bavail * disk.bsize < needed) throw new LockerFailure('full', 'not enough room');
+  if (disk.bavail * disk.bsize < needed) throw new LockerFailure('full', 'not enough space');
   // File systems that allocate inodes on demand report 0 in total.
   if (disk.files > 0 && disk.ffree < RESERVE_INODES) throw new LockerFailure('full', 'no inodes left');
 }

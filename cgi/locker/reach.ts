@@ -185,7 +185,7 @@ function openLocker(locker: string): number | undefined {
   if (link !== undefined)
     throw errorOf(
       'ELOOP',
-      `${link} is a link that others than root can change: name the directory itself in nph-webjob.cfg`,
+      `${link} is a link that users other than root can change: name the directory itself in nph-webjob.cfg`,
     );
   let fd = openSync('/', O_RDONLY | O_DIRECTORY);
   for (const part of path.split('/').filter((step) => step !== '')) {

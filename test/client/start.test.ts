@@ -158,7 +158,7 @@ describe('other reasons', () => {
 
   it('have plain words: an argument that is too long, a file that is open for writing', async () => {
     const long = await reasonOf(() => undefined, ['x'.repeat(200_000)]);
-    assert.equal(long, 'its arguments and the environment are larger than this system takes (E2BIG)');
+    assert.equal(long, 'its arguments and the environment are larger than this system accepts (E2BIG)');
     const busy = await reasonOf((path) => {
       const fd = openSync(path, 'r+');
       return () => closeSync(fd);

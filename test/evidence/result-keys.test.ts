@@ -200,7 +200,7 @@ describe('a job of a client with a result key', () => {
       pages.filter((page) => page.includes(`signed the run record and the output with the key client1+${id}.`)).length,
       1,
     );
-    assert.equal(pages.filter((page) => page.includes('The client has not signed it.')).length, 1);
+    assert.equal(pages.filter((page) => page.includes('The client has not signed the result.')).length, 1);
     const late = await run();
     assert.deepEqual(
       (await verifyAs([its.site.propertiesFile], late)).map((line) => line.split(' ')[0]),

@@ -84,7 +84,7 @@ describe('a file system (strace)', { skip: NO_STRACE }, () => {
   const layout = process.arch === 'x64' || process.arch === 'arm64' ? undefined : 'another layout of statfs';
 
   it('whose room is kept for root is full', { skip: layout }, async () => {
-    assertRefused(await put('kept', saying(ROOM, 10, 1000, 1000)), 'not enough room');
+    assertRefused(await put('kept', saying(ROOM, 10, 1000, 1000)), 'not enough space');
   });
 
   it('whose inodes are used up is full, and one that counts none is not', { skip: layout }, async () => {

@@ -216,7 +216,7 @@ describe(`a disk that is really full (${way})`, { skip: obstacle }, () => {
   it('refuses what cannot fit before it is stored', async () => {
     await withDisk(site.incoming, 'size=2m', async () => {
       const upload = makeUpload('large', { out: 1_500_000, err: 0, env: 0 });
-      assertAnswer(await put(upload), 507, 'Insufficient Storage: not enough room');
+      assertAnswer(await put(upload), 507, 'Insufficient Storage: not enough space');
       assert.deepEqual(standing('large'), []);
       assertAnswer(await put(makeUpload('small', SIZES)), 200, 'Success');
     });

@@ -597,7 +597,7 @@ describe('a broken site', { skip: obstacle }, () => {
     {
       ...{ places: ['httpd'], name: 'settings that httpd looks for elsewhere', reloads: true },
       breaks: edit('etc/webjob-site.conf', 'etc/nph-webjob.cfg', 'etc/nph-webjb.cfg'),
-      finds: /^httpd hands the script .*nph-webjb\.cfg, which does not exist/,
+      finds: /^httpd gives the script .*nph-webjb\.cfg, which does not exist/,
     },
     {
       ...{ places: ['httpd', 'script', 'access'], name: 'a script that httpd looks for elsewhere', reloads: true },

@@ -127,10 +127,10 @@ describe('the directives that hold', () => {
     assert.deepEqual(find(), []);
     write(at('another'), '');
     assert.deepEqual(find(setEnv(at('another'))), [
-      `warning: httpd hands the script ${at('another')}, and this is about ${settings}`,
+      `warning: httpd gives the script ${at('another')}, but this command checks ${settings}`,
     ]);
     assert.deepEqual(brief(checkDirectives([setEnv(at('another')), ...good], folder, own)), []);
-    assert.deepEqual(find(directive('SetEnv', 'OTHER x')), ['warning: no SetEnv tells the script its settings']);
+    assert.deepEqual(find(directive('SetEnv', 'OTHER x')), ['warning: no SetEnv names the settings of the script']);
     assert.deepEqual(find({ ...setEnv('/x'), sections: ['Directory "/elsewhere"'] }), []);
     const said = ['error: .htaccess is ignored'];
     assert.deepEqual(find(directive('AllowOverride', 'None')), said);

@@ -151,7 +151,7 @@ describe('the web user exchanges a folder of the locker for a link', { skip: fin
       configure(site, { IncomingDirectory: join(his, 'incoming') });
       const ask = async (): Promise<[number | null, boolean]> => {
         const { exitCode, stderr } = await its.webjobctl('prune', '--older-than', '30d', '--yes');
-        return [exitCode, /incoming is a link that others than root can change/.test(stderr)];
+        return [exitCode, /incoming is a link that users other than root can change/.test(stderr)];
       };
       assert.deepEqual(await ask(), [0, false], 'a link in a folder of root');
       chownSync(his, uid, gid);

@@ -94,7 +94,7 @@ it('finds a custody record that was changed', async () => {
     edited.pages[1] ?? '',
     /does not verify.*unrecorded client1_\w+\.sh: the custody record does not have it\./,
   );
-  assert.match(edited.pages[2] ?? '', / verified .*Something before the entry of this upload/);
+  assert.match(edited.pages[2] ?? '', / verified .*The custody record was changed before the entry of this upload/);
   assert.match(edited.pages[0] ?? '', / verified /);
   assert.match(edited.overview, /not as it was written: 2 faults in 4 entries/);
   writeFileSync(custody, text);
