@@ -94,7 +94,7 @@ function startShell(command: string, cwd: string): ChildProcessByStdio<null, nul
   const stdio: ['ignore', 'ignore', 'pipe'] = ['ignore', 'ignore', 'pipe'];
   if (process.platform !== 'win32') return spawn('/bin/sh', ['-c', command], { cwd, detached: true, stdio });
   const shell = findSystemProgram('cmd.exe');
-  if (shell === undefined) throw new Failure('get', 'the GetHook needs System32\\cmd.exe, which is not there');
+  if (shell === undefined) throw new Failure('get', 'the GetHook requires System32\\cmd.exe, which is missing');
   const { file, args, options } = makeShellCommand(shell, command, true);
   // cmd.exe would look for programs in the current directory first, which contains the fetched
   // file.

@@ -15,7 +15,7 @@ export async function askPassPhrase(settings: ClientSettings, key: Buffer): Prom
   if (!process.stdin.isTTY)
     throw new Failure(
       'settings',
-      'SSLPrivateKeyFile needs a pass phrase',
+      'SSLPrivateKeyFile requires a pass phrase',
       'set SSLPassPhraseFile, or run webjob on a terminal',
     );
   return await promptOnce(settings.sslPrivateKeyFile);

@@ -143,12 +143,12 @@ function checkSettings(given: Given, required: ControlKey[]): ClientSettings {
   const controls = Object.fromEntries(pairs) as Controls;
   for (const [on, key, needed] of NEEDS) {
     if (controls[on] && value(needed) === '')
-      throw new Failure('settings', `${place(given, key)}=Y needs ${needed}`, `add a line ${needed}=...`);
+      throw new Failure('settings', `${place(given, key)}=Y requires ${needed}`, `add a line ${needed}=...`);
   }
   if (given.has('sealto') && controls.sealTo === '')
     throw new Failure('settings', `${place(given, 'SealTo')} names no recipient`, 'remove the line to seal nothing');
   if (controls.sealTo !== '' && controls.resultKeyFile === '')
-    throw new Failure('settings', `${place(given, 'SealTo')} needs ResultKeyFile`, 'add a line ResultKeyFile=...');
+    throw new Failure('settings', `${place(given, 'SealTo')} requires ResultKeyFile`, 'add a line ResultKeyFile=...');
   if (controls.sslPassPhrase !== '' && controls.sslPassPhraseFile !== '')
     throw new Failure('settings', `${place(given, 'SSLPassPhraseFile')} and SSLPassPhrase cannot both be set`);
   if (controls.dsvVerifySignature) warnOfOthers(controls.dsvPublicKeyFile);

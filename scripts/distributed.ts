@@ -30,8 +30,7 @@ exit $?
 process.exit(main());
 
 function main(): number {
-  if (process.getuid?.() !== 0)
-    return fail('this needs root, who can mount file systems', 'sudo npm run test:distributed');
+  if (process.getuid?.() !== 0) return fail('requires root, to mount file systems', 'sudo npm run test:distributed');
   if (spawnSync('glusterd', ['--version']).status !== 0 && !installPackages(['glusterfs-server']))
     return fail('GlusterFS is missing', 'apt-get install glusterfs-server');
   // Before the test starts, because no network reaches the namespaces.

@@ -49,7 +49,7 @@ async function main(argv: string[]): Promise<number> {
     makeKey(name, type);
     return EXIT_CODES.ok;
   }
-  if (files.length === 0) throw usage('--key needs files to sign');
+  if (files.length === 0) throw usage('--key requires files to sign');
   const privateKey = readPrivateKey(key ?? '');
   for (const file of files) signFile(file, privateKey);
   return EXIT_CODES.ok;

@@ -65,7 +65,7 @@ export function renewCommand(): Command {
 }
 
 async function renew(context: Context, client: string, options: Options): Promise<void> {
-  if (options.apply && !options.revoke) throw new Failure('usage', '--apply needs --revoke');
+  if (options.apply && !options.revoke) throw new Failure('usage', '--apply requires --revoke');
   if (options.newKey && options.csr !== undefined) throw new Failure('usage', 'use one of --new-key and --csr');
   const url = options.apply ? findServer(context, options.url, undefined).url : '';
   const canaries = options.apply ? issueCanaries(context) : undefined;

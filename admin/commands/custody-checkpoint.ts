@@ -108,7 +108,7 @@ function makeSigner({ key: path, unsigned, add, origin, server }: Options): (hea
   if (add !== undefined) {
     if (unsigned || origin !== undefined || server !== undefined)
       throw new Failure('usage', '--add takes only --key, the public key of the notes');
-    if (path === undefined) throw new Failure('usage', '--add needs --key, the public key of the notes');
+    if (path === undefined) throw new Failure('usage', '--add requires --key, the public key of the notes');
     return formatTreeHead;
   }
   if (unsigned) {

@@ -99,7 +99,7 @@ function collect(value: string, values: string[] = []): string[] {
 
 async function make(command: Command, jids: readonly string[], options: Options): Promise<void> {
   const { out, zip, client, command: program, since, until } = options;
-  if (out === undefined) throw new Failure('usage', 'evidence needs --out', '--out DIRECTORY');
+  if (out === undefined) throw new Failure('usage', 'evidence requires --out', '--out DIRECTORY');
   const site = openSite(command);
   const isJson = globalOptions(command).json === true;
   const keys = readKeys(options);

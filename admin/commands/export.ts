@@ -54,7 +54,7 @@ export function exportCommand(): Command {
 
 function pickFormat({ csv, sql, spreadsheet, table }: Options, json: true | undefined): Format {
   if (Number(csv ?? 0) + Number(sql ?? 0) + Number(json ?? 0) !== 1)
-    throw new Failure('usage', 'export needs one of --csv, --json and --sql');
+    throw new Failure('usage', 'export requires one of --csv, --json and --sql');
   if (spreadsheet && !csv) throw new Failure('usage', '--spreadsheet requires --csv');
   if (json) return JSON_FORMAT;
   return csv ? csvFormat(spreadsheet === true) : sqlFormat(table);

@@ -230,9 +230,9 @@ function beginWitness(folder: string, steps: readonly Step[]): void {
 }
 
 function checkOptions(options: Options): void {
-  if (options.certificates && !options.tls) throw new Failure('usage', '--certificates needs --tls');
-  if (options.viewUser !== undefined && !options.view) throw new Failure('usage', '--view-user needs --view');
-  if (options.passwords && !options.certificates) throw new Failure('usage', '--passwords needs --certificates');
+  if (options.certificates && !options.tls) throw new Failure('usage', '--certificates requires --tls');
+  if (options.viewUser !== undefined && !options.view) throw new Failure('usage', '--view-user requires --view');
+  if (options.passwords && !options.certificates) throw new Failure('usage', '--passwords requires --certificates');
   if (options.root && options.apply)
     throw new Failure('usage', '--apply cannot be combined with --root: there is no httpd below it');
   if (!isRoot() && !options.root && !options.dryRun && findPlaces(options.prefix, undefined).layout !== 'folder')

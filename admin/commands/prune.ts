@@ -92,7 +92,7 @@ async function findPacks({ settings }: Site, { olderThanSeconds, keep, maxBytes 
 
 function ruleOf({ olderThan, keep, maxBytes, incomplete }: Options): Rule {
   if (olderThan === undefined && keep === undefined && maxBytes === undefined)
-    throw new Failure('usage', 'prune needs --older-than, --keep or --max-bytes');
+    throw new Failure('usage', 'prune requires --older-than, --keep or --max-bytes');
   return {
     ...(olderThan !== undefined && { olderThanSeconds: olderThan }),
     ...(keep !== undefined && { keep }),
@@ -194,7 +194,7 @@ async function removeBatch(
 
 async function confirm(what: string): Promise<void> {
   if (!process.stdin.isTTY || !process.stderr.isTTY)
-    throw new Failure('usage', 'without a terminal prune needs --yes', 'run it with --dry-run first');
+    throw new Failure('usage', 'without a terminal prune requires --yes', 'run it with --dry-run first');
   const terminal = createInterface({ input: process.stdin, output: process.stderr });
   try {
     const answer = await terminal.question(`remove ${what}? [y/N] `);

@@ -63,7 +63,7 @@ function signAll(command: Command, files: string[], options: Options): void {
   const wishes = [keyName, client, notBefore, name, serial];
   if (!hasManifest && (wishes.some((wish) => wish !== undefined) || command.getOptionValueSource('expires') === 'cli'))
     throw new Failure('usage', `${key} cannot sign manifests`, 'webjobctl sign keygen makes an Ed25519 key');
-  if (name !== undefined && files.length > 1) throw new Failure('usage', '--name needs a single file');
+  if (name !== undefined && files.length > 1) throw new Failure('usage', '--name requires a single file');
   const signer = hasManifest ? readNoteSigner(key, privateKey, keyName) : undefined;
   for (const program of files.map(programOf)) {
     // The manifest comes first, so that a program which cannot have one is not left half signed.

@@ -53,7 +53,7 @@ Exit codes:
 function verifyAll(command: Command, files: string[], options: Options): void {
   const { key, trusted: keysFile, threshold, client: clientId, name, at = new Date() } = options;
   if (key === undefined && keysFile === undefined) throw new Failure('usage', 'give --key or --trusted');
-  if (name !== undefined && files.length > 1) throw new Failure('usage', '--name needs a single file');
+  if (name !== undefined && files.length > 1) throw new Failure('usage', '--name requires a single file');
   const publicKey = key === undefined ? undefined : readPublicKey(key);
   const trusted = keysFile === undefined ? undefined : readTrustedKeys(keysFile);
   for (const program of files.map(programOf)) {

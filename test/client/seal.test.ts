@@ -136,8 +136,8 @@ describe('a client with SealTo', () => {
 
 describe('a SealTo that cannot be used', () => {
   const cases: [what: string, sealTo: () => string, why: RegExp][] = [
-    ['is empty', () => '', /SealTo names nobody\n/],
-    ['is a comma', () => ',', /SealTo: it names nobody\n/],
+    ['is empty', () => '', /SealTo names no recipient\n/],
+    ['is a comma', () => ',', /SealTo: it names no recipient\n/],
     ['ends with a comma', () => `${alice?.recipient},`, /SealTo: an empty entry is not an age recipient\n/],
     ['is a word', () => 'alice', /SealTo: alice is not an age recipient\n/],
     [
@@ -146,7 +146,7 @@ describe('a SealTo that cannot be used', () => {
       /SealTo: age1\w+\.\.\. is not an age recipient: /,
     ],
     ['is cut off', () => alice?.recipient.slice(0, 40) ?? '', /SealTo: age1\w+\.\.\. is not an age recipient\n/],
-    ['is a secret key', () => alice?.identity ?? '', /SealTo: it holds the secret key of an examiner\n/],
+    ['is a secret key', () => alice?.identity ?? '', /SealTo: it contains the secret key of an examiner\n/],
     [
       'is good but for one',
       () => `${alice?.recipient},${bob?.recipient.slice(1)}`,
@@ -178,7 +178,7 @@ describe('a SealTo that cannot be used', () => {
     home.reset(settings({ ResultKeyFile: '' }));
     const { code, stderr } = await home.client.execute(['job.sh']);
     assert.equal(code, 2);
-    assert.match(stderr, /SealTo needs ResultKeyFile\n/);
+    assert.match(stderr, /SealTo requires ResultKeyFile\n/);
   });
 });
 

@@ -179,13 +179,13 @@ describe('every control of webjob.conf', () => {
   });
 
   const COMBINATIONS: [lines: string, complaint: string][] = [
-    ['GetHookEnable=Y\nGetHookSuffix=.x', 'GetHookEnable=Y needs GetHookCommandLine'],
-    ['GetHookEnable=y\nGetHookCommandLine=x', 'GetHookEnable=Y needs GetHookSuffix'],
-    ['DsvVerifySignature=Y\nDsvPublicKeyFile=', 'DsvVerifySignature=Y needs DsvPublicKeyFile'],
-    ['DsvVerifyManifest=Y\nDsvSerialFile=s', 'DsvVerifyManifest=Y needs DsvTrustedKeysFile'],
-    ['DsvVerifyManifest=Y\nDsvTrustedKeysFile=k', 'DsvVerifyManifest=Y needs DsvSerialFile'],
-    ['SSLUseCertificate=Y\nSSLPrivateKeyFile=k', 'SSLUseCertificate=Y needs SSLPublicCertFile'],
-    ['SSLUseCertificate=Y\nSSLPublicCertFile=c', 'SSLUseCertificate=Y needs SSLPrivateKeyFile'],
+    ['GetHookEnable=Y\nGetHookSuffix=.x', 'GetHookEnable=Y requires GetHookCommandLine'],
+    ['GetHookEnable=y\nGetHookCommandLine=x', 'GetHookEnable=Y requires GetHookSuffix'],
+    ['DsvVerifySignature=Y\nDsvPublicKeyFile=', 'DsvVerifySignature=Y requires DsvPublicKeyFile'],
+    ['DsvVerifyManifest=Y\nDsvSerialFile=s', 'DsvVerifyManifest=Y requires DsvTrustedKeysFile'],
+    ['DsvVerifyManifest=Y\nDsvTrustedKeysFile=k', 'DsvVerifyManifest=Y requires DsvSerialFile'],
+    ['SSLUseCertificate=Y\nSSLPrivateKeyFile=k', 'SSLUseCertificate=Y requires SSLPublicCertFile'],
+    ['SSLUseCertificate=Y\nSSLPublicCertFile=c', 'SSLUseCertificate=Y requires SSLPrivateKeyFile'],
     ['SSLPassPhraseFile=f\nSSLPassPhrase=p', 'SSLPassPhraseFile and SSLPassPhrase cannot both be set'],
     ['URLUsername=a:b\nURLAuthType=basic', 'URLUsername contains a colon, which Basic authentication does not allow'],
     [
@@ -288,7 +288,7 @@ describe('Import', () => {
     for (const [text, complaint] of [
       ['\nHashType=MD4', 'line 2: HashType has a value that is not allowed'],
       ['nonsense', 'line 1: not Key=value'],
-      ['GetHookEnable=Y', 'line 1: GetHookEnable=Y needs GetHookCommandLine'],
+      ['GetHookEnable=Y', 'line 1: GetHookEnable=Y requires GetHookCommandLine'],
     ] as const) {
       writeFileSync(inner, text);
       assert.equal(failureOf(bad).message, `${inner} ${complaint}`);

@@ -250,7 +250,7 @@ describe('webjob-sign', () => {
       [[], 2, /^webjob-sign: error: use one of --make-key and --key\nwebjob-sign: hint: webjob-sign --help\n$/],
       [['--make-key', 'x', '--key', 'y'], 2, /use one of/],
       [['--make-key', key('x'), 'file'], 2, /--make-key takes no files/],
-      [['--key', key('ed25519.key')], 2, /--key needs files to sign/],
+      [['--key', key('ed25519.key')], 2, /--key requires files to sign/],
       [
         ['--make-key', key('x'), '--type', 'rsa'],
         2,

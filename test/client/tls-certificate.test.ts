@@ -163,7 +163,7 @@ describe('SSLUseCertificate', () => {
   it('is refused at once without a pass phrase and without a terminal', () =>
     assertUnusable(
       { SSLPrivateKeyFile: encrypted },
-      /^webjob: error: SSLPrivateKeyFile needs a pass phrase\nwebjob: hint: set SSLPassPhraseFile, or run webjob on a terminal\n$/,
+      /^webjob: error: SSLPrivateKeyFile requires a pass phrase\nwebjob: hint: set SSLPassPhraseFile, or run webjob on a terminal\n$/,
     ));
 
   it('ends with exit code 3 when the server does not take the certificate', async () => {

@@ -208,7 +208,7 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
   it('wants words that belong together, and a place where nothing is', async () => {
     const { folder } = await make(0, its.jobs.later);
     for (const [args, said] of [
-      [[its.jobs.later], /evidence needs --out/],
+      [[its.jobs.later], /evidence requires --out/],
       [['--out', its.at('x')], /select jobs/],
       [[its.jobs.later, '--case', '4711', '--out', its.at('x')], /cannot be combined with/],
       [[its.jobs.later, '--examiner', 'a\nb', '--out', its.at('x')], /the examiner is not one line/],

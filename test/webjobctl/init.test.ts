@@ -200,7 +200,7 @@ describe('webjobctl init, what it refuses', () => {
     await refused(2, /--base <DIRECTORY>' argument 'a\nb' is invalid/, '--base', 'a\nb');
     await refused(2, /--server-name <NAME>' .* invalid/, '--tls', '--server-name', 'a/CN=b');
     await refused(2, /--tls-port <PORT>' .* invalid/, '--tls-port', '65536');
-    await refused(2, /--certificates needs --tls/, '--certificates');
+    await refused(2, /--certificates requires --tls/, '--certificates');
     await refused(2, /--apply requires the file/, '--apply');
     await refused(4, /--cgi: there is no \/nowhere/, '--cgi', '/nowhere');
     await refused(4, /--cgi: \/tmp is not a regular file/, '--cgi', '/tmp');

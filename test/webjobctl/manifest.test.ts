@@ -115,7 +115,7 @@ describe('webjobctl sign payload', () => {
     await refused(4, /longer than 4096 bytes/, 'payload', '--key', 'alice.key', ...many, 'odd/good');
     await refused(
       2,
-      /--name needs a single file/,
+      /--name requires a single file/,
       'payload',
       '--key',
       'alice.key',

@@ -79,13 +79,13 @@ describe('webjobctl prune', () => {
     const files = readFiles(locker.site.incoming);
     const { exitCode, stderr } = await locker.webjobctl('prune', '--older-than', '35d');
     assert.equal(exitCode, 2);
-    assert.match(stderr, /without a terminal prune needs --yes/);
+    assert.match(stderr, /without a terminal prune requires --yes/);
     assert.deepEqual(readFiles(locker.site.incoming), files);
     assert.deepEqual(readCustody(locker.site), []);
   });
 
   for (const [args, says] of [
-    [[], /prune needs --older-than, --keep or --max-bytes/],
+    [[], /prune requires --older-than, --keep or --max-bytes/],
     [['--older-than', '90'], /--older-than.*a duration is a number/],
     [['--keep', '0'], /--keep.*must be 1 or more/],
     [['--max-bytes', '-1'], /--max-bytes.*a size is a number/],
