@@ -222,7 +222,7 @@ describe('where no FIFO can be made', { skip: NO_STRACE }, () => {
       const { code, stderr } = await home.client.execute(['job.sh'], { wrapper: traced });
       assert.equal(code, 0);
       if (process.platform === 'linux')
-        assert.match(stderr, /^webjob: warning: mkfifo fails: a program that opens \/dev\/stdout or \/dev\/stderr/);
+        assert.match(stderr, /^webjob: warning: mkfifo failed: a program that opens \/dev\/stdout or \/dev\/stderr/);
     });
     assert.deepEqual([only?.out.toString(), only?.err.length, only?.fields.KidStatus], ['out\n', 300_000, '3']);
     assert.equal(only?.fields.StdErrHash, md5(only?.err ?? Buffer.of()));

@@ -212,7 +212,7 @@ describe('RunTimeLimit', () => {
       const { code, stderr } = await execute(name, ...args);
       assert.ok(Date.now() - startedAt < 35_000);
       assert.equal(code, 4);
-      assert.match(stderr, /^webjob: warning: taskkill fails: process \d+ is ended, /);
+      assert.match(stderr, /^webjob: warning: taskkill failed: process \d+ was ended, /);
       assert.deepEqual([takeRun().run.RunError], ['ended by RunTimeLimit after 3 seconds']);
     });
 });
