@@ -43,7 +43,7 @@ function stay(): void {
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
     complain(
-      `error: httpd starts this script; as a persistent worker it needs ${RESIDENT} beside it: ${code ?? message}`,
+      `error: httpd starts this script; as a persistent worker, it needs ${RESIDENT} beside it: ${code ?? message}`,
     );
     process.exitCode = 1;
   }

@@ -65,7 +65,7 @@ export function stay(program: StayingProgram): void {
         membership?.leave();
         fail(
           new Error(
-            `httpd starts this script; started by hand it needs a socket, as in --listen PATH (docs/guide/resident.md): ${error.message}`,
+            `httpd starts this script; started by hand, it needs a socket, as in --listen PATH (docs/guide/resident.md): ${error.message}`,
           ),
         );
       },

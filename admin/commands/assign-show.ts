@@ -94,9 +94,9 @@ function describeSigners(note: string): string {
     .join(', ');
 }
 
-/** `1 %, 10 %, 100 %` */
+/** `1%, 10%, 100%` */
 function describeParts(parts: readonly number[]): string {
-  return parts.map((part) => `${Number((part * 100).toFixed(2))} %`).join(', ');
+  return parts.map((part) => `${Number((part * 100).toFixed(2))}%`).join(', ');
 }
 
 function columnsOf(useGMT: boolean) {

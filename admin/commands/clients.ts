@@ -151,7 +151,7 @@ function makeColumns(useGMT: boolean, isSilent: (client: Client) => boolean): Co
     align: 'right',
     value: (client) => String(countOf(client, state)),
   });
-  const percent = (rate: number | undefined): string => (rate === undefined ? '-' : `${(rate * 100).toFixed(1)} %`);
+  const percent = (rate: number | undefined): string => (rate === undefined ? '-' : `${(rate * 100).toFixed(1)}%`);
   return [
     { title: 'CLIENT', value: ({ clientId }) => clientId },
     {

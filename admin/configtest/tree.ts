@@ -187,7 +187,7 @@ export type Room = Pick<StatsFs, 'bavail' | 'blocks' | 'bsize' | 'ffree' | 'file
 export function describeRoom(path: string, { bavail, blocks, bsize, ffree, files }: Room): Finding[] {
   const [freeBytes, freePart] = [bavail * bsize, blocks === 0 ? 1 : bavail / blocks];
   const inodePart = files === 0 ? 1 : ffree / files;
-  const percent = (part: number): string => `${Math.floor(part * 100)} %`;
+  const percent = (part: number): string => `${Math.floor(part * 100)}%`;
   const [hasNoBytes, hasNoInodes] = [bavail === 0 && blocks > 0, ffree === 0 && files > 0];
   const remedy = `df ${hasNoInodes || inodePart < LITTLE_PART ? '-i' : '-h'} ${quote(path)}  # ${ROOM}`;
   if (hasNoBytes || hasNoInodes)

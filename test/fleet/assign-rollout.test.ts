@@ -84,7 +84,7 @@ describe('a rollout', () => {
     assert.equal((await askAll()).length, 40);
     assert.deepEqual(await countStates(), { waiting: 50, fetched: 40, done: 9, failed: 1 });
     const { text } = await its.webjobctl('assign', 'show', '1', '--state', 'failed');
-    assert.match(text, /^stage {5}2 of 3: 10 %, 50 %, 100 %$/m);
+    assert.match(text, /^stage {5}2 of 3: 10%, 50%, 100%$/m);
   });
 
   it('stops when too many clients fail, before clients of later stages fetch it', async () => {

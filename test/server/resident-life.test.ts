@@ -344,7 +344,7 @@ describe('a start that cannot be', () => {
     const file = join(site().root, 'file');
     writeFileSync(file, 'mine');
     for (const [args, words] of [
-      [[], /^nph-webjob: error: httpd starts this script; started by hand it needs a socket, as in --listen PATH/],
+      [[], /^nph-webjob: error: httpd starts this script; started by hand, it needs a socket, as in --listen PATH/],
       [['--listen', 'relative'], /--listen: neither a port nor an absolute path/],
       [['--listen', '70000'], /--listen: neither/],
       [['--listen', `/${'x'.repeat(100)}`], /--listen: a path of more than 95 bytes/],
@@ -361,7 +361,7 @@ describe('a start that cannot be', () => {
     copyFileSync(script, alone);
     assert.match(
       run(alone)[1],
-      /as a persistent worker it needs \.\/nph-webjob-resident\.cjs beside it: MODULE_NOT_FOUND/,
+      /as a persistent worker, it needs \.\/nph-webjob-resident\.cjs beside it: MODULE_NOT_FOUND/,
     );
   });
 
