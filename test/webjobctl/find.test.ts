@@ -325,7 +325,7 @@ describe('webjobctl clients', () => {
     assert.equal(client2?.bytesSent, 3 * '#!/bin/sh\nps\n'.length);
     assert.equal(client2?.silent, null);
     const { text } = await webjobctl('clients', '--client', '*2');
-    assert.match(text, /^CLIENT +LAST SEEN +JOBS .*\nclient2 +[-\d]+ [:\d]+ +4 +1 +0 +1 +1 +0 +1 .* 100\.0 %\n$/);
+    assert.match(text, /^CLIENT +LAST SEEN +JOBS .*\nclient2 +[-\d]+ [:\d]+ +4 +1 +0 +1 +1 +0 +1 .* 100\.0%\n$/);
   });
 
   it('tells who is silent, and lets nobody speak for another', async () => {
