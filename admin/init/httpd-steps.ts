@@ -93,9 +93,9 @@ export function formatHttpdStep(step: HttpdStep): string {
  * before.
  */
 export function takeHttpdSteps(steps: readonly HttpdStep[], options: HttpdOptions): void {
-  for (const step of steps) {
+  for (const [index, step] of steps.entries()) {
     say(formatHttpdStep(step));
-    if ('run' in step) runStep(step.run);
+    if ('run' in step) runStep(step.run, steps.slice(index));
     else {
       checkModules(options);
       includeOnce(step.include, step.file);
@@ -115,10 +115,18 @@ function checkModules(options: HttpdOptions): void {
   );
 }
 
-function runStep([command = '', ...args]: string[]): void {
+/**
+ * Runs a command. If it fails, the hint has every remaining step: another run of init would find
+ * new modules enabled and leave out the full restart, without which mod_cgid has no daemon.
+ */
+function runStep([command = '', ...args]: string[], remaining: readonly HttpdStep[]): void {
   const { status, stdout, stderr } = askProgram(command, args);
   for (const line of `${stdout}${stderr}`.trim().split('\n').filter(Boolean)) say(`  ${line}`);
-  if (status !== 0) throw new Failure('failed', `${command} failed with ${status}`, 'correct that, and run init again');
+  if (status === 0) return;
+  const commands = remaining.map((step) =>
+    'run' in step ? step.run.map(quote).join(' ') : `{ ${formatHttpdStep(step)}; }`,
+  );
+  throw new Failure('failed', `${command} failed with ${status}`, `correct that, then: ${commands.join(' && ')}`);
 }
 
 function includeOnce(line: string, file: string | undefined): void {

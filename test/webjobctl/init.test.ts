@@ -317,6 +317,9 @@ describe('webjobctl init --apply', () => {
     ]);
     assert.equal(code, 4);
     assert.match(stderr, /Invalid command 'NoSuchDirective'[\s\S]*failed with 1/);
-    assert.doesNotMatch(stderr, /graceful/);
+    // The hint has the remaining steps, of which none was taken.
+    const [said = '', hint = ''] = stderr.split('webjobctl: hint: correct that, then: ');
+    assert.doesNotMatch(said, /graceful/);
+    assert.match(hint, / -t && \S+ -f \S+ -k graceful\n$/);
   });
 });
