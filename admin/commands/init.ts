@@ -23,7 +23,7 @@ import type { HttpdOptions } from '../site/httpd-control.ts';
 import { findNode, isInCheckout } from '../site/interpreter.ts';
 import { findScript, isPackaged, shippedManuals } from '../site/shipped.ts';
 import { globalOptions } from '../site/site.ts';
-import { findGroup, findUser, findWebUser, isRoot, type User } from '../site/users.ts';
+import { findGroup, findGroupName, findUser, findUserName, findWebUser, isRoot, type User } from '../site/users.ts';
 
 interface Options extends HttpdOptions {
   prefix: string;
@@ -141,14 +141,15 @@ function init(options: Options, isJson: boolean, program: Command): void {
   });
   const analystsGid = options.private === undefined || !isRoot() ? undefined : findGroup(options.private);
   const steps = compareWishes(wishes, { root: options.root ?? '/', webUser, viewUser, analystsGid });
+  const show = openReport(isJson);
   const differing = steps.filter(({ state }) => state === 'differs');
   const httpdSteps = planHttpdSteps(places, options.tls === true, options, view ? modulesOf(view) : []);
   if (options.dryRun) {
-    for (const step of steps) show(step, isJson, STATES[step.state]);
+    for (const step of steps) show(step, step.state);
     if (differing.length > 0 && !options.force) process.exitCode = EXIT_CODES.findings;
   } else {
     if (differing.length > 0 && !options.force) refuse(differing);
-    for (const step of steps) if (step.state === 'keep') show(step, isJson, 'kept');
+    for (const step of steps) if (step.state === 'keep') show(step, 'kept');
     const makers = {
       'server certificate': (folder: string) => makeServerCertificate(folder, serverName ?? ''),
       'client authority': (folder: string) => void openAuthority(folder),
@@ -158,7 +159,7 @@ function init(options: Options, isJson: boolean, program: Command): void {
     const directories = [places.cgiDirectory, places.shareDirectory, places.fishDirectory].map(below);
     const served = { directories, replacedDirectory: join(below(places.etcDirectory), 'replaced') };
     applySteps(steps, makers, served, (step, backup) =>
-      show(step, isJson, step.state === 'make' ? 'made' : 'replaced', backup),
+      show(step, step.state === 'make' ? 'made' : 'replaced', backup),
     );
   }
   if (options.apply && !options.dryRun) takeHttpdSteps(httpdSteps, options);
@@ -245,19 +246,29 @@ function checkOptions(options: Options): void {
     throw new Failure('usage', '--apply requires the file that includes the site', '--httpd-conf FILE');
 }
 
-const STATES = { make: 'make', keep: 'keep', differs: 'differs' } as const;
-
-function show(step: Step, isJson: boolean, state: string, backup?: string): void {
-  const { kind, path, place, mode, why } = step;
-  const [owner, group] = step.ownership ? [step.owner, step.group] : ['self', 'self'];
-  const octal = mode.toString(8).padStart(4, '0');
-  if (isJson) printJson({ path: place, kind, mode: octal, owner, group, state, why, ...(backup && { backup }) });
-  else {
-    const notes = [why.length > 0 ? `(${why.join(', ')})` : '', backup ? `the old one is ${backup}` : ''];
-    const name = kind === 'folder' ? `${join(path, '/')}` : path;
-    printLine(`${state.padEnd(8)} ${octal} ${`${owner}:${group}`.padEnd(9)} ${name} ${notes.join(' ')}`.trimEnd());
-  }
+function openReport(isJson: boolean): (step: Step, state: string, backup?: string) => void {
+  return (step, state, backup) => {
+    if (isJson) printJson(stepAsJson(step, state, backup));
+    else printLine(formatStep(step, state, backup));
+  };
 }
+
+function stepAsJson(step: Step, state: string, backup?: string): object {
+  const { kind, place, mode, why } = step;
+  const [owner, group] = step.ownership ? [step.owner, step.group] : ['self', 'self'];
+  return { path: place, kind, mode: formatMode(mode), owner, group, state, why, ...(backup && { backup }) };
+}
+
+function formatStep({ kind, path, target, mode, ownership, why }: Step, state: string, backup?: string): string {
+  const owners = ownership ? `${findUserName(ownership.uid)}:${findGroupName(ownership.gid)}` : 'self:self';
+  const notes = [why.length > 0 ? `(${why.join(', ')})` : '', backup ? `the old one is ${backup}` : ''];
+  const name = { folder: join(path, '/'), link: `${path} -> ${target}`, file: path }[kind];
+  // The mode of a link, 0777, means nothing.
+  const access = kind === 'link' ? 'link' : formatMode(mode);
+  return `${state.padEnd(8)} ${access} ${owners.padEnd(13)} ${name} ${notes.join(' ')}`.trimEnd();
+}
+
+const formatMode = (mode: number): string => mode.toString(8).padStart(4, '0');
 
 function refuse(differing: readonly Step[]): never {
   const list = differing.map(({ place, why }) => `  ${place} (${why.join(', ')})`).join('\n');

@@ -56,10 +56,20 @@ function readUsers(): User[] {
 
 /** The number of a group in /etc/group. Throws Failure `failed`. */
 export function findGroup(name: string): number {
-  const lines = readFileSync('/etc/group', 'utf8').split('\n');
-  const [, , gid = ''] = lines.map((line) => line.split(':')).find(([own]) => own === name) ?? [];
+  const [, , gid = ''] = readGroups().find(([own]) => own === name) ?? [];
   if (/^\d+$/.test(gid)) return Number(gid);
   throw new Failure('failed', `--private: there is no group ${name}`, `groupadd ${name}`);
+}
+
+/** The name of a group in /etc/group, or its number. */
+export function findGroupName(gid: number): string {
+  return readGroups().find(([, , own]) => own === String(gid))?.[0] ?? String(gid);
+}
+
+function readGroups(): string[][] {
+  return readFileSync('/etc/group', 'utf8')
+    .split('\n')
+    .map((line) => line.split(':'));
 }
 
 /**

@@ -152,6 +152,8 @@ describe('the Debian package', { skip: NO_DEBIAN, timeout: 900_000 }, () => {
 webjobctl -c /etc/webjob/nph-webjob.cfg client add client1 --generate --url https://localhost --out /root/client1
 printf '#!/bin/sh\nhostname\n' > /var/lib/webjob/profiles/client1/commands/host.sh`);
     assert.equal(debian.must(`readlink ${SCRIPT}`).trim(), '/usr/lib/webjob/nph-webjob.cgi', made);
+    assert.match(made, new RegExp(`^made +link root:root +${SCRIPT} -> /usr/lib/webjob/nph-webjob\\.cgi$`, 'm'));
+    assert.match(made, /^made +0640 root:www-data +\/etc\/webjob\/webjob\.htpasswd$/m);
     assert.equal(debian.status(url), 401);
     assert.deepEqual(runJob(), ['done 200']);
   });
