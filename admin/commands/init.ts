@@ -15,6 +15,7 @@ import { applySteps } from '../init/apply.ts';
 import { compareWishes, type Step } from '../init/compare.ts';
 import { type Completions, planDocuments } from '../init/documents.ts';
 import { formatHttpdStep, planHttpdSteps, takeHttpdSteps } from '../init/httpd-steps.ts';
+import { findLostSettings } from '../init/lost-settings.ts';
 import { findPlaces, type Places } from '../init/places.ts';
 import { planScript, planSite } from '../init/plan.ts';
 import { describeViewSteps, type WantedView } from '../init/view.ts';
@@ -54,7 +55,9 @@ to root. Man pages and completions go below /usr/local/share (for fish /etc/fish
 
 Existing files that are the same are kept. If any file differs, init changes nothing, unless --force moves the old one
 aside as NAME.TIME.bak: beside the new one, or, for files that httpd serves, man pages and completions, into the
-directory "replaced" beside nph-webjob.cfg. Then init prints the remaining steps for httpd; --apply carries them out.
+directory "replaced" beside nph-webjob.cfg. It lists your settings that the new nph-webjob.cfg does not have.
+
+Then init prints the remaining steps for httpd; --apply carries them out.
 
 Without root, --prefix DIRECTORY makes a private site, for an httpd that you run yourself.
 
@@ -142,6 +145,7 @@ function init(options: Options, isJson: boolean, program: Command): void {
   const analystsGid = options.private === undefined || !isRoot() ? undefined : findGroup(options.private);
   const steps = compareWishes(wishes, { root: options.root ?? '/', webUser, viewUser, analystsGid });
   const show = openReport(isJson);
+  const lost = options.force ? findLostSettings(steps) : undefined;
   const differing = steps.filter(({ state }) => state === 'differs');
   const httpdSteps = planHttpdSteps(places, options.tls === true, options, view ? modulesOf(view) : []);
   if (options.dryRun) {
@@ -162,6 +166,7 @@ function init(options: Options, isJson: boolean, program: Command): void {
       show(step, step.state === 'make' ? 'made' : 'replaced', backup),
     );
   }
+  if (lost) sayLost(lost, options.dryRun === true);
   if (options.apply && !options.dryRun) takeHttpdSteps(httpdSteps, options);
   else for (const step of httpdSteps) isJson ? printJson(step) : printLine(formatHttpdStep(step));
   if (isInCheckout(node)) sayInCheckout(node);
@@ -177,6 +182,13 @@ function sayNext(options: Options, places: Places, view: WantedView | undefined)
   say(
     `next: ${nameProgram()} --config ${quote(config)} client add client1 ${options.certificates ? '--cert' : '--generate'}`,
   );
+}
+
+/** Warns before httpd is restarted: the site continues with the settings of the new file. */
+function sayLost({ file, lines }: { file: string; lines: string[] }, isDryRun: boolean): void {
+  const verb = isDryRun ? 'would remove' : 'removed';
+  say(`warning: --force ${verb} these settings from ${file}: ${lines.join(', ')}`);
+  say(isDryRun ? 'hint: add them to the new file again' : 'hint: add them again; the .bak file has the old lines');
 }
 
 /** The given user, or the usual one; undefined without one, and then httpd starts the view. */

@@ -167,6 +167,9 @@ describe('webjobctl init, a second time', () => {
     // The unfinished files of a killed run.
     rmSync(place('integrity/profiles'), { recursive: true });
     mkdirSync(place('integrity/.profiles.new'), 0o700);
+    const settings = /warning: --force would remove these settings from \S+: BaseDirectory=\/mine\n/;
+    const dryRun = ['init', '--prefix', place(''), '--node', ground.node, '--force', '--dry-run'];
+    assert.match((await runWebjobctl(dryRun)).stderr, settings);
     const replaced = parseLines(await init(0, '--force', '--json')).filter(({ state }) => state === 'replaced');
     assert.equal(replaced.length, 3);
     const backup = replaced.find(({ path }) => path === place('etc/nph-webjob.cfg'))?.backup;
