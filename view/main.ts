@@ -15,14 +15,31 @@ declare const WEBJOB_VERSION: string;
  */
 const PATIENCE_MS = { script: 30_000, staying: 2000 };
 
+const HELP = `Usage: webjob-view --listen PLACE [--processes N] [--idle SECONDS]
+       webjob-view --index
+
+serve pages about the jobs of a WebJob site. httpd starts it as a CGI script.
+
+  --listen PLACE    run as a persistent process that listens at a path or a port of 127.0.0.1
+  --processes N     the number of processes that share the socket
+  --idle SECONDS    end after this time without a request
+  --index           make or update the index, and exit
+  --version         print the version
+  -h, --help        print this help
+
+WEBJOB_PROPERTIES_FILE names the site's nph-webjob.cfg. See webjob-view(8).
+`;
+
 function complain(message: string): void {
   process.stderr.write(`webjob-view: ${safeText(message)}\n`);
 }
 
 function main(): void {
   process.umask(0o077);
-  if (process.argv[2] === '--version') {
-    process.stdout.write(`webjob-view ${WEBJOB_VERSION}\n`);
+  // httpd passes a query without "=" to a CGI script as its arguments.
+  const option = process.env.GATEWAY_INTERFACE === undefined ? process.argv[2] : undefined;
+  if (option === '--version' || option === '--help' || option === '-h') {
+    process.stdout.write(option === '--version' ? `webjob-view ${WEBJOB_VERSION}\n` : HELP);
     return;
   }
   if (!hasSqlite()) {
@@ -33,7 +50,7 @@ function main(): void {
         `Status: 500 Internal Server Error\r\nContent-Type: text/plain\r\n\r\nwebjob-view ${words}\n`,
       );
     process.exitCode = 4;
-  } else if (process.argv[2] === '--index') {
+  } else if (option === '--index') {
     void index();
   } else if (process.env.GATEWAY_INTERFACE !== undefined) {
     const handler = makeViewHandler({ patienceMs: PATIENCE_MS.script, complain });

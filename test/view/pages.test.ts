@@ -433,6 +433,18 @@ it('an index that cannot be made is an error of webjob-view --index', () => {
   assert.deepEqual([status, /^webjob-view: error: .*ENOTDIR/.test(stderr)], [4, true], stderr);
 });
 
+it('options are for the command line: httpd passes a query such as ?--version as an argument', () => {
+  const program = join(import.meta.dirname, '..', '..', 'dist', 'webjob-view.cgi');
+  const start = (option: string, more: NodeJS.ProcessEnv = {}): string => {
+    const env = { PATH: process.env.PATH, WEBJOB_PROPERTIES_FILE: own.propertiesFile, ...more };
+    return spawnSync(process.execPath, [program, option], { env, encoding: 'utf8' }).stdout;
+  };
+  assert.match(start('--version'), /^webjob-view \d/);
+  assert.match(start('--help'), /^Usage: webjob-view --listen PLACE /);
+  for (const option of ['--version', '--help', '--index'])
+    assert.match(start(option, { GATEWAY_INTERFACE: 'CGI/1.1', REQUEST_METHOD: 'GET' }), /^Status: \d{3} /, option);
+});
+
 it('the feed of failures has an entry for each time that a job failed', () => {
   const entries = [
     ...named(failuresFeed(contextOf(), 'https://h')).matchAll(
