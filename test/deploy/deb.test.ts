@@ -174,7 +174,8 @@ htpasswd -bB /etc/webjob/webjob-view.htpasswd alice secret 2>&1`);
     debian.must(`echo '# mine' >> /etc/webjob/webjob-view.conf; echo '# mine' >> /etc/webjob/nph-webjob.cfg`);
     assert.match(debian.must(`tail -1 ${SCRIPT}`), /the earlier script/);
     const before = evidence();
-    install(packages.current);
+    // Nothing here lets it reload httpd, and it says so.
+    assert.match(install(packages.current), /^invoke-rc\.d: /m);
     assert.doesNotMatch(debian.must(`tail -1 ${SCRIPT}`), /the earlier script/);
     assert.equal(evidence(), before);
     const ends = debian.must('tail -qn 1 /etc/webjob/webjob-view.conf /etc/webjob/nph-webjob.cfg');
@@ -198,7 +199,8 @@ htpasswd -bB /etc/webjob/webjob-view.htpasswd alice secret 2>&1`);
 
   it('is installed again, and the site continues', () => {
     install(packages.current);
-    debian.must('a2enconf -q webjob; apachectl graceful 2>&1; sleep 2');
+    assert.ok(debian.must('ls /etc/apache2/conf-enabled').includes('webjob.conf'));
+    debian.must('apachectl graceful 2>&1; sleep 2');
     assert.deepEqual(runJob(), ['done 200', 'done 200', 'done 200', 'done 200']);
   });
 
@@ -208,9 +210,11 @@ htpasswd -bB /etc/webjob/webjob-view.htpasswd alice secret 2>&1`);
     const { code, stdout, stderr } = debian.run('DEBIAN_FRONTEND=noninteractive dpkg -P webjob');
     assert.equal(code, 0, stderr);
     assert.match(stdout + stderr, /evidence in \/var\/lib\/webjob is kept/);
+    assert.match(stdout + stderr, /\/etc\/webjob is kept; it has keys/);
     assert.equal(evidence(), before);
     const left = debian.must("cd /etc/webjob && find . -type f -not -name '*.bak' | sort").trim().split('\n');
     assert.deepEqual(left, ['./webjob-ca.key', './webjob-result-keys/client1']);
+    debian.must('test ! -e /var/lib/apache2/conf/disabled_by_maint/webjob');
     debian.must('test -z "$(ls -A /usr/lib/cgi-bin)" && test ! -e /etc/systemd/system/webjob-view.service');
     debian.must('test ! -e /usr/lib/webjob && test ! -e /usr/bin/webjob');
   });
