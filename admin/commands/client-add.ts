@@ -104,7 +104,10 @@ export function addCommand(): Command {
     .option('--csr <FILE>', 'make a certificate for this request; the key stays on the client')
     .option('--signed <FILE>', 'use this certificate, signed where the CA is kept')
     .option('--days <DAYS>', 'days that the certificate is valid', parseDays, 730)
-    .option('--url <URL>', 'URL of the server, with or without the path of the script')
+    .option(
+      '--url <URL>',
+      'URL of the server, with or without the path of the script (default: the name in its certificate, or of this machine)',
+    )
     .option('--ca <FILE>', "the CA that the client trusts for the server's certificate (PEM)")
     .option('--verify-key <FILE>', 'run only programs that this public key verifies (webjob-sign)')
     .option('--trusted-keys <FILE>', 'run only programs whose manifest is signed by these keys (webjobctl sign trust)')
