@@ -13,6 +13,9 @@ export function canRun(version: string): boolean {
 }
 
 if (!canRun(process.version)) {
-  process.stderr.write(`webjobctl: error: requires Node 22.13 or later (running ${process.version})\n`);
+  process.stderr.write(
+    `webjobctl: error: requires Node 22.13 or later (running ${process.version})\n` +
+      'webjobctl: hint: https://github.com/nodesource/distributions has packages for Debian and others\n',
+  );
   process.exit(4);
 }

@@ -299,9 +299,9 @@ export function choosePassword({
 
 function checkIsNew(context: Context, client: string): void {
   if (readUserFile(context.userFile).some(({ name }) => name === client))
-    throw new Failure('failed', `${client} already has a password`, 'webjobctl client passwd changes it');
+    throw new Failure('failed', `${client} already has a password`, `webjobctl client passwd ${client} --generate`);
   if (findLatest(listCertificates(context.etcDirectory), client))
-    throw new Failure('failed', `${client} already has a certificate`, 'webjobctl client renew makes another one');
+    throw new Failure('failed', `${client} already has a certificate`, `webjobctl client renew ${client}`);
 }
 
 export const profileOf = ({ settings }: Context, client: string): string => join(settings.profilesDirectory, client);
