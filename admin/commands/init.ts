@@ -200,9 +200,10 @@ function findViewUser(given: string | undefined): User | undefined {
 
 function planViewProgram(user: string | undefined, webUser: string | undefined, node: string): WantedView {
   const program = findScript(undefined, 'webjob-view.cgi');
-  const script = planScript(isPackaged(program) ? { target: program } : { text: readFileSync(program, 'utf8'), node });
+  const isOwn = isPackaged(program);
+  const script = planScript(isOwn ? { target: program } : { text: readFileSync(program, 'utf8'), node });
   const webjobctl = realpathSync(process.argv[1] ?? '');
-  return { script, user, webUser: webUser ?? '', webjobctl: `${node} ${webjobctl}` };
+  return { script, user, webUser: webUser ?? '', webjobctl: `${node} ${webjobctl}`, isPackaged: isOwn };
 }
 
 /** The modules of httpd that the view needs. */

@@ -14,6 +14,21 @@ export interface WantedView {
   webUser: string;
   /** The command line of webjobctl, for the unit that carries out acts. */
   webjobctl: string;
+  /** The Debian package installed the program, and units for a site with its own paths and users. */
+  isPackaged?: boolean;
+}
+
+/** The paths and users in the units of the Debian package. */
+const PACKAGED = {
+  places: { viewState: '/var/lib/webjob-view', base: '/var/lib/webjob', etcDirectory: '/etc/webjob' },
+  view: { user: 'webjob-view', webUser: 'www-data', isPackaged: true },
+} as const;
+
+/** Whether the units of the package fit. Copies would hide them, also those of its upgrades. */
+function hasUnits(places: Places, view: WantedView): boolean {
+  const isEqual = <Value extends object>(given: Value, packaged: Partial<Value>): boolean =>
+    Object.entries(packaged).every(([key, value]) => given[key as keyof Value] === value);
+  return isEqual(places, PACKAGED.places) && isEqual(view, PACKAGED.view);
 }
 
 const SOCKET = '/run/webjob-view/view.sock';
@@ -50,8 +65,12 @@ export function planView(places: Places, view: WantedView): Wish[] {
           } as const,
           folder(acts),
           { ...folder(join(acts, 'inbox'), 0o700), owner, group: owner } as Wish,
-          ...(layout === 'folder' ? [] : [{ ...folder(unitDirectory), isSystems: true as const }]),
-          ...UNITS.map((name) => file(join(unitDirectory, name), formatUnit(name, places, view))),
+          ...(hasUnits(places, view)
+            ? []
+            : [
+                ...(layout === 'folder' ? [] : [{ ...folder(unitDirectory), isSystems: true as const }]),
+                ...UNITS.map((name) => file(join(unitDirectory, name), formatUnit(name, places, view))),
+              ]),
         ]),
   ];
 }

@@ -161,6 +161,11 @@ printf '#!/bin/sh\nhostname\n' > /var/lib/webjob/profiles/client1/commands/host.
   it('adds the view to the site, and serves it only over TLS', () => {
     debian.must(`webjobctl init --prefix debian --tls --server-name localhost --view --apply --force 2>&1
 htpasswd -bB /etc/webjob/webjob-view.htpasswd alice secret 2>&1`);
+    // Copies there would hide the units of the package, and those of its upgrades.
+    assert.equal(debian.must('find /etc/systemd/system -name "webjob*"'), '');
+    debian.must('test -e /usr/lib/systemd/system/webjob-view.socket');
+    const elsewhere = debian.must('webjobctl init --prefix debian --base /srv/w --view --tls --dry-run --force 2>&1');
+    assert.match(elsewhere, / \/etc\/systemd\/system\/webjob-view\.service$/m);
     const ask = (address: string): number => debian.status('-u', 'alice:secret', address);
     assert.equal(ask('http://localhost/webjob-view/'), 404);
     assert.equal(ask('http://localhost/cgi-bin/webjob-view/webjob-view.cgi'), 403);
