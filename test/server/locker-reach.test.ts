@@ -121,7 +121,7 @@ describe('the way to a file of a locker', () => {
     // A path that was not used before: the link is refused, not followed.
     assert.throws(() => reach(`${base}/./incoming`, 'x.out'), {
       code: 'ELOOP',
-      message: /incoming is a link that others/,
+      message: /incoming is a link that users/,
     });
   });
 });
