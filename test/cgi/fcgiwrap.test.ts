@@ -124,6 +124,6 @@ describe('nginx with fcgiwrap', { skip: isNginxMissing() }, () => {
       return `${text}${stderr}`;
     };
     assert.match(await probe(PATH), /^note: link test: 251 Link Test OK /m);
-    assert.match(await probe(OLD), /^error: link test: 200 OK instead of 251: the status is lost on the way/m);
+    assert.match(await probe(OLD), /^error: link test: 200 OK instead of 251: the status is lost in transit/m);
   });
 });
