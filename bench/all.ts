@@ -80,8 +80,12 @@ async function main(): Promise<void> {
   }
   const rows = cells.map((cell) => formatRow(cell, cells));
   const machine = {
-    ...{ cpus: cpus().length, model: cpus()[0]?.model ?? '', kernel: release(), node: process.version },
-    ...{ loadBefore, processes: options.processes },
+    cpus: cpus().length,
+    model: cpus()[0]?.model ?? '',
+    kernel: release(),
+    node: process.version,
+    loadBefore,
+    processes: options.processes,
   };
   if (options.chart !== undefined) writeFileSync(options.chart, formatChart(rows));
   if (options.json) process.stdout.write([machine, ...rows].map((value) => `${JSON.stringify(value)}\n`).join(''));
@@ -134,12 +138,16 @@ function formatRow(cell: Cell, cells: readonly Cell[]): Row {
     return rate / quantile(other?.rates ?? [], 0.5);
   };
   return {
-    ...{ operation: operation.name, clients, peer: peer.name },
-    ...{ isDurable: operation.method === 'PUT' ? peer.isDurable === true : undefined, requests: milliseconds.length },
+    operation: operation.name,
+    clients,
+    peer: peer.name,
+    isDurable: operation.method === 'PUT' ? peer.isDurable === true : undefined,
+    requests: milliseconds.length,
     p50Milliseconds: quantile(milliseconds, 0.5),
     p99Milliseconds: quantile(milliseconds, 0.99),
     requestsPerSecond: rate,
-    ...{ toPerl: ratioTo(PERL), toCat: operation.method === 'PUT' ? ratioTo(CAT) : undefined },
+    toPerl: ratioTo(PERL),
+    toCat: operation.method === 'PUT' ? ratioTo(CAT) : undefined,
     toOther: peer.name.endsWith(OTHER) ? undefined : ratioTo(peer.name + OTHER),
     megabytesPerSecond: (rate * (peer.isEmpty ? 0 : operation.bytes)) / 1e6,
     peakMegabytes,
@@ -151,16 +159,17 @@ function readOptions(): Options | undefined {
   const is = { type: 'boolean', default: false } as const;
   const { values } = parseArgs({
     options: {
-      ...{
-        quick: is,
-        json: is,
-        help: is,
-        chart: { type: 'string' },
-        against: { type: 'string' },
-        only: text(''),
-        what: text(''),
-      },
-      ...{ seconds: text('2'), turns: text('3'), large: text('1024'), processes: text('2') },
+      quick: is,
+      json: is,
+      help: is,
+      chart: { type: 'string' },
+      against: { type: 'string' },
+      only: text(''),
+      what: text(''),
+      seconds: text('2'),
+      turns: text('3'),
+      large: text('1024'),
+      processes: text('2'),
     },
   });
   if (values.help) return undefined;

@@ -41,8 +41,11 @@ async function main(): Promise<void> {
       { name: 'a file', settings, fileName: 'host.sh' },
       { name: 'a batch, nothing assigned', settings, fileName: 'batch', limits: { cgi: 1.05, worker: 1.05 } },
       {
-        ...{ name: `a batch, ${clientCount} clients, ${count} assignments`, settings, fileName: 'batch' },
-        ...{ limits: { cgi: 1.5, worker: 1.5 }, prepare: (site) => writeFleet(site, clientCount, count) },
+        name: `a batch, ${clientCount} clients, ${count} assignments`,
+        settings,
+        fileName: 'batch',
+        limits: { cgi: 1.5, worker: 1.5 },
+        prepare: (site) => writeFleet(site, clientCount, count),
       },
     ],
     parseCount('rounds', rounds),

@@ -22,8 +22,10 @@ const NEW_ENTRIES = 100;
 async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
-      ...{ entries: { type: 'string', default: '1000000' }, runs: { type: 'string', default: '5' } },
-      ...{ keep: { type: 'string' }, help: { type: 'boolean', default: false } },
+      entries: { type: 'string', default: '1000000' },
+      runs: { type: 'string', default: '5' },
+      keep: { type: 'string' },
+      help: { type: 'boolean', default: false },
     },
   });
   if (values.help) {

@@ -80,7 +80,11 @@ function put(port: number, size: number, jobId: string): Promise<number> {
   const start = performance.now();
   return new Promise((resolve, reject) => {
     const asked = request({
-      ...{ host: '127.0.0.1', port, method: 'PUT', agent: false, auth: 'client1:foo' },
+      host: '127.0.0.1',
+      port,
+      method: 'PUT',
+      agent: false,
+      auth: 'client1:foo',
       path: `/webjob/nph-webjob.cgi?${query}&STDOUT_LENGTH=${size}&STDERR_LENGTH=0&STDENV_LENGTH=0`,
       headers: { 'Content-Length': size, 'Job-Id': jobId },
     });

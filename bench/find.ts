@@ -181,13 +181,14 @@ async function main(): Promise<void> {
   const text = (value: string) => ({ type: 'string', default: value }) as const;
   const { values } = parseArgs({
     options: {
-      ...{ uploads: text('100000'), runs: text('5'), only: text(''), pack: text('2000') },
-      ...{
-        lines: { type: 'string' },
-        locker: { type: 'string' },
-        against: { type: 'string' },
-        help: { type: 'boolean' },
-      },
+      uploads: text('100000'),
+      runs: text('5'),
+      only: text(''),
+      pack: text('2000'),
+      lines: { type: 'string' },
+      locker: { type: 'string' },
+      against: { type: 'string' },
+      help: { type: 'boolean' },
     },
   });
   if (values.help) {

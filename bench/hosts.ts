@@ -32,8 +32,11 @@ async function main(): Promise<void> {
     [
       { name: 'without a list', settings: {}, fileName },
       {
-        ...{ name: `${count} lines`, settings: { EnableHostAccessList: 'Y' }, fileName },
-        ...{ limits: { cgi: 2, worker: 1.1 }, prepare: (site) => writeList(site, count) },
+        name: `${count} lines`,
+        settings: { EnableHostAccessList: 'Y' },
+        fileName,
+        limits: { cgi: 2, worker: 1.1 },
+        prepare: (site) => writeList(site, count),
       },
     ],
     parseCount('rounds', rounds),

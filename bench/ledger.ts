@@ -75,13 +75,12 @@ async function measure(): Promise<void> {
   try {
     if (!values.locker)
       makeLocker({
-        ...{
-          folder,
-          uploads,
-          lines: parseCount('lines', values.lines ?? String(10 * uploads)),
-          clients: clientsOf(uploads),
-        },
-        ...{ seed: 1, end: Date.now() },
+        folder,
+        uploads,
+        lines: parseCount('lines', values.lines ?? String(10 * uploads)),
+        clients: clientsOf(uploads),
+        seed: 1,
+        end: Date.now(),
       });
     const config = ['--config', join(folder, 'etc', 'nph-webjob.cfg')];
     const webjobctl = async (...words: string[]) => await run([process.execPath, OURS, ...words]);

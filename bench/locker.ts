@@ -156,7 +156,13 @@ function countStored(seed: number, lines: number): number {
 
 /** Log lines of each kind of job. */
 const LINES: Readonly<Record<Kind, number>> = {
-  ...{ absent: 1, foreign: 1, got: 1, refused: 2, retried: 3, broken: 2, delivered: 2 },
+  absent: 1,
+  foreign: 1,
+  got: 1,
+  refused: 2,
+  retried: 3,
+  broken: 2,
+  delivered: 2,
 };
 /** Random numbers for each job. */
 const NUMBERS = 5;
@@ -195,7 +201,14 @@ function makeJob({ random, nameOf, clients }: Makers, index: number, ended: numb
   const [exitCode, signal] = chance < 0.02 ? [1, 0] : chance < 0.023 ? [0, 15] : [0, 0];
   const outerId = chance > 0.997 ? idOf(gotAt.getTime() - 60_000, 1 + (pid % 999)) : undefined;
   return {
-    ...{ kind, jobId, clientId, command, endedAt, exitCode, signal, outerId },
+    kind,
+    jobId,
+    clientId,
+    command,
+    endedAt,
+    exitCode,
+    signal,
+    outerId,
     lines: formatLines(kind, { jobId, clientId, command, gotAt, endedAt }),
     name: nameOf({ clientId, command, endedAt }, pid + 1),
     fact: Math.floor(random() * 1e9),
@@ -278,10 +291,21 @@ function recordParts({ command, exitCode, signal, outerId }: MadeJob): string[] 
   const made = records.get(kind);
   if (made) return made;
   const known: Record<string, string> = {
-    ...{ Version: 'webjob 0.1.0 ssl 64 bit', Hostname: '@client@', SystemOS: 'x86_64 Linux 6.1', ClientId: '@client@' },
-    ...{ GetRequest: command, Command: command, CommandLine: command, Jid: '@jid@' },
-    ...{ KidStatus: String(exitCode), KidSignal: String(signal), KidReason: 'The kid exited cleanly.' },
-    ...{ JobEpoch: '@job@', GetEpoch: '@job@', RunEpoch: '@run@', PutEpoch: '@put@' },
+    Version: 'webjob 0.1.0 ssl 64 bit',
+    Hostname: '@client@',
+    SystemOS: 'x86_64 Linux 6.1',
+    ClientId: '@client@',
+    GetRequest: command,
+    Command: command,
+    CommandLine: command,
+    Jid: '@jid@',
+    KidStatus: String(exitCode),
+    KidSignal: String(signal),
+    KidReason: 'The kid exited cleanly.',
+    JobEpoch: '@job@',
+    GetEpoch: '@job@',
+    RunEpoch: '@run@',
+    PutEpoch: '@put@',
   };
   const fields = Object.fromEntries(RECORD_FIELDS.map((name) => [name, known[name] ?? 'NA']));
   const extra: [string, string][] = outerId === undefined ? [] : [['OuterJid', '@outer@']];
@@ -294,8 +318,12 @@ function recordParts({ command, exitCode, signal, outerId }: MadeJob): string[] 
 function makeStreams(job: MadeJob, hasNeedle: boolean): Streams {
   const at = (milliseconds: number): string => formatEpoch((job.endedAt.getTime() - milliseconds) * 1000, 'UTC');
   const values: Record<string, string> = {
-    ...{ '@client@': job.clientId, '@jid@': job.jobId, '@outer@': job.outerId ?? '' },
-    ...{ '@job@': at(2000), '@run@': at(1000), '@put@': at(0) },
+    '@client@': job.clientId,
+    '@jid@': job.jobId,
+    '@outer@': job.outerId ?? '',
+    '@job@': at(2000),
+    '@run@': at(1000),
+    '@put@': at(0),
   };
   const env = recordParts(job)
     .map((part, index) => (index % 2 === 0 ? part : (values[part] ?? '')))
@@ -413,9 +441,19 @@ class SiteWriter {
     const each = <Value>(find: (text: string) => Value): Record<string, Value> =>
       Object.fromEntries((['out', 'err', 'env'] as const).map((stream) => [stream, find(streams[stream])]));
     this.#deposits.append({
-      ...{ time: endedAt.toISOString(), event: 'deposit', pid: 2193, name, serverId: SERVER, jobId, clientId },
-      ...{ fileName: command, remoteUser: clientId, remoteAddress: '192.168.1.120', receivedAt: endedAt.toISOString() },
-      ...{ bytes: each((text) => text.length), sha256: each(sha256) },
+      time: endedAt.toISOString(),
+      event: 'deposit',
+      pid: 2193,
+      name,
+      serverId: SERVER,
+      jobId,
+      clientId,
+      fileName: command,
+      remoteUser: clientId,
+      remoteAddress: '192.168.1.120',
+      receivedAt: endedAt.toISOString(),
+      bytes: each((text) => text.length),
+      sha256: each(sha256),
     });
   }
 
@@ -575,9 +613,19 @@ export function addRecords(folder: string, count: number): void {
     const digest = sha256(`${index}`);
     const jobId = `${SERVER}_${String(Math.floor(Date.parse(time) / 1000))}_${String(index % 100_000).padStart(5, '0')}`;
     record.append({
-      ...{ time, event: 'deposit', pid: 2193, name: `client_${index}`, serverId: SERVER, jobId, clientId: 'client1' },
-      ...{ fileName: 'host.sh', remoteUser: 'client1', remoteAddress: '192.168.1.120', receivedAt: time },
-      ...{ bytes: { out: 1, err: 0, env: 602 }, sha256: { out: digest, err: EMPTY_SHA256, env: digest } },
+      time,
+      event: 'deposit',
+      pid: 2193,
+      name: `client_${index}`,
+      serverId: SERVER,
+      jobId,
+      clientId: 'client1',
+      fileName: 'host.sh',
+      remoteUser: 'client1',
+      remoteAddress: '192.168.1.120',
+      receivedAt: time,
+      bytes: { out: 1, err: 0, env: 602 },
+      sha256: { out: digest, err: EMPTY_SHA256, env: digest },
     });
   }
   record.end();
@@ -591,7 +639,10 @@ export function clientsOf(uploads: number): number {
 if (import.meta.main) {
   const text = (value: string) => ({ type: 'string', default: value }) as const;
   const options = {
-    ...{ uploads: text('1000'), lines: text('20000'), seed: text('1'), end: text(new Date(END).toISOString()) },
+    uploads: text('1000'),
+    lines: text('20000'),
+    seed: text('1'),
+    end: text(new Date(END).toISOString()),
     clients: { type: 'string' },
     segment: { type: 'string' },
     help: { type: 'boolean', default: false },

@@ -86,7 +86,8 @@ function signal(pid: number): void {
 function makeOwn(site: Site, name: string): Site {
   const root = join(site.root, name);
   const own = {
-    ...{ ...site, root },
+    ...site,
+    root,
     cgiDirectory: join(root, 'webjob'),
     propertiesFile: join(root, 'nph-webjob.cfg'),
   };
@@ -107,7 +108,9 @@ export function startBalancer(site: Site, [first, second]: ServerNode[]): Promis
   const root = join(site.root, 'balancer');
   mkdirSync(root);
   return startHttpd({
-    ...{ site: { ...site, root }, mpm: 'event', modules: BALANCER_MODULES },
+    site: { ...site, root },
+    mpm: 'event',
+    modules: BALANCER_MODULES,
     before: `${ROOM}\nProxySourceAddress 127.0.0.2\nDefine WEBJOB_HEALTH_INTERVAL 1`,
     second: (port) => `<VirtualHost 127.0.0.1:${port}>
   Define WEBJOB_NODE_1 http://127.0.0.1:${first?.port}

@@ -70,8 +70,12 @@ export async function startPeers(processes: number, against?: string): Promise<P
       closing.push(stop);
       const name = `webjob, ${way}${build ? OTHER : ''}`;
       peers.push({
-        ...{ name, port: server.port, path: '/webjob/nph-webjob.cgi', isDurable: true },
-        ...{ methods: ['GET', 'PUT'], incoming: site.incoming },
+        name,
+        port: server.port,
+        path: '/webjob/nph-webjob.cgi',
+        isDurable: true,
+        methods: ['GET', 'PUT'],
+        incoming: site.incoming,
         pids: [server.pid, ...(resident ? [resident.pid] : [])],
       });
     }
@@ -120,7 +124,12 @@ async function startBalanced(site: Site, processes: number, closing: (() => unkn
   const balancer = await startBalancer(site, nodes);
   closing.push(() => balancer.stop());
   return {
-    ...{ name: 'webjob, two servers', port: balancer.secondPort, path: '/webjob/nph-webjob.cgi', isDurable: true },
-    ...{ methods: ['GET', 'PUT'], incoming: site.incoming, pids: [balancer.pid, ...nodes.flatMap(({ pids }) => pids)] },
+    name: 'webjob, two servers',
+    port: balancer.secondPort,
+    path: '/webjob/nph-webjob.cgi',
+    isDurable: true,
+    methods: ['GET', 'PUT'],
+    incoming: site.incoming,
+    pids: [balancer.pid, ...nodes.flatMap(({ pids }) => pids)],
   };
 }

@@ -146,9 +146,13 @@ function formatRequest(site: Site, isPut: boolean, keepConnection: boolean): Buf
   const query = 'VERSION=webjob+1.4.0&SYSTEM=soak&CLIENTID=client1&FILENAME=host.sh';
   const put = `&RUNTYPE=snapshot&STDOUT_LENGTH=${BODY.length}&STDERR_LENGTH=0&STDENV_LENGTH=0`;
   const variables = {
-    ...{ WEBJOB_PROPERTIES_FILE: site.propertiesFile, REMOTE_USER: 'client1', REMOTE_ADDR: '127.0.0.1' },
-    ...{ REQUEST_METHOD: isPut ? 'PUT' : 'GET', QUERY_STRING: isPut ? query + put : query },
-    ...{ CONTENT_LENGTH: String(isPut ? BODY.length : 0), SERVER_PROTOCOL: 'HTTP/1.1' },
+    WEBJOB_PROPERTIES_FILE: site.propertiesFile,
+    REMOTE_USER: 'client1',
+    REMOTE_ADDR: '127.0.0.1',
+    REQUEST_METHOD: isPut ? 'PUT' : 'GET',
+    QUERY_STRING: isPut ? query + put : query,
+    CONTENT_LENGTH: String(isPut ? BODY.length : 0),
+    SERVER_PROTOCOL: 'HTTP/1.1',
   };
   const record = (type: number, content: Buffer): Buffer => formatRecord({ type, requestId: 1, content });
   return Buffer.concat([

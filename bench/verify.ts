@@ -60,8 +60,15 @@ function storeJob(site: Site, index: number, { out, err }: Stream): void {
     return hash.digest('hex');
   };
   const known: Partial<Record<RecordField, string>> = {
-    ...{ ClientId: 'client1', GetRequest: 'host.sh', Command: 'host.sh', Jid: jobId, KidStatus: '0', HashType: 'MD5' },
-    ...{ StdOutHash: hashOf(out), StdErrHash: hashOf(err), RunEpoch: formatEpoch(1_793_491_200_000_000, 'UTC') },
+    ClientId: 'client1',
+    GetRequest: 'host.sh',
+    Command: 'host.sh',
+    Jid: jobId,
+    KidStatus: '0',
+    HashType: 'MD5',
+    StdOutHash: hashOf(out),
+    StdErrHash: hashOf(err),
+    RunEpoch: formatEpoch(1_793_491_200_000_000, 'UTC'),
   };
   const fields = Object.fromEntries(RECORD_FIELDS.map((field) => [field, known[field] ?? 'NA']));
   const env = Buffer.from(formatRecord({ fields: fields as Record<RecordField, string>, extra: [] }));
@@ -71,8 +78,17 @@ function storeJob(site: Site, index: number, { out, err }: Stream): void {
   const custody = custodyPath(join(site.base, 'logfiles'), 'server_1');
   storeUpload({ base: join(site.incoming, name), jobId, lengths, overwrite: false }, source, () =>
     appendCustody(custody, {
-      ...{ time: new Date(), event: 'deposit', pid: process.pid, name, clientId: 'client1', fileName: 'host.sh' },
-      ...{ address: '192.168.1.120', jobId, receivedAt: new Date(), bytes: lengths, sha256: source.digests() },
+      time: new Date(),
+      event: 'deposit',
+      pid: process.pid,
+      name,
+      clientId: 'client1',
+      fileName: 'host.sh',
+      address: '192.168.1.120',
+      jobId,
+      receivedAt: new Date(),
+      bytes: lengths,
+      sha256: source.digests(),
     }),
   );
 }

@@ -48,7 +48,10 @@ async function measure({ folder, state, requests, readers, puts, page: wanted }:
   const children: ChildProcess[] = [];
   try {
     const environment = {
-      ...{ REQUEST_METHOD: 'GET', SCRIPT_NAME: '/webjob-view', SERVER_PROTOCOL: 'HTTP/1.1', REMOTE_USER: 'alice' },
+      REQUEST_METHOD: 'GET',
+      SCRIPT_NAME: '/webjob-view',
+      SERVER_PROTOCOL: 'HTTP/1.1',
+      REMOTE_USER: 'alice',
       WEBJOB_PROPERTIES_FILE: join(folder, 'etc', 'nph-webjob.cfg'),
       WEBJOB_VIEW_DIRECTORY: state ?? join(run, 'state'),
     };
@@ -174,9 +177,16 @@ function print(name: string, cost: PageCost & Partial<Wait>, empty: number, peak
 const text = (value: string) => ({ type: 'string', default: value }) as const;
 const { values } = parseArgs({
   options: {
-    ...{ uploads: text('20000'), lines: text('200000'), clients: { type: 'string' }, page: text('') },
-    ...{ locker: { type: 'string' }, state: { type: 'string' }, help: { type: 'boolean' } },
-    ...{ requests: text('40'), readers: text('4'), puts: text('20') },
+    uploads: text('20000'),
+    lines: text('200000'),
+    clients: { type: 'string' },
+    page: text(''),
+    locker: { type: 'string' },
+    state: { type: 'string' },
+    help: { type: 'boolean' },
+    requests: text('40'),
+    readers: text('4'),
+    puts: text('20'),
   },
 });
 if (values.help) process.stdout.write(HELP);
@@ -188,14 +198,19 @@ else {
       const uploads = parseCount('uploads', values.uploads);
       const clients = values.clients === undefined ? clientsOf(uploads) : parseCount('clients', values.clients);
       makeLocker({
-        ...{ folder, uploads, clients, lines: parseCount('lines', values.lines) },
+        folder,
+        uploads,
+        clients,
+        lines: parseCount('lines', values.lines),
         seed: 1,
         end: Date.now(),
       });
     }
     console.log(`${''.padEnd(26)}${COLUMNS.map((cell) => cell.padStart(10)).join('')}`);
     await measure({
-      ...{ folder, state: values.state === undefined ? undefined : resolve(values.state), page: values.page },
+      folder,
+      state: values.state === undefined ? undefined : resolve(values.state),
+      page: values.page,
       requests: parseCount('requests', values.requests),
       readers: parseCount('readers', values.readers),
       puts: parseCount('puts', values.puts),

@@ -129,7 +129,8 @@ describe('a socket in place of pipes', () => {
     const [ours] = (await once(server, 'connection')) as [Socket];
     for (const socket of [ours, client]) socket.on('error', () => {});
     return {
-      ...{ ours, client },
+      ours,
+      client,
       close: () => {
         for (const socket of [ours, client]) socket.destroy();
         server.close();

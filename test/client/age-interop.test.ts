@@ -67,7 +67,8 @@ describe("Debian's age", { skip: NO_AGE }, () => {
         'bash',
         ['-o', 'pipefail', '-ec', `${show} | sha256sum`, process.execPath, WEBJOBCTL],
         {
-          ...{ cwd: its.client.root, encoding: 'utf8' },
+          cwd: its.client.root,
+          encoding: 'utf8',
         },
       );
       assert.equal(opened.slice(0, 64), wanted);

@@ -46,8 +46,12 @@ function trust(keys: string): void {
 
 function configure(more: Record<string, string> = {}): void {
   client.configure({
-    ...{ URLGetURL: fake.url, DsvVerifyManifest: 'Y', DsvThreshold: '2' },
-    ...{ DsvTrustedKeysFile: 'trusted', DsvSerialFile: 'serials', ...more },
+    URLGetURL: fake.url,
+    DsvVerifyManifest: 'Y',
+    DsvThreshold: '2',
+    DsvTrustedKeysFile: 'trusted',
+    DsvSerialFile: 'serials',
+    ...more,
   });
 }
 

@@ -97,7 +97,9 @@ describe('the command line', () => {
   it('says on stderr what is wrong with the settings and how to go on', async () => {
     const file = writeConf('URLGetURL=http://h/\n');
     assert.deepEqual(await runWebjob(['-e', '-f', file, 'host.sh']), {
-      ...{ code: 2, signal: null, stdout: '' },
+      code: 2,
+      signal: null,
+      stdout: '',
       stderr:
         'webjob: error: ClientId is required\nwebjob: hint: add a line ClientId=... to the file given with --file\n',
     });

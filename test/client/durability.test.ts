@@ -198,8 +198,10 @@ describe('keeping a job', { skip: NO_STRACE }, () => {
     mkdirSync(home.spool, { mode: 0o700 });
     const wrapper = inject(trace, 'fsync:error=EINVAL:when=7+1', []);
     assert.deepEqual(await home.client.execute(['job.sh'], { wrapper }), {
-      ...{ code: 0, signal: null },
-      ...{ stdout: '', stderr: '' },
+      code: 0,
+      signal: null,
+      stdout: '',
+      stderr: '',
     });
   });
 

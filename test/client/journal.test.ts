@@ -77,10 +77,18 @@ describe('the journal', () => {
     const env = body.slice('out of xerr'.length);
     const { time, startedAt, epochs, pid, covers, prev, sum, ...rest } = line;
     assert.deepEqual(rest, {
-      ...{ event: 'put', jobId: 'server_1_1085355126_00723', clientId: 'client1', fileName: 'host.sh' },
-      ...{ runType: 'snapshot', bytes: { out: 8, err: 3, env: env.length } },
+      event: 'put',
+      jobId: 'server_1_1085355126_00723',
+      clientId: 'client1',
+      fileName: 'host.sh',
+      runType: 'snapshot',
+      bytes: { out: 8, err: 3, env: env.length },
       sha256: { out: sha256('out of x'), err: sha256('err'), env: sha256(env) },
-      ...{ url: fake.url, tries: 1, status: 200, reason: 'OK', isAcknowledged: true },
+      url: fake.url,
+      tries: 1,
+      status: 200,
+      reason: 'OK',
+      isAcknowledged: true,
     });
     assert.deepEqual([more, covers, prev], [[], [0, 0], sha256('')]);
     assert.ok(Date.parse(String(startedAt)) <= Date.parse(String(time)) && sum);

@@ -70,7 +70,9 @@ describe('a PUT that fails without SpoolDirectory', () => {
     }
     const uploads = await home.uploadsOf(async () =>
       assert.deepEqual(await flush(), {
-        ...{ code: 0, signal: null, stdout: '' },
+        code: 0,
+        signal: null,
+        stdout: '',
         stderr: 'webjob: delivered 2 of 2 jobs\n',
       }),
     );

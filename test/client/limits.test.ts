@@ -61,7 +61,8 @@ describe('webjobctl client show', () => {
       ]);
       const [row] = await its.readJson<{ limits: unknown }>('client', 'show', 'client1');
       assert.deepEqual(row?.limits, {
-        ...{ requests: { limit: 4, used: 1 }, uploads: { limit: 10, used: 2 } },
+        requests: { limit: 4, used: 1 },
+        uploads: { limit: 10, used: 2 },
         bytes: { limit: 5_000_000, used: 500_000 },
       });
     } finally {

@@ -178,8 +178,11 @@ for (const [place, [skip, open]] of part(Object.entries(PLACES), 1)) {
 async function everyResultArrives(): Promise<void> {
   rmSync(stored(), { recursive: true, force: true });
   home.configure({
-    ...{ SpoolDirectory: spool, PutTimeLimit: '10', GetTimeLimit: '10' },
-    ...{ RetryLimit: '1', RetryDelay: '1' },
+    SpoolDirectory: spool,
+    PutTimeLimit: '10',
+    GetTimeLimit: '10',
+    RetryLimit: '1',
+    RetryDelay: '1',
   });
   await start();
   runMs = await timeRuns();

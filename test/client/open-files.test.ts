@@ -36,7 +36,9 @@ describe('where a file that is open cannot vanish', { skip: NO_UNION }, () => {
     'both are': () => ({ TempDirectory: temp(), SpoolDirectory: spool() }),
     'LockFile is as well': () => ({ TempDirectory: temp(), LockFile: join(union.path, 'lock') }),
     'a hook makes the program there': () => ({
-      ...{ TempDirectory: temp(), GetHookEnable: 'Y', GetHookSuffix: '.in' },
+      TempDirectory: temp(),
+      GetHookEnable: 'Y',
+      GetHookSuffix: '.in',
       GetHookCommandLine: 'cp %file %cmd; sleep 0.1',
     }),
   };

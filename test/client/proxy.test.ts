@@ -42,8 +42,15 @@ beforeEach(async () => {
 function configure(server: FakeServer, host: string, more: Record<string, string> = {}): void {
   const url = server.url.replace('127.0.0.1', host);
   client.configure({
-    ...{ URLGetURL: url, URLPutURL: url, URLAuthType: 'basic', URLUsername: 'client1', URLPassword: SECRET },
-    ...{ URLProxyHost: '127.0.0.1', URLProxyPort: String(proxy.port), ...TLS, ...more },
+    URLGetURL: url,
+    URLPutURL: url,
+    URLAuthType: 'basic',
+    URLUsername: 'client1',
+    URLPassword: SECRET,
+    URLProxyHost: '127.0.0.1',
+    URLProxyPort: String(proxy.port),
+    ...TLS,
+    ...more,
   });
 }
 

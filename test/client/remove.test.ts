@@ -26,7 +26,10 @@ let port = 0;
 before(async () => {
   mkdirSync(at('httpd'));
   httpd = await startApache({
-    ...{ serverRoot: at('httpd'), configurationFile: conf, errorLog: at('httpd', 'error.log'), portCount: 2 },
+    serverRoot: at('httpd'),
+    configurationFile: conf,
+    errorLog: at('httpd', 'error.log'),
+    portCount: 2,
     configure: (ports) => {
       const cache = `SSLSessionCache "shmcb:${at('httpd')}/sessions(512000)"\nAuthnCacheEnable\n`;
       write(conf, `ServerRoot "${at('httpd')}"\n${formatBasics(at('httpd'), ports, MODULES)}${cache}`);
@@ -57,13 +60,11 @@ function ask({ client, password, session }: Call): Promise<{ status: number; ses
     let ticket: Buffer | undefined;
     const asked = request(
       {
-        ...{
-          host: '127.0.0.1',
-          port,
-          path: `/webjob/nph-webjob.cgi?${query}`,
-          agent: false,
-          rejectUnauthorized: false,
-        },
+        host: '127.0.0.1',
+        port,
+        path: `/webjob/nph-webjob.cgi?${query}`,
+        agent: false,
+        rejectUnauthorized: false,
         headers: { 'Content-Length': 0, ...(password && { Authorization: `Basic ${btoa(`${client}:${password}`)}` }) },
         ...(client !== undefined && password === undefined && { cert: pem('crt'), key: pem('key') }),
         ...(session && { session }),

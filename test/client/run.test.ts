@@ -194,16 +194,28 @@ describe('the record', () => {
     const { Version, Jid, Pid, KidPid, JobEpoch, GetEpoch, RunEpoch, PutEpoch } = parseRecord(env).fields;
     const NOTHING = digest('md5', Buffer.of());
     const expected: Record<(typeof RECORD_FIELDS)[number], string> = {
-      ...{ Version, Hostname: hostname(), SystemOS: `${machine()} ${systemType()} ${release()}`, ClientId: 'client1' },
-      ...{ GetRequest: 'job.sh', Command: 'job.sh', CommandLine: 'job.sh -a b  c line%0abreak --x=ä' },
-      ...{ Jid: rdy.slice(4, -1), Pid, KidPid, KidStatus: '0', KidSignal: '0', KidReason: 'The kid exited cleanly.' },
-      ...{ JobEpoch, GetEpoch, RunEpoch, PutEpoch, HashType: 'MD5' },
-      ...{
-        StdOutHash: digest('md5', Buffer.from(`${KidPid} ${Pid}\n`)),
-        StdErrHash: NOTHING,
-        GetError: 'NA',
-        RunError: 'NA',
-      },
+      Version,
+      Hostname: hostname(),
+      SystemOS: `${machine()} ${systemType()} ${release()}`,
+      ClientId: 'client1',
+      GetRequest: 'job.sh',
+      Command: 'job.sh',
+      CommandLine: 'job.sh -a b  c line%0abreak --x=ä',
+      Jid: rdy.slice(4, -1),
+      Pid,
+      KidPid,
+      KidStatus: '0',
+      KidSignal: '0',
+      KidReason: 'The kid exited cleanly.',
+      JobEpoch,
+      GetEpoch,
+      RunEpoch,
+      PutEpoch,
+      HashType: 'MD5',
+      StdOutHash: digest('md5', Buffer.from(`${KidPid} ${Pid}\n`)),
+      StdErrHash: NOTHING,
+      GetError: 'NA',
+      RunError: 'NA',
     };
     assert.equal(env, RECORD_FIELDS.map((name) => `${name}=${expected[name]}\n`).join(''));
     assert.match(Version, /^webjob \d+\.\d+\.\d+(?:-rc\.\d+)? ssl (?:32|64) bit$/);

@@ -99,7 +99,8 @@ describe('a client with SealTo', () => {
     home.fake.put = TAKES;
     home.client.configure({
       ...settings({ SpoolDirectory: home.spool, SealTo: bob?.recipient ?? '' }),
-      ...{ URLGetURL: home.fake.url, URLPutURL: home.fake.url },
+      URLGetURL: home.fake.url,
+      URLPutURL: home.fake.url,
     });
     const [later] = await home.uploadsOf(flush);
     assert.ok(first && later);

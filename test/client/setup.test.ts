@@ -111,7 +111,10 @@ describe('webjob.conf', () => {
     isForC: true,
     server,
     password: 'p',
-    ...{ hasCertificate: false, hasVerifyKey: false, threshold: undefined, hasResultKey: false },
+    hasCertificate: false,
+    hasVerifyKey: false,
+    threshold: undefined,
+    hasResultKey: false,
   };
   const format = (more: Partial<ConfFacts> = {}): Record<string, string> => {
     const lines = formatConf({ ...facts, ...more })
@@ -120,9 +123,17 @@ describe('webjob.conf', () => {
     return Object.fromEntries(lines.filter((line) => /^\w+=/.test(line)).map((line) => line.split(/=(.*)/s)));
   };
   const COMMON = {
-    ...{ ClientId: 'client1', URLGetURL: server.url, URLPutURL: server.url, RunType: 'snapshot' },
-    ...{ OverwriteExecutable: 'Y', UnlinkExecutable: 'Y', UnlinkOutput: 'Y' },
-    ...{ GetTimeLimit: '600', RunTimeLimit: '86400', PutTimeLimit: '3600', URLDownloadLimit: '268435456' },
+    ClientId: 'client1',
+    URLGetURL: server.url,
+    URLPutURL: server.url,
+    RunType: 'snapshot',
+    OverwriteExecutable: 'Y',
+    UnlinkExecutable: 'Y',
+    UnlinkOutput: 'Y',
+    GetTimeLimit: '600',
+    RunTimeLimit: '86400',
+    PutTimeLimit: '3600',
+    URLDownloadLimit: '268435456',
   };
   const PASSWORD = { URLAuthType: 'basic', URLUsername: 'client1', URLPassword: 'p' };
 
@@ -130,17 +141,29 @@ describe('webjob.conf', () => {
     assert.deepEqual(format(), { ...COMMON, ...PASSWORD });
     const url = { URLGetURL: secure.url, URLPutURL: secure.url };
     assert.deepEqual(format({ server: secure }), {
-      ...{ ...COMMON, ...PASSWORD, ...url, SSLVerifyPeerCert: 'Y', SSLMaxChainLength: '1', SSLExpectedPeerCN: 'h' },
+      ...COMMON,
+      ...PASSWORD,
+      ...url,
+      SSLVerifyPeerCert: 'Y',
+      SSLMaxChainLength: '1',
+      SSLExpectedPeerCN: 'h',
       SSLBundledCAsFile: '/etc/w/webjob-server.crt',
     });
     assert.deepEqual(format({ server: { ...secure, bundle: undefined } }), {
-      ...{ ...COMMON, ...PASSWORD, ...url, SSLVerifyPeerCert: 'Y', SSLMaxChainLength: '3', SSLExpectedPeerCN: 'h' },
+      ...COMMON,
+      ...PASSWORD,
+      ...url,
+      SSLVerifyPeerCert: 'Y',
+      SSLMaxChainLength: '3',
+      SSLExpectedPeerCN: 'h',
     });
   });
 
   it('has a certificate with a password or without', () => {
     const certificate = {
-      ...{ SSLUseCertificate: 'Y', SSLPublicCertFile: '/etc/w/client1.crt', SSLPrivateKeyFile: '/etc/w/client1.key' },
+      SSLUseCertificate: 'Y',
+      SSLPublicCertFile: '/etc/w/client1.crt',
+      SSLPrivateKeyFile: '/etc/w/client1.key',
     };
     assert.deepEqual(format({ hasCertificate: true }), { ...COMMON, ...PASSWORD, ...certificate });
     const alone = { ...COMMON, URLAuthType: 'none', ...certificate };
@@ -150,8 +173,11 @@ describe('webjob.conf', () => {
   it('names its files beside itself and has a spool, except for a C client', () => {
     const kit = format({ server: secure, installFolder: undefined, isForC: false, hasCertificate: true });
     const paths = {
-      ...{ SSLBundledCAsFile: 'webjob-server.crt', SSLPublicCertFile: 'client1.crt', SSLPrivateKeyFile: 'client1.key' },
-      ...{ SpoolDirectory: 'spool', SpoolLimit: '1073741824' },
+      SSLBundledCAsFile: 'webjob-server.crt',
+      SSLPublicCertFile: 'client1.crt',
+      SSLPrivateKeyFile: 'client1.key',
+      SpoolDirectory: 'spool',
+      SpoolLimit: '1073741824',
     };
     assert.deepEqual({ ...kit, ...paths }, kit);
     assert.equal(kit.SSLVerifyPeerCert, 'Y');
@@ -207,8 +233,12 @@ describe('the folder that a client is given', () => {
       const steps = under(umask, () => trace(() => void writeParcel(parcel(folder))));
       const modes = Object.fromEntries(readdirSync(folder).map((name) => [name, mode(join(folder, name)).toString(8)]));
       assert.deepEqual(modes, {
-        ...{ 'client1.crt': '644', 'client1.csr': '644', 'client1.key': '600', 'webjob-server.crt': '644' },
-        ...{ 'client1.result.key': '600', 'webjob.conf': '600' },
+        'client1.crt': '644',
+        'client1.csr': '644',
+        'client1.key': '600',
+        'webjob-server.crt': '644',
+        'client1.result.key': '600',
+        'webjob.conf': '600',
       });
       assert.equal(mode(folder), 0o700);
       const names = steps.filter((step) => step.startsWith('name ')).map((step) => step.slice(5));

@@ -53,8 +53,12 @@ const answerBatch = (): Buffer => formatAnswer(Buffer.from(formatBatch('client1'
 
 function configure(more: Record<string, string> = {}): void {
   client.configure({
-    ...{ URLGetURL: fake.url, DsvVerifyManifest: 'Y', DsvThreshold: '2' },
-    ...{ DsvTrustedKeysFile: 'trusted', DsvSerialFile: 'serials', ...more },
+    URLGetURL: fake.url,
+    DsvVerifyManifest: 'Y',
+    DsvThreshold: '2',
+    DsvTrustedKeysFile: 'trusted',
+    DsvSerialFile: 'serials',
+    ...more,
   });
 }
 
@@ -63,13 +67,24 @@ const PROGRAM = (): string => `#!/bin/sh\nfor word in "\${0##*/}" "$@"; do print
 
 /** Once, for client1, since a minute ago. */
 const text = (more: Partial<AssignmentText> = {}): AssignmentText => ({
-  ...{ command: 'collect.sh', args: ['-v', 'two words'], clients: ['client1'], schedule: { kind: 'once' }, serial: 7 },
-  ...{ notBefore: new Date((NOW - 60) * 1000), notAfter: new Date((NOW + DAY) * 1000), ...more },
+  command: 'collect.sh',
+  args: ['-v', 'two words'],
+  clients: ['client1'],
+  schedule: { kind: 'once' },
+  serial: 7,
+  notBefore: new Date((NOW - 60) * 1000),
+  notAfter: new Date((NOW + DAY) * 1000),
+  ...more,
 });
 const note = (more: Partial<AssignmentText> = {}, signers: readonly NoteSigner[] = BOTH): string =>
   signNote(formatAssignmentText(text(more)), signers);
 const order = (more: Partial<Order> = {}): Order => ({
-  ...{ id: '1', due: NOW - 60, command: 'collect.sh', args: ['-v', 'two words'], note: note(), ...more },
+  id: '1',
+  due: NOW - 60,
+  command: 'collect.sh',
+  args: ['-v', 'two words'],
+  note: note(),
+  ...more,
 });
 
 async function runBatch(...given: Order[]): Promise<Ended> {

@@ -48,8 +48,11 @@ before(async () => {
   executed = join(client.root, 'executed');
   writeFileSync(join(client.root, 'trusted'), TRUSTED, { mode: 0o600 });
   client.configure({
-    ...{ URLGetURL: fake.url, DsvVerifyManifest: 'Y', DsvThreshold: '2' },
-    ...{ DsvTrustedKeysFile: 'trusted', DsvSerialFile: 'serials' },
+    URLGetURL: fake.url,
+    DsvVerifyManifest: 'Y',
+    DsvThreshold: '2',
+    DsvTrustedKeysFile: 'trusted',
+    DsvSerialFile: 'serials',
   });
   await assertRuns();
 });

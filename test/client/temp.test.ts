@@ -147,7 +147,8 @@ describe('a folder in which another user could exchange the program', needsRoot,
       chmodSync(temp, mode);
       const place = join(temp, 'host.sh');
       const attacker = spawn(process.execPath, ['-e', source, place, temp, attacked], {
-        ...{ stdio: ['ignore', 'pipe', 'inherit'], cwd: '/' },
+        stdio: ['ignore', 'pipe', 'inherit'],
+        cwd: '/',
         ...user,
       });
       await once(attacker.stdout ?? attacker, 'data');
@@ -213,7 +214,9 @@ describe('a name in TempDirectory that is not ours to take', () => {
     chownSync(conf, user?.uid ?? 0, user?.gid ?? 0);
     const earlier = fake.requests().length;
     const child = spawn(process.execPath, [WEBJOB, '--execute', '--file', conf, 'host.sh'], {
-      ...{ stdio: ['ignore', 'ignore', 'pipe'], cwd: '/', env: { PATH: '/usr/bin:/bin' } },
+      stdio: ['ignore', 'ignore', 'pipe'],
+      cwd: '/',
+      env: { PATH: '/usr/bin:/bin' },
       ...user,
     });
     const stderr = await text(child);

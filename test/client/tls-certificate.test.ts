@@ -169,7 +169,9 @@ describe('SSLUseCertificate', () => {
   it('ends with exit code 3 when the server does not take the certificate', async () => {
     const strict = await startFake('#!/bin/sh\n', {
       ...issue(folder, { subject: '/CN=localhost', issuer: root }),
-      ...{ requestCert: true, rejectUnauthorized: true, ca: root.cert },
+      requestCert: true,
+      rejectUnauthorized: true,
+      ca: root.cert,
     });
     try {
       configure({ URLGetURL: strict.url });

@@ -382,13 +382,11 @@ describe('the program in its place', () => {
 describe('the journal', () => {
   const delivery = {
     parcel: { version: 'v', system: 's', clientId: 'c', fileName: 'x.sh', runType: 'snapshot', jobId: undefined },
-    ...{
-      url: new URL('http://u:p@h/x?y'),
-      startedAt: new Date(),
-      tries: 1,
-      answer: { status: 200, reason: 'OK' },
-      error: undefined,
-    },
+    url: new URL('http://u:p@h/x?y'),
+    startedAt: new Date(),
+    tries: 1,
+    answer: { status: 200, reason: 'OK' },
+    error: undefined,
   } as const;
   const write = (path = at('journal')): number => {
     writeFileSync(at('empty'), '');

@@ -35,7 +35,10 @@ before(async () => {
 </Directory>
 `;
   httpd = await startApache({
-    ...{ serverRoot: root, configurationFile: conf, errorLog: join(root, 'error.log'), portCount: 1 },
+    serverRoot: root,
+    configurationFile: conf,
+    errorLog: join(root, 'error.log'),
+    portCount: 1,
     configure: (ports) => write(conf, `ServerRoot "${root}"\n${formatBasics(root, ports, MODULES)}${guard}`),
   });
 });

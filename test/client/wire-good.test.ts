@@ -33,7 +33,11 @@ after(async () => {
 /** Both stages at the fake server, with a password. */
 function configure(more: Record<string, string> = {}): void {
   client.configure({
-    ...{ URLGetURL: fake.url, URLPutURL: fake.url, URLAuthType: 'basic', URLUsername: 'client1', URLPassword: SECRET },
+    URLGetURL: fake.url,
+    URLPutURL: fake.url,
+    URLAuthType: 'basic',
+    URLUsername: 'client1',
+    URLPassword: SECRET,
     ...more,
   });
 }

@@ -41,7 +41,11 @@ beforeEach(() => {
 /** Both stages at the fake server, with a password that must never be shown. */
 function configure(more: Record<string, string> = {}): void {
   client.configure({
-    ...{ URLGetURL: fake.url, URLPutURL: fake.url, URLAuthType: 'basic', URLUsername: 'client1', URLPassword: SECRET },
+    URLGetURL: fake.url,
+    URLPutURL: fake.url,
+    URLAuthType: 'basic',
+    URLUsername: 'client1',
+    URLPassword: SECRET,
     ...more,
   });
 }

@@ -192,7 +192,10 @@ describe('apache/webjob-behind-proxy.conf', () => {
     const root = makeRoot();
     const configurationFile = join(root, 'httpd.conf');
     const start = startApache({
-      ...{ serverRoot: root, configurationFile, errorLog: join(root, 'error.log'), portCount: 1 },
+      serverRoot: root,
+      configurationFile,
+      errorLog: join(root, 'error.log'),
+      portCount: 1,
       configure: (ports) =>
         writeFileSync(
           configurationFile,

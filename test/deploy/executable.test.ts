@@ -87,7 +87,9 @@ describe('the standalone executable', { skip }, () => {
     site.configure();
     site.add('args.sh', '#!/bin/sh\necho "$@"\nexit 3\n');
     assert.deepEqual(run('-e', '-f', site.client.conf, 'args.sh', '--version', '-f', 'a b'), {
-      ...{ status: 0, stdout: '', stderr: '' },
+      status: 0,
+      stdout: '',
+      stderr: '',
     });
     const upload = site.takeUpload();
     assert.equal(upload.out.toString(), '--version -f a b\n');

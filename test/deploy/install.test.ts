@@ -64,7 +64,9 @@ describe('apache/README.md, its commands run as they are printed', async () => {
     write(run.configurationFile, formatBasics(join(serverRoot, 'logs'), ports, MODULES) + lines.join('\n'));
   for (const folder of [join(serverRoot, 'logs'), join(root, 'var')]) mkdirSync(folder, { recursive: true });
   const httpd = await startApache({
-    ...{ serverRoot, configurationFile: run.configurationFile, errorLog: join(serverRoot, 'logs/error.log') },
+    serverRoot,
+    configurationFile: run.configurationFile,
+    errorLog: join(serverRoot, 'logs/error.log'),
     portCount: 1,
     configure,
   });
@@ -203,14 +205,21 @@ describe(`apache/debian/README.md, its commands run as they are printed, with ${
   const serverRoot = makeDebianTree(root);
   const runDirectory = join(root, 'run');
   const environment = {
-    ...{ APACHE_CONFDIR: serverRoot, APACHE_STATE_DIRECTORY: join(root, 'state'), APACHE_RUN_DIR: runDirectory },
-    ...{ APACHE_PID_FILE: join(runDirectory, 'apache2.pid'), APACHE_LOG_DIR: join(root, 'log') },
-    ...{ APACHE_RUN_USER: webUser, APACHE_RUN_GROUP: webUser, LANG: 'C' },
+    APACHE_CONFDIR: serverRoot,
+    APACHE_STATE_DIRECTORY: join(root, 'state'),
+    APACHE_RUN_DIR: runDirectory,
+    APACHE_PID_FILE: join(runDirectory, 'apache2.pid'),
+    APACHE_LOG_DIR: join(root, 'log'),
+    APACHE_RUN_USER: webUser,
+    APACHE_RUN_GROUP: webUser,
+    LANG: 'C',
   };
   for (const folder of ['run/socks', 'log', 'state']) mkdirSync(join(root, folder), { recursive: true });
   const run: Run = {
     checkout: stageCheckout(root, paths),
-    ...{ serverRoot, configurationFile: join(serverRoot, 'apache2.conf'), environment },
+    serverRoot,
+    configurationFile: join(serverRoot, 'apache2.conf'),
+    environment,
   };
   const base = join(root, 'var/lib/webjob');
   mkdirSync(join(root, 'var/lib'), { recursive: true });
@@ -219,7 +228,10 @@ describe(`apache/debian/README.md, its commands run as they are printed, with ${
   write(join(serverRoot, 'ports.conf'), 'Listen 127.0.0.1:1\n');
   const start = (): Promise<Apache> =>
     startApache({
-      ...{ serverRoot, configurationFile: run.configurationFile, errorLog: join(root, 'log/error.log'), environment },
+      serverRoot,
+      configurationFile: run.configurationFile,
+      errorLog: join(root, 'log/error.log'),
+      environment,
       portCount: 1,
       configure: (ports) => write(join(serverRoot, 'ports.conf'), `Listen 127.0.0.1:${ports[0]}\n`),
     });

@@ -62,11 +62,14 @@ describe('a site that goes from another script to ours and back', async () => {
   const guide = readGuide(PAGE, root, PATHS);
   const run: Run = {
     checkout: stageCheckout(root, PATHS),
-    ...{ serverRoot, configurationFile: join(serverRoot, 'conf/httpd.conf') },
+    serverRoot,
+    configurationFile: join(serverRoot, 'conf/httpd.conf'),
   };
   const userFile = layOut();
   const httpd = await startApache({
-    ...{ serverRoot, configurationFile: run.configurationFile, errorLog: join(serverRoot, 'logs/error.log') },
+    serverRoot,
+    configurationFile: run.configurationFile,
+    errorLog: join(serverRoot, 'logs/error.log'),
     portCount: 2,
     configure: (ports) => configure(ports),
   });

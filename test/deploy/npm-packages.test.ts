@@ -62,7 +62,9 @@ serveScript(() => ({ status: 200, reason: 'OK', headers: [], contentLength: 0 })
 `,
     );
     const { stdout, stderr } = spawnSync(process.execPath, ['nph-hello.mjs'], {
-      ...{ cwd: place, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] },
+      cwd: place,
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'pipe'],
       env: { PATH: process.env.PATH, REQUEST_METHOD: 'GET' },
     });
     assert.match(stdout, /^HTTP\/1\.1 200 OK\r\n/, stderr);

@@ -52,7 +52,10 @@ for (const kind of ['name', 'port'] as const) {
     addUser(west, 'client2', 'baz');
     const configurationFile = join(root, 'httpd.conf');
     const httpd = await startApache({
-      ...{ serverRoot: root, configurationFile, errorLog: join(root, 'error.log'), portCount: 2 },
+      serverRoot: root,
+      configurationFile,
+      errorLog: join(root, 'error.log'),
+      portCount: 2,
       configure: (ports) =>
         writeFileSync(configurationFile, formatBasics(root, ports, MODULES) + configure(root, kind, ports)),
     });
@@ -127,7 +130,10 @@ describe('a virtual host that forgets its Define', async () => {
   cpSync(join(checkout, 'apache/webjob.conf'), join(root, 'usr/local/apache/etc/webjob.conf'));
   const configurationFile = join(root, 'httpd.conf');
   const httpd = await startApache({
-    ...{ serverRoot: root, configurationFile, errorLog: join(root, 'error.log'), portCount: 2 },
+    serverRoot: root,
+    configurationFile,
+    errorLog: join(root, 'error.log'),
+    portCount: 2,
     configure: (ports) => {
       const lines = configure(root, 'port', ports).replace(
         /(<VirtualHost.*<VirtualHost[^\n]*\n[^\n]*\n)\s*Define[^\n]*\n\s*Define[^\n]*\n/s,

@@ -26,7 +26,8 @@ const [oldPort = 0, relayPort = 0] = await findFreePorts(2);
 let use: SecureSite;
 before(async () => {
   use = await startSecureSite({
-    ...{ certificates, virtualHost: 'certificate' },
+    certificates,
+    virtualHost: 'certificate',
     more: () => {
       const host = readBlock('apache old').replace('Listen 8443', `Listen 127.0.0.1:${oldPort}`);
       return localize(host.replace('*:8443', '*:443'), certificates, oldPort);
@@ -65,8 +66,12 @@ function ask(
   upload?: Buffer,
 ): Promise<StrictAnswer> {
   const tls: ConnectionOptions = {
-    ...{ ...identity, minVersion: version, maxVersion: version, ciphers: 'DEFAULT@SECLEVEL=0' },
-    ...{ ca: readFileSync(join(certificates.folder, 'webjob-server.crt')), servername: SERVER_NAME },
+    ...identity,
+    minVersion: version,
+    maxVersion: version,
+    ciphers: 'DEFAULT@SECLEVEL=0',
+    ca: readFileSync(join(certificates.folder, 'webjob-server.crt')),
+    servername: SERVER_NAME,
   };
   const lengths = `&RUNTYPE=snapshot&STDOUT_LENGTH=${upload?.length}&STDERR_LENGTH=0&STDENV_LENGTH=0`;
   const [method, query] = upload ? ['PUT', FIELDS + lengths] : ['GET', FIELDS];

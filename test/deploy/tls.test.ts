@@ -258,7 +258,9 @@ describe('SSLVerifyClient optional', () => {
 
 describe('SSLVerifyClient optional_no_ca, which nobody should set', () => {
   const use = useSite({
-    ...{ certificates, virtualHost: 'certificate', before: readBlock('apache optional') },
+    certificates,
+    virtualHost: 'certificate',
+    before: readBlock('apache optional'),
     inside: 'SSLVerifyClient optional_no_ca',
   });
   const withoutVerification = { text: 'SSLUserName SSL_CLIENT_S_DN_CN\nRequire method GET PUT\n' };

@@ -193,7 +193,8 @@ describe('several access checks', () => {
 
 describe('SSLVerifyClient of a folder, which the shipped file warns of', () => {
   const use = useSite({
-    ...{ certificates, virtualHost: 'password' },
+    certificates,
+    virtualHost: 'password',
     before: `SSLCACertificateFile "${authority.folder}/ca.crt"\n<Location "/webjob/">\nSSLVerifyClient require\n</Location>`,
   });
 
@@ -208,7 +209,8 @@ describe('SSLVerifyClient of a folder, which the shipped file warns of', () => {
 describe('a virtual host beside another that asks for no certificate', () => {
   const OTHER = 'other.example.com';
   const use = useSite({
-    ...{ certificates, virtualHost: 'certificate' },
+    certificates,
+    virtualHost: 'certificate',
     more: (port) => `
 <VirtualHost 127.0.0.1:${port}>
   ServerName ${OTHER}

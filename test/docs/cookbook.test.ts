@@ -57,7 +57,10 @@ before(async () => {
   for (const name of ['operator', 'tmp', 'mnt', 'host/bin']) mkdirSync(at(name), { recursive: true });
   const configurationFile = at('httpd/httpd.conf');
   httpd = await startApache({
-    ...{ serverRoot: at('httpd'), configurationFile, errorLog: at('httpd/error.log'), portCount: 1 },
+    serverRoot: at('httpd'),
+    configurationFile,
+    errorLog: at('httpd/error.log'),
+    portCount: 1,
     configure: (ports) =>
       write(configurationFile, `ServerRoot "${at('httpd')}"\n${formatBasics(at('httpd'), ports, MODULES)}`),
   });

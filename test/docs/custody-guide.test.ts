@@ -73,11 +73,15 @@ describe('docs/guide/custody.md', () => {
 
   const steps: { name: (typeof NAMES)[number]; good: RegExp; bad: RegExp; change: () => void }[] = [
     {
-      ...{ name: 'verify', good: /^webjobctl: 4 uploads.* 0 findings\n$/, bad: /^checkpoint-changed/m },
+      name: 'verify',
+      good: /^webjobctl: 4 uploads.* 0 findings\n$/,
+      bad: /^checkpoint-changed/m,
       change: changeRecord('"fileName":"b"', '"fileName":"x"'),
     },
     {
-      ...{ name: 'signature', good: /Signature Verified Successfully/, bad: /Signature Verification Failure/ },
+      name: 'signature',
+      good: /Signature Verified Successfully/,
+      bad: /Signature Verification Failure/,
       change: () => {
         const path = join(folder, 'checkpoints');
         writeFileSync(path, readFileSync(path, 'utf8').replace(/\n(\d+)\n/, '\n1$1\n'));

@@ -54,7 +54,10 @@ it('adds beside a disk and a file that cannot be changed', () => {
 };
 
 const entry = (before: string, after: string, ...tests: string[]) => ({
-  ...{ place: 'src/add.ts', before, after, why: 'a sum is wrong' },
+  place: 'src/add.ts',
+  before,
+  after,
+  why: 'a sum is wrong',
   tests: tests.map((test) => `test/${test}.test.ts`),
 });
 const NOTICED = entry('return a + b;', 'return a - b;', 'zero', 'add');

@@ -79,7 +79,8 @@ function sampleValues(words: string): { good: string[]; bad: string[] } {
     'relative path with tokens': { good: ['%cid', 'a/%s'], bad: ['', '/a', 'a/../b', './a', 'a//b', '%q', 'a b'] },
     'directories separated by colons, or nothing': { good: ['', 'a', 'a:b.c:_-'], bad: ['a/b', '..', 'a::b', 'a b'] },
     'server ids with directories, separated by commas, or nothing': {
-      ...{ good: ['', 'server_2:/a b', 's-2:/a,s.3:/b/c'], bad: ['a', 'a:b', 'a:/b,', '/b', 'a b:/c', 'a:/\u0001'] },
+      good: ['', 'server_2:/a b', 's-2:/a,s.3:/b/c'],
+      bad: ['a', 'a:b', 'a:/b,', '/b', 'a b:/c', 'a:/\u0001'],
     },
     'file name, or nothing': { good: ['', 'batch', 'a_+.:-1'], bad: ['a b', 'a/b', 'a~'] },
     'address with http or https, or nothing': {
@@ -245,7 +246,10 @@ const CHANGING = { time: '', pid: 0, milliseconds: 0 };
 /** What trackRequest() writes for the article's GET. */
 function trackExample(payload: string): Record<string, unknown> {
   const request = requestFromEnv({
-    ...{ REQUEST_METHOD: 'GET', REMOTE_USER: 'client1', REMOTE_ADDR: '192.168.1.120', CONTENT_LENGTH: '0' },
+    REQUEST_METHOD: 'GET',
+    REMOTE_USER: 'client1',
+    REMOTE_ADDR: '192.168.1.120',
+    CONTENT_LENGTH: '0',
     QUERY_STRING: 'VERSION=webjob+1.4.0+ssl+32+bit&SYSTEM=sparc+OpenBSD+3.5&CLIENTID=client1&FILENAME=host.sh',
   });
   const settings = parseSettings(`LogfilesDirectory=${folder}\n`, []);
@@ -255,7 +259,7 @@ function trackExample(payload: string): Record<string, unknown> {
   const fd = openSync(join(folder, 'payload'), 'r');
   try {
     trackRequest(
-      { ...{ request, settings, body: openBody(fd, 0), receivedAt: new Date(), sequence: 723 }, ...known },
+      { request, settings, body: openBody(fd, 0), receivedAt: new Date(), sequence: 723, ...known },
       { status: 200, file: { fd, size: payload.length } },
     );
   } finally {

@@ -18,10 +18,18 @@ describe('the end of a program', () => {
 
   const line = (number: number): string =>
     formatLogLine({
-      ...{ time: formatTime(new Date(1_085_535_120_000 + number * 1000), true), remoteUser: 'client1' },
-      ...{ jobId: `server_1_${1_085_535_120 + number}_00001`, remoteAddress: '127.0.0.1', method: 'GET' },
-      ...{ clientId: 'client1', fileName: 'host.sh', bytesReceived: 0, bytesSent: 0 },
-      ...{ seconds: 0, status: 200, message: 'Success' },
+      time: formatTime(new Date(1_085_535_120_000 + number * 1000), true),
+      remoteUser: 'client1',
+      jobId: `server_1_${1_085_535_120 + number}_00001`,
+      remoteAddress: '127.0.0.1',
+      method: 'GET',
+      clientId: 'client1',
+      fileName: 'host.sh',
+      bytesReceived: 0,
+      bytesSent: 0,
+      seconds: 0,
+      status: 200,
+      message: 'Success',
     });
 
   it('comes when a slow reader has all that was written', async () => {

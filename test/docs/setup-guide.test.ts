@@ -39,7 +39,10 @@ async function startServer(name: string): Promise<void> {
   const configurationFile = join(root, 'httpd.conf');
   mkdirSync(root, { recursive: true });
   httpd = await startApache({
-    ...{ serverRoot: root, configurationFile, errorLog: join(root, 'error.log'), portCount: 1 },
+    serverRoot: root,
+    configurationFile,
+    errorLog: join(root, 'error.log'),
+    portCount: 1,
     configure: (ports) => write(configurationFile, `ServerRoot "${root}"\n${formatBasics(root, ports, MODULES)}`),
   });
 }

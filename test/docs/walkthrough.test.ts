@@ -55,8 +55,14 @@ function checkJob(site: Site, getLine: string, putLine: string): void {
   assert.deepEqual(
     { ClientId, GetRequest, Command, CommandLine, Jid, KidStatus, KidSignal, KidReason },
     {
-      ...{ ClientId: 'client1', GetRequest: 'host.sh', Command: 'host.sh', CommandLine: 'host.sh', Jid: jobId },
-      ...{ KidStatus: '0', KidSignal: '0', KidReason: 'The kid exited cleanly.' },
+      ClientId: 'client1',
+      GetRequest: 'host.sh',
+      Command: 'host.sh',
+      CommandLine: 'host.sh',
+      Jid: jobId,
+      KidStatus: '0',
+      KidSignal: '0',
+      KidReason: 'The kid exited cleanly.',
     },
   );
 }

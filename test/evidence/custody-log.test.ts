@@ -467,7 +467,10 @@ describe('the tree of a record', () => {
   const file = 'nph-webjob-custody.server_1.jsonl';
   const open = (store?: string): CustodyTree =>
     new CustodyTree({
-      ...{ logs: folder, serverId: 'server_1', origin: 'example.org', folder: store },
+      logs: folder,
+      serverId: 'server_1',
+      origin: 'example.org',
+      folder: store,
       digest: (name, size) =>
         createHash('sha256')
           .update(readFileSync(join(folder, name)).subarray(0, size))

@@ -218,8 +218,11 @@ describe('verify --since at a site that root has verified', {
   it('knows of an upload that was adopted since it was deposited, in what it does not read again', () => {
     const folder = mkdtempSync(join(tmpdir(), 'webjob-adopted-'));
     const facts = (word: string, second: number) => ({
-      ...{ time: new Date(Date.UTC(2026, 0, 1, 0, 0, second)), name: 'one', jobId: 'server_1_1085355126_00723' },
-      ...{ bytes: { out: 1, err: 1, env: 1 }, sha256: { out: word, err: word, env: word } },
+      time: new Date(Date.UTC(2026, 0, 1, 0, 0, second)),
+      name: 'one',
+      jobId: 'server_1_1085355126_00723',
+      bytes: { out: 1, err: 1, env: 1 },
+      sha256: { out: word, err: word, env: word },
     });
     try {
       const [server, keeper] = ['server_1', WRITER_ID].map((id) => custodyPath(folder, id)) as [string, string];

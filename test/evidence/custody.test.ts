@@ -57,8 +57,14 @@ for (const mpm of part(['prefork', 'event'] as const, 1)) {
         assert.deepEqual(more, []);
         const { covers, prev, sum, time, receivedAt, pid, ...facts } = record ?? {};
         assert.deepEqual(facts, {
-          ...{ event: 'deposit', serverId: 'server_1', name: `f/${put.jobId}`, jobId: put.jobId },
-          ...{ clientId: 'client1', fileName: 'host.sh', remoteUser: 'client1', remoteAddress: '127.0.0.1' },
+          event: 'deposit',
+          serverId: 'server_1',
+          name: `f/${put.jobId}`,
+          jobId: put.jobId,
+          clientId: 'client1',
+          fileName: 'host.sh',
+          remoteUser: 'client1',
+          remoteAddress: '127.0.0.1',
           ...contentOf(join(site.incoming, 'f', String(put.jobId))),
         });
         const times = [before, Date.parse(String(receivedAt)), Date.parse(String(time)), Date.now()];

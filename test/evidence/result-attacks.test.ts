@@ -68,7 +68,8 @@ for (const stream of ['out', 'err'] as const) {
   keep('with all of another', 'all is well\n');
   keep('twice', text + text);
   attack(`signature-wrong ${stream}`, `.${stream} with another length, where nothing was printed`, {
-    ...{ out: '', err: '' },
+    out: '',
+    err: '',
     kept: { [stream]: 'found nothing\n' },
   });
 }

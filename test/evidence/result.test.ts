@@ -107,7 +107,8 @@ describe('a file of result keys', () => {
   it('is read as it was written', () => {
     const keys = [signer, other].map(({ verifierKey }, index) => ({
       ...parseVerifierKey(verifierKey),
-      ...{ from, until: index === 0 ? until : undefined },
+      from,
+      until: index === 0 ? until : undefined,
     }));
     const read = parseResultKeys(formatResultKeys(keys), 'client1');
     const facts = ({ name, id, from, until }: (typeof read)[number]) => [name, id, from, until];

@@ -112,8 +112,13 @@ describe('an upload against what is known of it', () => {
   };
   const whole = (env = record()): Record<string, string> => ({ ...TEXTS, env, rdy: 'Jid=job\n' });
   const depositOf = ({ out = '', err = '', env = '' }: Record<string, string>): Deposit => ({
-    ...{ name: 'u', time: new Date(), jobId: 'job', receivedAt: undefined, fault: undefined },
-    ...{ clientId: undefined, fileName: undefined },
+    name: 'u',
+    time: new Date(),
+    jobId: 'job',
+    receivedAt: undefined,
+    fault: undefined,
+    clientId: undefined,
+    fileName: undefined,
     bytes: { out: out.length, err: err.length, env: env.length },
     sha256: { out: digest(out), err: digest(err), env: digest(env) },
   });

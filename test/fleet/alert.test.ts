@@ -197,11 +197,9 @@ describe('a rule', () => {
       await its.run({ clientId, fileName: 'list.sh', out: 'pid 1\nsame\n' });
       await nextSecond();
       const record = {
-        ...{ KidStatus: clientId === 'db-1' ? '3' : '0' },
-        ...{
-          RunEpoch: '2026-11-24 06:00:00 UTC (1795500000.000000)',
-          PutEpoch: '2026-11-24 06:02:00 UTC (1795500120.000000)',
-        },
+        KidStatus: clientId === 'db-1' ? '3' : '0',
+        RunEpoch: '2026-11-24 06:00:00 UTC (1795500000.000000)',
+        PutEpoch: '2026-11-24 06:02:00 UTC (1795500120.000000)',
       };
       await its.run({
         clientId,
@@ -492,7 +490,9 @@ describe('mail', () => {
     writeFileSync(file, 'swordfish\n', { mode: 0o600 });
     const passwords: unknown[] = [];
     mail = await startMailSink({
-      ...{ authOptional: false, hideSTARTTLS: true, allowInsecureAuth: true },
+      authOptional: false,
+      hideSTARTTLS: true,
+      allowInsecureAuth: true,
       onAuth({ username, password }, _session, done) {
         passwords.push(password);
         done(null, { user: username });
@@ -505,7 +505,10 @@ describe('mail', () => {
     const [key, certificate] = ['mail.key', 'mail.crt'].map((name) => join(its.site.root, name)) as [string, string];
     makeCertificate(key, certificate, '-addext', 'subjectAltName=IP:127.0.0.1');
     mail = await startMailSink({
-      ...{ authOptional: false, secure: true, key: readFileSync(key), cert: readFileSync(certificate) },
+      authOptional: false,
+      secure: true,
+      key: readFileSync(key),
+      cert: readFileSync(certificate),
       onAuth({ username, password }, _session, done) {
         passwords.push(password);
         done(null, { user: username });

@@ -45,7 +45,12 @@ function assign(changes: readonly (Partial<Assignment> & { id: string })[]): voi
       reason: undefined,
     };
     const plain: Omit<Assignment, 'id'> = {
-      ...{ ...usual, schedule: { kind: 'once' }, state: 'active', open: 1, by: 'root', at: '2026-11-30T08:00:00Z' },
+      ...usual,
+      schedule: { kind: 'once' },
+      state: 'active',
+      open: 1,
+      by: 'root',
+      at: '2026-11-30T08:00:00Z',
     };
     return `${formatAssignment({ ...plain, ...change })}\n`;
   });

@@ -93,7 +93,9 @@ async function makeNode(own: Site, id: ServerId): Promise<Node> {
       stops.push(() => resident.stop());
     }
     const server = await startHttpd({
-      ...{ site: own, mpm: isStaying ? 'event' : 'prefork', ...(node.port > 0 && { port: node.port }) },
+      site: own,
+      mpm: isStaying ? 'event' : 'prefork',
+      ...(node.port > 0 && { port: node.port }),
       ...(isStaying && { modules: MODULES_OF_WAY.mod_proxy_fcgi, before: way.before }),
       after: isStaying ? way.after : variables.map(([name, value]) => `SetEnv ${name} "${value}"`).join('\n'),
     });

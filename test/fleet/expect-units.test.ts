@@ -42,7 +42,12 @@ warn rollout
     assert.deepEqual(rules.expectations, [
       { ...facts, line: 2, who: 'web-*', command: 'uptime.sh', within: 4500, exit: [0, 3], longest: 90 },
       {
-        ...{ ...facts, line: 3, who: 'db', command: 'list.sh', same: { as: 'previous' }, stream: 'err' },
+        ...facts,
+        line: 3,
+        who: 'db',
+        command: 'list.sh',
+        same: { as: 'previous' },
+        stream: 'err',
         ignore: [/^pid \d+ #/u, /^x/u],
       },
       { ...facts, line: 4, who: 'db', command: 'list.sh', same: { as: 'job', jobId: 'server_1_1_00001' } },
@@ -51,12 +56,24 @@ warn rollout
     ]);
     assert.deepEqual(rules.channels, [
       {
-        ...{ line: 7, kind: 'mail', to: ['ops@example.org', 'b@example.org'], from: 'webjob@example.org' },
-        ...{ sendmail: '/usr/sbin/sendmail', smtp: 'smtps://mail.example.org:465', user: 'u', passwordFile: '/p' },
+        line: 7,
+        kind: 'mail',
+        to: ['ops@example.org', 'b@example.org'],
+        from: 'webjob@example.org',
+        sendmail: '/usr/sbin/sendmail',
+        smtp: 'smtps://mail.example.org:465',
+        user: 'u',
+        passwordFile: '/p',
       },
       {
-        ...{ line: 8, kind: 'mail', to: ['root@localhost'], from: 'root@localhost', sendmail: '/usr/sbin/sendmail' },
-        ...{ smtp: undefined, user: undefined, passwordFile: undefined },
+        line: 8,
+        kind: 'mail',
+        to: ['root@localhost'],
+        from: 'root@localhost',
+        sendmail: '/usr/sbin/sendmail',
+        smtp: undefined,
+        user: undefined,
+        passwordFile: undefined,
       },
       { line: 9, kind: 'webhook', url: 'https://hooks.example.org/x', secretFile: '/s' },
       { line: 10, kind: 'command', words: ['/usr/local/sbin/page', '--to', 'the night shift'] },
@@ -64,13 +81,11 @@ warn rollout
     const { ping, remind, quiet, retry, timeout, warnings } = rules;
     assert.deepEqual([ping, remind, quiet, retry, timeout], ['@/etc/url', 86_400, [1320, 390], 300, 3]);
     assert.deepEqual(warnings, {
-      ...{
-        certificates: 2_592_000,
-        disk: { part: 0.05 },
-        inodes: { count: 10_000 },
-        checkpoint: 604_800,
-        rollout: true,
-      },
+      certificates: 2_592_000,
+      disk: { part: 0.05 },
+      inodes: { count: 10_000 },
+      checkpoint: 604_800,
+      rollout: true,
       verify: { every: 86_400, since: 604_800 },
     });
   });
@@ -156,7 +171,13 @@ describe('isQuiet and isOverdue', () => {
 describe('takeLook', () => {
   const problem = (key: string): Problem => ({ key, what: 'what', where: 'where' });
   const empty = (): AlertState => ({
-    ...{ version: 1, problems: [], held: [], messages: [], outbox: [], failures: {}, verified: undefined },
+    version: 1,
+    problems: [],
+    held: [],
+    messages: [],
+    outbox: [],
+    failures: {},
+    verified: undefined,
   });
   const policy = { channels: ['a', 'b'], remind: 60, isQuiet: false };
   const look = (...keys: string[]) => ({ problems: keys.map(problem), failed: new Set<string>() });
@@ -229,7 +250,10 @@ describe('deliver', () => {
     const channel = nameChannel(command);
     const ids = ['good', 'bad'];
     const state: AlertState = {
-      ...{ version: 1, problems: [], held: [], verified: undefined },
+      version: 1,
+      problems: [],
+      held: [],
+      verified: undefined,
       messages: ids.map((id) => ({ id, at: 1000, events: [] })),
       outbox: ids.map((messageId) => ({ messageId, channel, attempts: 0 })),
       failures: { [channel]: { count: 9, nextAt: 0 } },

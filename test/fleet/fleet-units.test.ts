@@ -178,15 +178,18 @@ it('results of the last thirty days count where no time is given', () => {
 
 describe('an assignment', () => {
   const assignment: Assignment = {
-    ...{ id: '7', command: 'job.sh', args: ["it's", '$(id)', 'a\nb', ''], to: ['web-*'], from: 1000, until: 5000 },
-    ...{
-      schedule: { kind: 'once' },
-      state: 'active',
-      open: 1,
-      by: 'root',
-      at: '2026-11-30T08:00:00.000Z',
-      reason: 'x',
-    },
+    id: '7',
+    command: 'job.sh',
+    args: ["it's", '$(id)', 'a\nb', ''],
+    to: ['web-*'],
+    from: 1000,
+    until: 5000,
+    schedule: { kind: 'once' },
+    state: 'active',
+    open: 1,
+    by: 'root',
+    at: '2026-11-30T08:00:00.000Z',
+    reason: 'x',
   };
   const due = (change: Partial<Assignment>, clientId = 'web-1', now = 2000): number | undefined =>
     dueFor({ ...assignment, ...change }, { clientId, isMeant: makeMembership(new Map(), clientId) }, now);

@@ -28,9 +28,18 @@ const NOW = Math.floor(Date.now() / 1000) * 1000;
 /** A log line from this many seconds ago. */
 function lineAt(secondsAgo: number, facts: Partial<LogLine>): string {
   return `${formatLogLine({
-    ...{ time: formatTime(new Date(NOW - secondsAgo * SECOND_MS), true), jobId: 'job_1', remoteUser: 'client1' },
-    ...{ remoteAddress: '127.0.0.1', method: 'GET', clientId: 'client1', fileName: 'host.sh' },
-    ...{ bytesReceived: 0, bytesSent: 19, seconds: 0, status: 200, message: 'Success' },
+    time: formatTime(new Date(NOW - secondsAgo * SECOND_MS), true),
+    jobId: 'job_1',
+    remoteUser: 'client1',
+    remoteAddress: '127.0.0.1',
+    method: 'GET',
+    clientId: 'client1',
+    fileName: 'host.sh',
+    bytesReceived: 0,
+    bytesSent: 19,
+    seconds: 0,
+    status: 200,
+    message: 'Success',
     ...facts,
   })}\n`;
 }
@@ -74,7 +83,9 @@ describe('a site of two servers', () => {
   after(its.close);
   const folders = ['east', 'west'].map((id) => join(its.site.root, `logs-${id}`));
   const settingsOf = (index: number): Record<string, string> => ({
-    ...{ PutNameFormat: '%cid_%Y%m%d%H%M%S_%sid_%pid_%cmd', UseGMT: 'Y', ServerId: index === 0 ? 'east' : 'west' },
+    PutNameFormat: '%cid_%Y%m%d%H%M%S_%sid_%pid_%cmd',
+    UseGMT: 'Y',
+    ServerId: index === 0 ? 'east' : 'west',
     LogfilesDirectory: folders[index] ?? '',
   });
   let jobId = '';

@@ -371,22 +371,18 @@ describe('a PostgreSQL of many sites', { skip: NO_POSTGRES }, () => {
 /** A log line with these facts. */
 function anyLine(facts: Partial<LogLine>): LogLine {
   return {
-    ...{
-      time: '2026-01-01 00:00:00',
-      remoteAddress: '127.0.0.1',
-      remoteUser: 'client1',
-      method: 'GET',
-      clientId: 'client1',
-    },
-    ...{
-      fileName: 'host.sh',
-      bytesReceived: 0,
-      bytesSent: 19,
-      seconds: 0,
-      status: 200,
-      message: 'Success',
-      jobId: undefined,
-    },
+    time: '2026-01-01 00:00:00',
+    remoteAddress: '127.0.0.1',
+    remoteUser: 'client1',
+    method: 'GET',
+    clientId: 'client1',
+    fileName: 'host.sh',
+    bytesReceived: 0,
+    bytesSent: 19,
+    seconds: 0,
+    status: 200,
+    message: 'Success',
+    jobId: undefined,
     ...facts,
   };
 }

@@ -205,7 +205,10 @@ describe('the live store', () => {
       const jobId = plant(its);
       const before = statSync(store, { bigint: true }).mtimeNs;
       const child = spawn(ground.node, [program, '--config', site.propertiesFile, '--json', 'jobs'], {
-        ...{ stdio: ['ignore', 'pipe', 'pipe'], cwd: '/', uid: NOBODY, gid: NOBODY },
+        stdio: ['ignore', 'pipe', 'pipe'],
+        cwd: '/',
+        uid: NOBODY,
+        gid: NOBODY,
       });
       const { stdout, stderr, exitCode } = await collect(child, 60);
       assert.deepEqual([exitCode, stderr], [0, '']);

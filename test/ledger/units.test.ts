@@ -736,7 +736,11 @@ describe('a file of which nothing is wanted but what comes', () => {
     const database = openWindowStore();
     const read = async (holds: readonly string[] | undefined): Promise<string[]> => {
       const kind: FileKind<string> = {
-        ...{ kind: 'custody', list: () => [file], isLive: () => true, maxLineBytes: 1 << 20, holds },
+        kind: 'custody',
+        list: () => [file],
+        isLive: () => true,
+        maxLineBytes: 1 << 20,
+        holds,
         parse: (text) => text,
       };
       const found: string[] = [];

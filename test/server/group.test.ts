@@ -47,12 +47,17 @@ const KINDS: Record<string, Record<string, string>> = {
   'uploads are replaced': { ...OVERWRITE, KeepDifferingUploads: 'N' },
   // Two clients share a name, so that some wait for a name and some for a client.
   'a client has limits of a day': {
-    ...{ ...OVERWRITE, KeepDifferingUploads: 'Y', PutNameFormat: '%cmd' },
-    ...{ MaxUploadsPerDay: '9', MaxBytesPerDay: '90' },
+    ...OVERWRITE,
+    KeepDifferingUploads: 'Y',
+    PutNameFormat: '%cmd',
+    MaxUploadsPerDay: '9',
+    MaxBytesPerDay: '90',
   },
   'no custody record is kept': { ...OVERWRITE, EnableCustody: 'N' },
   'a PutHook changes every upload': {
-    ...{ ...OVERWRITE, KeepDifferingUploads: 'Y', PutHookEnable: 'Y' },
+    ...OVERWRITE,
+    KeepDifferingUploads: 'Y',
+    PutHookEnable: 'Y',
     PutHookCommandLine: 'printf changed >> %out',
   },
 };

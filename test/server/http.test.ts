@@ -45,7 +45,11 @@ const PROTOCOLS = [
 
 function urlOf(site: SecureSite, secure: boolean, fields: Record<string, string> = {}): string {
   const query = new URLSearchParams({
-    ...{ VERSION: 'webjob 1.4.0', SYSTEM: 'any', CLIENTID: 'client1', FILENAME: 'program', ...fields },
+    VERSION: 'webjob 1.4.0',
+    SYSTEM: 'any',
+    CLIENTID: 'client1',
+    FILENAME: 'program',
+    ...fields,
   });
   const base = secure ? `https://${SERVER_NAME}:${site.port}` : `http://127.0.0.1:${site.plainPort}`;
   return `${base}/webjob/nph-webjob.cgi?${query}`;
@@ -187,7 +191,10 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
 
 describe('curl with HTTP/2 over TLS', { skip: NO_CURL }, () => {
   const use = useSite({
-    ...{ certificates, virtualHost: 'certificate', modules: ['http2'], before: 'Protocols h2 http/1.1' },
+    certificates,
+    virtualHost: 'certificate',
+    modules: ['http2'],
+    before: 'Protocols h2 http/1.1',
   });
   before(() => {
     addCommand(use().site, 'client1', 'program', PROGRAM);

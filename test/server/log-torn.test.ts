@@ -15,7 +15,10 @@ import { formatHead } from '../support/wire-request.ts';
 
 const LOGS = ['nph-webjob.log', 'nph-webjob-hook.log', 'nph-webjob-trigger.log', 'nph-webjob.json.log'] as const;
 const COMMANDS = {
-  ...{ GetHookEnable: 'Y', GetHookCommandLine: 'echo made', GetTriggerEnable: 'Y', GetTriggerCommandLine: 'true' },
+  GetHookEnable: 'Y',
+  GetHookCommandLine: 'echo made',
+  GetTriggerEnable: 'Y',
+  GetTriggerCommandLine: 'true',
   EnableRequestTracking: 'Y',
 };
 

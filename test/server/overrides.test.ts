@@ -43,7 +43,9 @@ async function observe(method: 'get' | 'put', ask: Put): Promise<Record<string, 
   const { status, body, headers } = await its[method]({ ...UPLOAD, ...ask });
   const log = readLines(site.logFile).map((line) => line.replace(/^\S+ \S+ /, '').replace(/_\d{10}_\d+/, ''));
   return {
-    ...{ status, body: body.toString(), jobId: headers.get('job-id')?.replace(/_\d{10}_\d+$/, '') },
+    status,
+    body: body.toString(),
+    jobId: headers.get('job-id')?.replace(/_\d{10}_\d+$/, ''),
     signature: headers.get('webjob-payload-signature'),
     names: readdirSync(site.incoming).join(' '),
     log: log.join('\n').replace(/ \d+ (\d{3} -- )/g, ' $1'),

@@ -236,9 +236,16 @@ describe('the log line', () => {
       time: fc
         .date({ min: new Date(0), max: new Date('9999-12-30'), noInvalidDate: true })
         .map((date) => formatTime(date, true)),
-      ...{ jobId: word, remoteUser: word, remoteAddress: word, method: word, clientId: word, fileName: word },
+      jobId: word,
+      remoteUser: word,
+      remoteAddress: word,
+      method: word,
+      clientId: word,
+      fileName: word,
       bytesReceived: fc.option(byteCount, { nil: undefined }),
-      ...{ bytesSent: byteCount, seconds: fc.nat(), status: fc.integer({ min: 200, max: 599 }) },
+      bytesSent: byteCount,
+      seconds: fc.nat(),
+      status: fc.integer({ min: 200, max: 599 }),
       message: oneOf(/^[\x20-\x7e]{0,80}$/),
     });
     fc.assert(fc.property(line, (fields) => assert.deepEqual(parseLogLine(formatLogLine(fields)), fields)));
@@ -247,7 +254,12 @@ describe('the log line', () => {
   it('stays one line of the same fields whatever a client sends', () => {
     const value = fc.option(hostileText, { nil: undefined });
     const fields = plainRecord({
-      ...{ jobId: value, remoteUser: value, remoteAddress: value, method: value, clientId: value, fileName: value },
+      jobId: value,
+      remoteUser: value,
+      remoteAddress: value,
+      method: value,
+      clientId: value,
+      fileName: value,
       message: hostileText,
     });
     fc.assert(

@@ -236,7 +236,9 @@ for (const way of WAYS) {
     it('say who a client is, as with CGI', async () => {
       let stop: () => Promise<unknown> = async () => {};
       const secure = await startSecureSite({
-        ...{ certificates, virtualHost: 'certificate' as const, modules: MODULES_OF_WAY[way] },
+        certificates,
+        virtualHost: 'certificate' as const,
+        modules: MODULES_OF_WAY[way],
         resident: (site) => linesOfWay(way, site, join(site.root, 'httpd-event')),
       });
       try {

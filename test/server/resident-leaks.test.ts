@@ -165,7 +165,9 @@ const spoken = (speak: (client: FastCgiClient) => Promise<void>) => async (): Pr
 const getHook =
   (command: string, more: Record<string, string> = {}) =>
   () => ({
-    ...{ GetHookEnable: 'Y', GetHookCommandLine: command, ...more },
+    GetHookEnable: 'Y',
+    GetHookCommandLine: command,
+    ...more,
   });
 const putHook = (command: string) => () => ({ PutHookEnable: 'Y', PutHookCommandLine: command });
 const abort = (requestId: number): Buffer =>
@@ -190,7 +192,8 @@ describe(`${TIMES} GETs leave no descriptor open`, () => {
   leavesNothing('without the signature that is required', asked('host.sh', 459), () => ({ DsvRequireSignatures: 'Y' }));
   leavesNothing('that a list of hosts turns away', asked('host.sh', 472), () => ({ EnableHostAccessList: 'Y' }));
   leavesNothing('that start a trigger', asked('host.sh', 200), () => ({
-    ...{ GetTriggerEnable: 'Y', GetTriggerCommandLine: 'true' },
+    GetTriggerEnable: 'Y',
+    GetTriggerCommandLine: 'true',
   }));
 });
 
@@ -337,10 +340,12 @@ describe(`${TIMES} PUTs leave no descriptor open`, () => {
   leavesNothing('with a hook', sent(100, 200), putHook('true'));
   leavesNothing('with a hook that fails', sent(100, 551), putHook('false'));
   leavesNothing('with a hook that talks', sent(100, 200), () => ({
-    ...{ ...putHook('echo a; echo b >&2')(), PutHookLogDivertedOutput: 'Y' },
+    ...putHook('echo a; echo b >&2')(),
+    PutHookLogDivertedOutput: 'Y',
   }));
   leavesNothing('with a hook that talks too much', sent(100, 551), () => ({
-    ...{ ...putHook('head -c 100000 /dev/zero')(), PutHookLogDivertedOutput: 'Y' },
+    ...putHook('head -c 100000 /dev/zero')(),
+    PutHookLogDivertedOutput: 'Y',
   }));
   leavesNothing(
     'with a hook that leaves a process',

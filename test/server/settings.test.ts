@@ -201,8 +201,13 @@ describe('without any line', () => {
     assert.deepEqual(
       { folderList, capContentLength, putNameFormat, serverId, useGMT, requireUser, requireMatch },
       {
-        ...{ folderList: 'common', capContentLength: false, putNameFormat: '%cid_%Y%m%d%H%M%S_%pid_%cmd' },
-        ...{ serverId: 'server_1', useGMT: false, requireUser: true, requireMatch: true },
+        folderList: 'common',
+        capContentLength: false,
+        putNameFormat: '%cid_%Y%m%d%H%M%S_%pid_%cmd',
+        serverId: 'server_1',
+        useGMT: false,
+        requireUser: true,
+        requireMatch: true,
       },
     );
     assert.deepEqual({ ...DEFAULTS, ...treeBelow('/var/webjob') }, DEFAULTS);

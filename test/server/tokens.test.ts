@@ -91,7 +91,10 @@ describe('tokens', () => {
 
   it('expand, whatever their values are, to nothing that a path or a shell takes for its own', () => {
     const facts = fc.record({
-      ...{ clientId: hostileText, fileName: hostileText, serverId: hostileText, remoteAddress: hostileText },
+      clientId: hostileText,
+      fileName: hostileText,
+      serverId: hostileText,
+      remoteAddress: hostileText,
       jobId: fc.oneof(jobId, hostileText),
     });
     fc.assert(

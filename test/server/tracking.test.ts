@@ -61,8 +61,15 @@ for (const way of ['event', 'worker'] as const) {
         const before = Date.now();
         const { headers, body } = await its.get();
         assert.deepEqual(checkCommonFacts(readTracks(site)[0], before), {
-          ...{ ...CLIENT, ...PROGRAM, method: 'GET', jobId: headers.get('job-id') },
-          ...{ bytesReceived: 0, bytesSent: 19, status: 200, message: 'Success', signed },
+          ...CLIENT,
+          ...PROGRAM,
+          method: 'GET',
+          jobId: headers.get('job-id'),
+          bytesReceived: 0,
+          bytesSent: 19,
+          status: 200,
+          message: 'Success',
+          signed,
           sha256: { payload: sha256sum(body.toString()) },
         });
       }
@@ -91,9 +98,19 @@ for (const way of ['event', 'worker'] as const) {
         const { out = '', err = '', env = '' } = streams;
         assert.equal(readTracks(site)[0]?.pid, readRecords(custodyOf(site)).at(-1)?.pid, 'that of the custody record');
         assert.deepEqual(checkCommonFacts(readTracks(site)[0], before), {
-          ...{ ...CLIENT, ...PROGRAM, method: 'PUT', jobId: 'a', runType: 'snapshot', upload: 'client1.x' },
-          ...{ bytesOut: out.length, bytesErr: err.length, bytesEnv: env.length, bytesSent: 0 },
-          ...{ bytesReceived: out.length + err.length + env.length, status: 200, message: 'Success' },
+          ...CLIENT,
+          ...PROGRAM,
+          method: 'PUT',
+          jobId: 'a',
+          runType: 'snapshot',
+          upload: 'client1.x',
+          bytesOut: out.length,
+          bytesErr: err.length,
+          bytesEnv: env.length,
+          bytesSent: 0,
+          bytesReceived: out.length + err.length + env.length,
+          status: 200,
+          message: 'Success',
           sha256: { out: sha256sum(out), err: sha256sum(err), env: sha256sum(env) },
         });
       }

@@ -37,7 +37,9 @@ export async function startHttpSink(host = '127.0.0.1'): Promise<HttpSink> {
   await once(server, 'listening');
   const { port } = server.address() as AddressInfo;
   return {
-    ...{ origin: `http://${host}:${port}`, received, answers },
+    origin: `http://${host}:${port}`,
+    received,
+    answers,
     async close() {
       server.close();
       server.closeAllConnections();
@@ -65,14 +67,17 @@ export interface MailSink {
 export async function startMailSink(options: SMTPServerOptions = {}): Promise<MailSink> {
   const mails: MailSink['mails'] = [];
   const server = new SMTPServer({
-    ...{ authOptional: true, disabledCommands: options.onAuth ? [] : ['STARTTLS', 'AUTH'] },
+    authOptional: true,
+    disabledCommands: options.onAuth ? [] : ['STARTTLS', 'AUTH'],
     onData(stream, session, done) {
       text(stream).then((content) => {
         const { mailFrom, rcptTo } = session.envelope;
         mails.push({
           from: mailFrom ? mailFrom.address : '',
           to: rcptTo.map(({ address }) => address),
-          ...{ user: session.user as string | undefined, isSecure: session.secure, text: content },
+          user: session.user as string | undefined,
+          isSecure: session.secure,
+          text: content,
         });
         done();
       }, done);

@@ -101,7 +101,10 @@ export function makeClient(controls: Record<string, string> = {}): Client {
   const words = (command: readonly string[]): string[] => ['--execute', '--file', conf, ...command];
   const start = (command: readonly string[], options?: RunOptions): Running => startWebjob(words(command), options);
   const client: Client = {
-    ...{ root, temp, conf, start },
+    root,
+    temp,
+    conf,
+    start,
     configure: (next) => {
       const lines = Object.entries({ ClientId: 'client1', TempDirectory: temp, ...next });
       writeFileSync(conf, lines.map(([key, value]) => `${key}=${value}\n`).join(''), { mode: 0o600 });

@@ -41,7 +41,10 @@ export async function startHome(): Promise<Home> {
     fake.get = (socket) => socket.end(formatAnswer(`#!/bin/sh\n${script}\n`, '200 OK', `Job-Id: ${JOB_ID}\r\n`));
   };
   return {
-    ...{ client, fake, spool, serve },
+    client,
+    fake,
+    spool,
+    serve,
     reset: (controls = {}) => {
       rmSync(spool, { recursive: true, force: true });
       for (const name of readdirSync(client.temp)) rmSync(join(client.temp, name), { recursive: true });

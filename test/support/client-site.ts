@@ -36,10 +36,16 @@ export async function startClientSite(options: Partial<HttpdOptions> = {}): Prom
   const client = makeClient();
   const url = `${server.url}/webjob/nph-webjob.cgi`;
   return {
-    ...{ site, server, client },
+    site,
+    server,
+    client,
     configure: (more = {}) => {
       const controls = {
-        ...{ URLGetURL: url, URLPutURL: url, URLAuthType: 'basic', URLUsername: 'client1', URLPassword: 'foo' },
+        URLGetURL: url,
+        URLPutURL: url,
+        URLAuthType: 'basic',
+        URLUsername: 'client1',
+        URLPassword: 'foo',
         ...more,
       };
       client.configure(Object.fromEntries(Object.entries(controls).filter(([, value]) => value !== '')));

@@ -23,8 +23,11 @@ export function makeFakeClock(file: string): FakeClock {
   const clock: FakeClock = {
     file,
     environment: {
-      ...{ LD_PRELOAD: LIBRARY ?? '', FAKETIME_TIMESTAMP_FILE: file, FAKETIME_NO_CACHE: '1' },
-      ...{ FAKETIME_DONT_FAKE_MONOTONIC: '1', TZ: 'UTC' },
+      LD_PRELOAD: LIBRARY ?? '',
+      FAKETIME_TIMESTAMP_FILE: file,
+      FAKETIME_NO_CACHE: '1',
+      FAKETIME_DONT_FAKE_MONOTONIC: '1',
+      TZ: 'UTC',
     },
     set: (time) => writeFileSync(file, `${time}\n`),
   };

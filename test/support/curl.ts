@@ -42,8 +42,12 @@ export async function runCurl(common: string[], ...requests: string[][]): Promis
       .map((line, index) => {
         const [status, version = '', connects, uploaded] = line.split(' ');
         return {
-          ...{ status: Number(status), version, connects: Number(connects), bytesUploaded: Number(uploaded) },
-          ...{ head: readFileSync(file('head', index), 'latin1'), body: readIfThere(file('body', index)) },
+          status: Number(status),
+          version,
+          connects: Number(connects),
+          bytesUploaded: Number(uploaded),
+          head: readFileSync(file('head', index), 'latin1'),
+          body: readIfThere(file('body', index)),
         };
       });
   } finally {

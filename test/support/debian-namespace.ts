@@ -89,7 +89,12 @@ export async function openDebian(files: readonly string[] = []): Promise<Debian>
     detached: true,
     stdio: ['pipe', 'pipe', 'pipe'],
     env: {
-      ...{ ...process.env, WORK: work, CACHE, NODE: process.execPath, DIST: join(project, 'dist'), LC_ALL: 'C' },
+      ...process.env,
+      WORK: work,
+      CACHE,
+      NODE: process.execPath,
+      DIST: join(project, 'dist'),
+      LC_ALL: 'C',
       FILES: files.join(' '),
     },
   });

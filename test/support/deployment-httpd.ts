@@ -117,7 +117,9 @@ async function startOnce(options: ApacheOptions, ports: number[]): Promise<Apach
     throw new Error(`httpd did not start: ${complaints()}`);
   }
   return {
-    ...{ ports, complaints, pid: child.pid ?? 0 },
+    ports,
+    complaints,
+    pid: child.pid ?? 0,
     control: (...more) => {
       const ended = spawnSync(binary, [...args, ...more], { encoding: 'utf8', env });
       return { code: ended.status, said: ended.stdout + ended.stderr };

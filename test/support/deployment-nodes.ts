@@ -60,7 +60,10 @@ ${before}
 ${nodeLines.replace('192.0.2.2', BALANCER)}
 `;
   return startApache({
-    ...{ serverRoot: root, configurationFile, errorLog: join(root, 'error.log'), portCount: 1 },
+    serverRoot: root,
+    configurationFile,
+    errorLog: join(root, 'error.log'),
+    portCount: 1,
     ports: port === undefined ? undefined : [port],
     configure: (ports) => writeFileSync(configurationFile, formatBasics(root, ports, NODE_MODULES) + lines),
   });
@@ -82,7 +85,10 @@ export async function startBalancer(site: Site, nodes: Apache[], options: Balanc
   const local = (text: string): string =>
     text.replaceAll('http://192.0.2.11', first).replaceAll('http://192.0.2.12', second);
   return startApache({
-    ...{ serverRoot: root, configurationFile, errorLog: join(root, 'error.log'), portCount },
+    serverRoot: root,
+    configurationFile,
+    errorLog: join(root, 'error.log'),
+    portCount,
     configure: (ports) =>
       writeFileSync(
         configurationFile,

@@ -81,10 +81,17 @@ function put(made: Made, count: number): void {
   let status = 200;
   try {
     plantGroup({
-      ...{ incomingDirectory: made.incoming, logfilesDirectory: made.logs, name, jobId, serverId },
-      ...{ out: from(outs), err: chance(0.5) ? '' : 'err', overwrite: chance(0.6) },
+      incomingDirectory: made.incoming,
+      logfilesDirectory: made.logs,
+      name,
+      jobId,
+      serverId,
+      out: from(outs),
+      err: chance(0.5) ? '' : 'err',
+      overwrite: chance(0.6),
       segmentLimit: made.site.settings.custodySegmentLimit,
-      ...{ custody: chance(0.1) ? (false as const) : { time }, hashType: from(['MD5', 'SHA256', 'SHA1']) },
+      custody: chance(0.1) ? (false as const) : { time },
+      hashType: from(['MD5', 'SHA256', 'SHA1']),
       ...(chance(0.15) && { changeEnv: () => from(['', 'nothing\n', `A=${'b'.repeat(90_000)}\n`]) }),
     });
   } catch (error) {
@@ -169,7 +176,10 @@ async function compare(made: Made): Promise<{ disagreements: string[]; uploads: 
   const summary = await summarize(readJobs(site), { since, now, site });
   const frame = { siteName: 'test', madeAt: '', version: 'test' };
   await writeReport(folder, new Pages(folder, undefined, frame, () => undefined), {
-    ...{ summary, now, site, evidence },
+    summary,
+    now,
+    site,
+    evidence,
     scope: { since, silentSeconds: 1, clock: 'GMT' },
     readJobs: (order) => readJobs(site, { since }, undefined, order),
     isListed: () => true,

@@ -39,7 +39,8 @@ export function formatRequest(
   const end = (type: number): Buffer => formatRecord({ type, requestId, content: Buffer.alloc(0) });
   return Buffer.concat([
     formatRecord({
-      ...{ type: RECORD_TYPES.beginRequest, requestId },
+      type: RECORD_TYPES.beginRequest,
+      requestId,
       content: formatBeginning({ role: RESPONDER_ROLE, keepConnection }),
     }),
     ...formatStream(RECORD_TYPES.params, requestId, formatPairs(Object.entries(variables))),

@@ -82,7 +82,11 @@ export async function startCommandSite(options: Partial<HttpdOptions> | 'worker'
     for (const pid of running()) endProcess(pid);
   };
   return {
-    ...{ site, server, spool, scratch, running },
+    site,
+    server,
+    spool,
+    scratch,
+    running,
     configure: (settings, more) => configure(site, settings, more),
     get: (ask = {}) => askStrictly({ port: server.port, head: formatHead('GET', ask) }),
     put: (ask = {}) => {

@@ -49,16 +49,26 @@ export const FRONTS: readonly Front[] = [
   },
   { name: '`webjob-balancer.conf`, HTTP/2 from the client', tests: OWN, words: HTTP2, kind: 'httpd' },
   {
-    ...{ name: 'httpd, HTTP/2 from the client and to the node', tests: OWN, words: HTTP2, kind: 'httpd' },
-    ...{ path: '/http2/', isUnsteady: true },
+    name: 'httpd, HTTP/2 from the client and to the node',
+    tests: OWN,
+    words: HTTP2,
+    kind: 'httpd',
+    path: '/http2/',
+    isUnsteady: true,
   },
   { name: 'nginx, buffering on', tests: '`test/server/keepalive.test.ts`, with nginx', words: HTTP1, kind: 'nginx' },
   {
-    ...{ name: 'nginx, buffering off', tests: '', words: HTTP1, kind: 'nginx' },
+    name: 'nginx, buffering off',
+    tests: '',
+    words: HTTP1,
+    kind: 'nginx',
     nginx: { lines: 'proxy_request_buffering off; proxy_buffering off;' },
   },
   {
-    ...{ name: 'nginx, HTTP/2 from the client', tests: '', words: HTTP2, kind: 'nginx' },
+    name: 'nginx, HTTP/2 from the client',
+    tests: '',
+    words: HTTP2,
+    kind: 'nginx',
     nginx: { listen: 'ssl http2' },
   },
 ];
@@ -87,13 +97,11 @@ export async function measureFronts(certificates: Certificates, fronts: readonly
   writeFileSync(body, BODY);
   const [port = 0] = await findFreePorts(1);
   const server = await startHttpd({
-    ...{
-      site,
-      mpm: 'event',
-      port,
-      before: 'Protocols h2c http/1.1',
-      second: (own) => formatEdge(certificates, site, own, port),
-    },
+    site,
+    mpm: 'event',
+    port,
+    before: 'Protocols h2c http/1.1',
+    second: (own) => formatEdge(certificates, site, own, port),
     modules:
       'ssl http2 headers proxy proxy_http proxy_http2 proxy_balancer proxy_hcheck lbmethod_byrequests slotmem_shm'.split(
         ' ',

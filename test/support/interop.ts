@@ -152,7 +152,10 @@ async function startStation(certificates: Certificates, model: ProcessModel, pro
   ) as ['certificate' | 'password', 'htaccess-certificates' | 'htaccess'];
   const { mpm, way } = model;
   const secure = await startSecureSite({
-    ...{ certificates, mpm, virtualHost, modules: way ? MODULES_OF_WAY[way] : [] },
+    certificates,
+    mpm,
+    virtualHost,
+    modules: way ? MODULES_OF_WAY[way] : [],
     ...(way && { resident: (site: Site) => linesOfWay(way, site, join(site.root, `httpd-${mpm}`)) }),
   });
   secure.configure(virtualHost, open);
@@ -192,7 +195,9 @@ async function askAsInC(station: Station): Promise<Outcome> {
   const tls = { ca: isSecure ? read(ca) : [], servername: SERVER_NAME, maxVersion: 'TLSv1.2' as const, ...identity };
   const ask = async (method: string, query: string, body: Buffer) =>
     await askStrictly({
-      ...{ port, body: [body], ...(isSecure && { tls }) },
+      port,
+      body: [body],
+      ...(isSecure && { tls }),
       head: [
         `${method} /webjob/nph-webjob.cgi?${query} HTTP/1.1`,
         `Host: ${SERVER_NAME}`,
@@ -229,7 +234,11 @@ async function askByWebjob(station: Station, folder: string): Promise<Outcome> {
   // The name in the certificate is not that of the URL, and must resolve without a name server.
   const url = urlOf(station, '', '127.0.0.1');
   const controls: Record<string, string> = {
-    ...{ ClientId: 'client1', TempDirectory: temp, URLGetURL: url, URLPutURL: url, UnlinkExecutable: 'N' },
+    ClientId: 'client1',
+    TempDirectory: temp,
+    URLGetURL: url,
+    URLPutURL: url,
+    UnlinkExecutable: 'N',
     ...(credentials && { URLAuthType: 'basic', URLUsername: user, URLPassword: password }),
     ...(isSecure && { SSLVerifyPeerCert: 'Y', SSLBundledCAsFile: ca, SSLExpectedPeerCN: SERVER_NAME }),
     ...(certificate && { SSLUseCertificate: 'Y', SSLPublicCertFile: certificate, SSLPrivateKeyFile: key }),
@@ -263,9 +272,14 @@ function script(
     writeFileSync(hosts, `127.0.0.1 ${SERVER_NAME}\n`);
     const { ca, certificate, key, credentials } = station;
     const environment = {
-      ...{ CA: ca, CERTIFICATE: certificate, KEY: key, CREDENTIALS: credentials },
-      ...{ GET: urlOf(station, QUERY), PUT: urlOf(station, PUT_QUERY) },
-      ...{ RECEIVED: received, BODY: join(folder, 'body') },
+      CA: ca,
+      CERTIFICATE: certificate,
+      KEY: key,
+      CREDENTIALS: credentials,
+      GET: urlOf(station, QUERY),
+      PUT: urlOf(station, PUT_QUERY),
+      RECEIVED: received,
+      BODY: join(folder, 'body'),
     };
     const before = program === 'java' ? [`-Djdk.net.hosts.file=${hosts}`] : [];
     const said = await run(program, [...before, join(import.meta.dirname, file)], environment);

@@ -62,7 +62,11 @@ export function makeLockerSite(settings: Record<string, string> = {}): LockerSit
   };
   const webjobctl: LockerSite['webjobctl'] = (...args) => runWebjobctl(['--config', site.propertiesFile, ...args]);
   return {
-    ...{ site, get, webjobctl, putAsCgi, put: (put) => ask('PUT', put) },
+    site,
+    get,
+    webjobctl,
+    putAsCgi,
+    put: (put) => ask('PUT', put),
     async run({ clientId, fileName, out = '', err = '', record = {} }) {
       const { jobId } = await get(clientId, fileName);
       const facts = { ClientId: clientId, GetRequest: fileName, Command: fileName, Jid: jobId };

@@ -55,7 +55,8 @@ export function makeGround(): Ground {
     copyFileSync(process.execPath, node);
   }
   return {
-    ...{ root, node },
+    root,
+    node,
     run: async (code, ...args) => {
       const ended = await runWebjobctl(args, { cwd: root });
       if (ended.code === code) return ended.stdout;

@@ -64,8 +64,12 @@ function plantUpload(site: Site, job: PastJob & Required<Pick<PastJob, 'jobId' |
   const { at, jobId, name, clientId = '', command = '', out, fields } = job;
   const time = at.toISOString();
   plantGroup({
-    ...{ incomingDirectory: site.incoming, logfilesDirectory: dirname(site.logFile), name, jobId },
-    ...{ out: out === false ? '' : out, err: '' },
+    incomingDirectory: site.incoming,
+    logfilesDirectory: dirname(site.logFile),
+    name,
+    jobId,
+    out: out === false ? '' : out,
+    err: '',
     fields: { ClientId: clientId, GetRequest: command, Command: command, ...fields },
     custody: job.custody === false ? false : { time, receivedAt: time, clientId, ...job.custody },
   });

@@ -63,8 +63,12 @@ export class RandomSite {
     }
     const others = SERVERS.slice(1).map((id, index) => `${id}:${this.logs[index + 1]}`);
     configure(this.its.site, {
-      ...{ PutNameFormat: this.format, UseGMT: 'Y', ServerId: 'east', LogfilesDirectory: this.logs[0] ?? '' },
-      ...{ SiteServers: others.join(','), OverwriteExistingFiles: 'Y' },
+      PutNameFormat: this.format,
+      UseGMT: 'Y',
+      ServerId: 'east',
+      LogfilesDirectory: this.logs[0] ?? '',
+      SiteServers: others.join(','),
+      OverwriteExistingFiles: 'Y',
     });
   }
 
@@ -85,9 +89,18 @@ export class RandomSite {
 
   log(server: number, facts: object): void {
     const line = {
-      ...{ time: formatTime(new Date(this.now), true), remoteAddress: '127.0.0.1', bytesReceived: 0, bytesSent: 0 },
-      ...{ jobId: undefined, remoteUser: undefined, method: undefined, clientId: undefined, fileName: undefined },
-      ...{ seconds: this.chance(0.2) ? 3 : 0, status: 200, message: 'Success' },
+      time: formatTime(new Date(this.now), true),
+      remoteAddress: '127.0.0.1',
+      bytesReceived: 0,
+      bytesSent: 0,
+      jobId: undefined,
+      remoteUser: undefined,
+      method: undefined,
+      clientId: undefined,
+      fileName: undefined,
+      seconds: this.chance(0.2) ? 3 : 0,
+      status: 200,
+      message: 'Success',
       ...facts,
     };
     appendFileSync(join(this.logs[server] ?? '', 'nph-webjob.log'), `${formatLogLine(line)}\n`);
@@ -134,15 +147,17 @@ export class RandomSite {
   nameOf({ jobId, clientId, command }: { jobId: string; clientId: string; command: string }, server: number): string {
     const stamp = formatTime(new Date(this.now), true).replace(/\D/g, '');
     const values: Record<string, string> = {
-      ...{
-        '%cid': clientId,
-        '%cmd': command,
-        '%jid': jobId,
-        '%sid': SERVERS[server] ?? '',
-        '%pid': String(20_000 + ++this.count),
-      },
-      ...{ '%Y': stamp.slice(0, 4), '%m': stamp.slice(4, 6), '%d': stamp.slice(6, 8) },
-      ...{ '%H': stamp.slice(8, 10), '%M': stamp.slice(10, 12), '%S': stamp.slice(12, 14) },
+      '%cid': clientId,
+      '%cmd': command,
+      '%jid': jobId,
+      '%sid': SERVERS[server] ?? '',
+      '%pid': String(20_000 + ++this.count),
+      '%Y': stamp.slice(0, 4),
+      '%m': stamp.slice(4, 6),
+      '%d': stamp.slice(6, 8),
+      '%H': stamp.slice(8, 10),
+      '%M': stamp.slice(10, 12),
+      '%S': stamp.slice(12, 14),
     };
     return this.format.replace(/%(?:cid|cmd|jid|sid|pid|[A-Za-z])/g, (token) => values[token] ?? '');
   }
@@ -151,7 +166,9 @@ export class RandomSite {
     const base = join(this.its.site.incoming, name);
     mkdirSync(join(base, '..'), { recursive: true });
     const contents: Record<string, string> = {
-      ...{ out: `${this.random()}\n`, err: '', rdy: `Jid=${jobId}\n` },
+      out: `${this.random()}\n`,
+      err: '',
+      rdy: `Jid=${jobId}\n`,
       env: this.chance(0.1) ? '' : makeRecord({ Jid: jobId, KidStatus: this.pick(['0', '0', '3']) }),
     };
     const at = new Date(this.now);
@@ -208,11 +225,9 @@ export class RandomSite {
 const plain = (sums: Sums): unknown => {
   const totals = (one: Sums['all'] | ClientTotals): unknown => ({
     ...one,
-    ...{
-      states: sorted(one.states),
-      requests: 'requests' in one ? sorted(one.requests) : [],
-      seenAt: one.seenAt?.toISOString(),
-    },
+    states: sorted(one.states),
+    requests: 'requests' in one ? sorted(one.requests) : [],
+    seenAt: one.seenAt?.toISOString(),
   });
   return {
     all: totals({ ...sums.all, seenAt: undefined }),

@@ -9,9 +9,15 @@ const QUERY = 'VERSION=webjob+1.4.0&SYSTEM=Linux&CLIENTID=client1';
 /** A GET of a command by client1. */
 export function getVariables(site: Site, command = 'host.sh'): Variables {
   return {
-    ...{ GATEWAY_INTERFACE: 'CGI/1.1', SERVER_PROTOCOL: 'HTTP/1.1', SERVER_SOFTWARE: 'Apache', REQUEST_METHOD: 'GET' },
-    ...{ WEBJOB_PROPERTIES_FILE: site.propertiesFile, REMOTE_ADDR: '127.0.0.1', REMOTE_USER: 'client1' },
-    ...{ QUERY_STRING: `${QUERY}&FILENAME=${command}`, CONTENT_LENGTH: '0' },
+    GATEWAY_INTERFACE: 'CGI/1.1',
+    SERVER_PROTOCOL: 'HTTP/1.1',
+    SERVER_SOFTWARE: 'Apache',
+    REQUEST_METHOD: 'GET',
+    WEBJOB_PROPERTIES_FILE: site.propertiesFile,
+    REMOTE_ADDR: '127.0.0.1',
+    REMOTE_USER: 'client1',
+    QUERY_STRING: `${QUERY}&FILENAME=${command}`,
+    CONTENT_LENGTH: '0',
   };
 }
 
@@ -20,7 +26,8 @@ export function putVariables(site: Site, bytes: number, jobId?: string, command 
   const lengths = `STDOUT_LENGTH=${bytes}&STDERR_LENGTH=0&STDENV_LENGTH=0`;
   return {
     ...getVariables(site, command),
-    ...{ REQUEST_METHOD: 'PUT', CONTENT_LENGTH: String(bytes) },
+    REQUEST_METHOD: 'PUT',
+    CONTENT_LENGTH: String(bytes),
     ...(jobId !== undefined && { HTTP_JOB_ID: jobId }),
     QUERY_STRING: `${QUERY}&FILENAME=${command}&RUNTYPE=snapshot&${lengths}`,
   };

@@ -123,7 +123,9 @@ export async function startSecureSite(options: SecureOptions): Promise<SecureSit
   copyFileSync(join(site.cgiDirectory, '.htaccess'), join(site.root, 'htaccess'));
   const own = (text: string, port = 0): string => localize(text, certificates, port);
   const server = await startHttpd({
-    ...{ site, mpm, modules: ['ssl', ...modules] },
+    site,
+    mpm,
+    modules: ['ssl', ...modules],
     before: resident.before,
     after: `LogLevel ssl:info\nDefine WEBJOB_CA_FILE "${certificates.site.folder}/ca.crt"\n${own(options.before ?? '')}`,
     second: (port) => {
@@ -135,7 +137,11 @@ export async function startSecureSite(options: SecureOptions): Promise<SecureSit
   const { port: plainPort, secondPort: port, errorLog } = server;
   const ask = (call: Call): Promise<Answer> => askOnce(call.plain ? plainPort : port, certificates, call);
   return {
-    ...{ site, port, plainPort, errorLog, ask },
+    site,
+    port,
+    plainPort,
+    errorLog,
+    ask,
     status: async (call) => (await ask(call)).status,
     configure: (block, more = {}) => {
       const lines = Object.entries(more).map(([key, value]) => `${key}=${value}\n`);
@@ -209,7 +215,11 @@ function askOnce(port: number, { folder }: Certificates, call: Call): Promise<An
   const lengths = `&RUNTYPE=snapshot&STDOUT_LENGTH=${upload?.length}&STDERR_LENGTH=0&STDENV_LENGTH=0`;
   return new Promise((resolve, reject) => {
     const request = (plain ? plainRequest : secureRequest)({
-      ...{ host: '127.0.0.1', port, method: upload ? 'PUT' : 'GET', agent: false, timeout: TIME_LIMIT_MS },
+      host: '127.0.0.1',
+      port,
+      method: upload ? 'PUT' : 'GET',
+      agent: false,
+      timeout: TIME_LIMIT_MS,
       path: call.page ?? `/webjob/nph-webjob.cgi?${query}${upload ? lengths : ''}`,
       headers: { Host: call.host ?? SERVER_NAME, 'Content-Length': upload?.length ?? 0, ...call.headers },
       ...(user && { auth: user }),

@@ -26,9 +26,13 @@ const seconds = Math.floor(Date.now() / 1000) * 1000;
 /** A manifest of these bytes for collect.sh on client1, valid now; the same at every call. */
 export function manifestOf(program: string | Buffer, more: Partial<Manifest> = {}): Manifest {
   return {
-    ...{ name: 'collect.sh', clients: ['client1'], size: Buffer.byteLength(program), serial: 100 },
+    name: 'collect.sh',
+    clients: ['client1'],
+    size: Buffer.byteLength(program),
+    serial: 100,
     sha256: createHash('sha256').update(program).digest('hex'),
-    ...{ notBefore: new Date(seconds - HOUR), notAfter: new Date(seconds + DAY) },
+    notBefore: new Date(seconds - HOUR),
+    notAfter: new Date(seconds + DAY),
     ...more,
   };
 }

@@ -55,7 +55,10 @@ export async function plantSealed(
   const sealing = { recipients: [recipient], plain: streamsOf(plainOut, err) };
   const fields = resultFields(streamsOf(sealed.out, sealed.err), sealing).map(([key, value]) => `${key}=${value}\n`);
   plantGroup({
-    ...{ incomingDirectory: site.incoming, logfilesDirectory: join(site.base, 'logfiles'), name, ...sealed },
+    incomingDirectory: site.incoming,
+    logfilesDirectory: join(site.base, 'logfiles'),
+    name,
+    ...sealed,
     fields: { ClientId: client },
     custody: { clientId: client },
     changeEnv: (env) => signResult(env + fields.join(''), signer),
@@ -78,8 +81,13 @@ export interface SignedUpload extends Partial<Omit<Planted, 'changeEnv'>> {
 export function plantSigned(site: Site, { signer, kept = {}, edit = (env) => env, ...planted }: SignedUpload): void {
   const { out = 'out of host.sh\n', err = 'err of host.sh\n' } = planted;
   plantGroup({
-    ...{ incomingDirectory: site.incoming, logfilesDirectory: join(site.base, 'logfiles') },
-    ...{ jobId: planted.name, ...planted, out, err, ...kept },
+    incomingDirectory: site.incoming,
+    logfilesDirectory: join(site.base, 'logfiles'),
+    jobId: planted.name,
+    ...planted,
+    out,
+    err,
+    ...kept,
     changeEnv: (env) => edit(signEnv(hashesOf(env, out, err), streamsOf(out, err), signer)),
     custody: { fileName: 'host.sh', ...planted.custody },
   });

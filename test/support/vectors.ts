@@ -76,8 +76,17 @@ function parseVectors(text: string, fileName: string): Vector[] {
 
 function emptyVector(name: string, place: string): Vector {
   return {
-    ...{ name, place, settings: [], setup: [], request: Buffer.alloc(0), response: '', log: [], locker: [] },
-    ...{ httpdAnswers: undefined, bareEnvironment: [], only: undefined },
+    name,
+    place,
+    settings: [],
+    setup: [],
+    request: Buffer.alloc(0),
+    response: '',
+    log: [],
+    locker: [],
+    httpdAnswers: undefined,
+    bareEnvironment: [],
+    only: undefined,
   };
 }
 

@@ -66,10 +66,28 @@ function makeEnv(jobId: string, out: Buffer, err: Buffer, hashType: string, fiel
   const [StdOutHash, StdErrHash] = [out, err].map((bytes) => digest(hashType.toLowerCase(), bytes)) as [string, string];
   const [Pid, KidPid] = ['1', '2'];
   const all: Record<RecordField, string> = {
-    ...{ Version: 'webjob 1.4.0', Hostname: 'host', SystemOS: 'any', ClientId: 'client1', GetRequest: 'host.sh' },
-    ...{ Command: 'host.sh', CommandLine: 'host.sh', Jid: jobId, Pid, KidPid, KidStatus: '0', KidSignal: '0' },
-    ...{ KidReason: 'The kid exited cleanly.', JobEpoch: 'NA', GetEpoch: 'NA', RunEpoch: 'NA', PutEpoch: 'NA' },
-    ...{ HashType: hashType, StdOutHash, StdErrHash, GetError: 'NA', RunError: 'NA' },
+    Version: 'webjob 1.4.0',
+    Hostname: 'host',
+    SystemOS: 'any',
+    ClientId: 'client1',
+    GetRequest: 'host.sh',
+    Command: 'host.sh',
+    CommandLine: 'host.sh',
+    Jid: jobId,
+    Pid,
+    KidPid,
+    KidStatus: '0',
+    KidSignal: '0',
+    KidReason: 'The kid exited cleanly.',
+    JobEpoch: 'NA',
+    GetEpoch: 'NA',
+    RunEpoch: 'NA',
+    PutEpoch: 'NA',
+    HashType: hashType,
+    StdOutHash,
+    StdErrHash,
+    GetError: 'NA',
+    RunError: 'NA',
     ...fields,
   };
   return Buffer.from(formatRecord({ fields: all, extra: [] }));

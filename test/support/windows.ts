@@ -234,7 +234,9 @@ describe('a GetHook', () => {
     home.add('hooked.bat.in', batch('echo hooked'));
     assert.match((await execute('hooked.bat')).stderr, /^webjob: error: the GetHook ended with 5 instead of 0\n/);
     configure({
-      ...{ GetHookEnable: 'Y', GetHookSuffix: '.in', GetHookTimeLimit: '3' },
+      GetHookEnable: 'Y',
+      GetHookSuffix: '.in',
+      GetHookTimeLimit: '3',
       GetHookCommandLine: 'ping -n 40 127.0.0.1 >nul',
     });
     const { code, stderr } = await execute('hooked.bat');

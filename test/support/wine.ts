@@ -75,8 +75,13 @@ function endWithUs(env: Record<string, string>): void {
 /** Neither .NET nor a browser, which Wine would offer to install; no menus; no display. */
 function makeEnvironment(prefix: string): Record<string, string> {
   return {
-    ...{ PATH: process.env.PATH ?? '/usr/bin:/bin', HOME: prefix, LANG: 'C.UTF-8', DISPLAY: '' },
-    ...{ WINEPREFIX: prefix, WINEDEBUG: '-all', WINEDLLOVERRIDES: 'mscoree=;mshtml=;winemenubuilder.exe=' },
+    PATH: process.env.PATH ?? '/usr/bin:/bin',
+    HOME: prefix,
+    LANG: 'C.UTF-8',
+    DISPLAY: '',
+    WINEPREFIX: prefix,
+    WINEDEBUG: '-all',
+    WINEDLLOVERRIDES: 'mscoree=;mshtml=;winemenubuilder.exe=',
     // Node requires a newer Windows than Wine reports.
     NODE_SKIP_PLATFORM_CHECK: '1',
   };
@@ -99,7 +104,10 @@ async function runWine(words: readonly string[], cwd: string, env: Record<string
   const [stdout = 0, stderr = 0] = paths.map((path) => openSync(path, 'w'));
   try {
     const child = spawn('wine', words, {
-      ...{ cwd, env, timeout: RUN_MS, killSignal: 'SIGKILL' },
+      cwd,
+      env,
+      timeout: RUN_MS,
+      killSignal: 'SIGKILL',
       stdio: ['ignore', stdout, stderr],
     });
     const [code, signal] = await once(child, 'exit');

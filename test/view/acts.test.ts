@@ -57,7 +57,8 @@ async function carryOut(): Promise<void> {
 const authorization = (user: string): string => `Basic ${btoa(`${user}:secret`)}`;
 const ask = (path: string, init: RequestInit = {}, user = 'alice'): Promise<Response> =>
   fetch(`${url}${path}`, {
-    ...{ redirect: 'manual', ...init },
+    redirect: 'manual',
+    ...init,
     headers: { authorization: authorization(user), ...(init.headers as Record<string, string>) },
   });
 const open = (username = 'alice', options = {}): Promise<View> =>

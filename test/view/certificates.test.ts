@@ -38,7 +38,9 @@ before(async () => {
     isRecorded: true,
   });
   server = await startHttpd({
-    ...{ site, mpm: 'event', modules: ['ssl', ...MODULES_OF_VIEW[way]] },
+    site,
+    mpm: 'event',
+    modules: ['ssl', ...MODULES_OF_VIEW[way]],
     second: (port) => `<VirtualHost 127.0.0.1:${port}>
 SSLEngine on
 SSLCertificateFile "${certificates.folder}/webjob-server.crt"
@@ -70,8 +72,15 @@ function ask(
 ): Promise<Asked> {
   return new Promise((resolve, reject) => {
     const sent = request({
-      ...{ host: '127.0.0.1', port: server.secondPort, path: `/webjob-view${path}`, agent: false, headers, maxVersion },
-      ...{ rejectUnauthorized: false, timeout: 60_000, ...identity },
+      host: '127.0.0.1',
+      port: server.secondPort,
+      path: `/webjob-view${path}`,
+      agent: false,
+      headers,
+      maxVersion,
+      rejectUnauthorized: false,
+      timeout: 60_000,
+      ...identity,
     });
     sent.once('error', reject);
     sent.once('response', (answer) => {

@@ -288,7 +288,10 @@ describe('the pages of a small site', () => {
       clients: [
         { client: 'c1', seenAt: 'at new', states: { done: 4, failed: 1 }, received: 50, sent: 95 },
         {
-          ...{ client: 'c2', seenAt: 'at first', received: 20, sent: 57 },
+          client: 'c2',
+          seenAt: 'at first',
+          received: 20,
+          sent: 57,
           states: { done: 1, refused: 1, missing: 1, incomplete: 1 },
         },
         { client: 'c3', seenAt: 'at silent', states: { done: 1 }, received: 10, sent: 19 },

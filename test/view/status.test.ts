@@ -90,7 +90,8 @@ after(async () => {
 
 const ask = (path: string, init: RequestInit = {}, user = 'alice'): Promise<Response> =>
   fetch(`${url}${path}`, {
-    ...{ redirect: 'manual', ...init },
+    redirect: 'manual',
+    ...init,
     headers: { authorization: `Basic ${btoa(`${user}:secret`)}`, ...(init.headers as Record<string, string>) },
   });
 async function read(path: string): Promise<string> {

@@ -86,7 +86,9 @@ async function serve(): Promise<void> {
     `<VirtualHost 127.0.0.1:${at}>\n${views.get(way)?.lines}</VirtualHost>\n`;
   const run = join(site.root, 'httpd-event');
   server = await startHttpd({
-    ...{ site, mpm: 'event', modules: [...new Set(Object.values(MODULES_OF_VIEW).flat())] },
+    site,
+    mpm: 'event',
+    modules: [...new Set(Object.values(MODULES_OF_VIEW).flat())],
     before: `FcgidIPCDir "${run}/fcgid"\nFcgidProcessTableFile "${run}/fcgid_shm"`,
     after: views.get('mod_proxy_fcgi')?.lines ?? '',
     second: (second) => `${host(second, 'cgi')}Listen 127.0.0.1:${port}\n${host(port, 'mod_fcgid')}`,

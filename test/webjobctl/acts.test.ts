@@ -378,7 +378,9 @@ describe('monitoring of acts', () => {
     mkdirSync(state, { mode: 0o700 });
     if (owner) chownSync(state, owner.uid, owner.gid);
     const say = (name: string, value: string): Directive => ({
-      ...{ name, value, where: 'httpd.conf:1' },
+      name,
+      value,
+      where: 'httpd.conf:1',
       sections: ['Directory "/x"', 'Files "webjob-view.cgi"'],
     });
     const directives = [

@@ -83,7 +83,9 @@ class BrokenSite {
     const webjobctl = `#!/bin/sh\nexec "${process.execPath}" "${WEBJOBCTL}" "$@"\n`;
     writeFileSync(this.at('programs', 'webjobctl'), webjobctl, { mode: 0o755 });
     this.httpd = await startApache({
-      ...{ serverRoot: this.at('httpd'), configurationFile: this.conf, portCount: 1 },
+      serverRoot: this.at('httpd'),
+      configurationFile: this.conf,
+      portCount: 1,
       errorLog: this.at('httpd', 'error.log'),
       configure: (ports) => {
         const text = `ServerRoot "${this.at('httpd')}"\n${formatBasics(this.at('httpd'), ports, MODULES)}`;
@@ -132,7 +134,9 @@ class BrokenSite {
   async paste(command: string): Promise<void> {
     const run = (): void => {
       const ended = spawnSync('/bin/sh', ['-euc', command], {
-        ...{ cwd: this.ground.root, encoding: 'utf8', timeout: 60_000 },
+        cwd: this.ground.root,
+        encoding: 'utf8',
+        timeout: 60_000,
         env: {
           PATH: `${this.at('programs')}:/usr/sbin:/usr/bin:/sbin:/bin`,
           ...(libraryPath && { LD_LIBRARY_PATH: libraryPath }),
@@ -180,7 +184,10 @@ class BrokenSite {
       const request = (this.url.startsWith('https') ? secureRequest : plainRequest)(
         `${this.url}webjob/nph-webjob.cgi?${query}`,
         {
-          ...{ method, agent: false, rejectUnauthorized: false, ...identity },
+          method,
+          agent: false,
+          rejectUnauthorized: false,
+          ...identity,
           headers: { 'Content-Length': body.length, ...(password !== undefined && { Authorization: basic }) },
         },
         (response) => response.resume().on('end', () => resolve(response.statusCode ?? 0)),
@@ -280,32 +287,40 @@ describe('a broken site', { skip: obstacle }, () => {
 
   const faults: Fault[] = [
     {
-      ...{ places: ['incoming'], name: 'IncomingDirectory that was removed', breaks: remove(incoming) },
+      places: ['incoming'],
+      name: 'IncomingDirectory that was removed',
+      breaks: remove(incoming),
       finds: /^IncomingDirectory does not exist/,
     },
     {
-      ...{ places: ['incoming'], name: "IncomingDirectory that is root's", breaks: give(incoming) },
+      places: ['incoming'],
+      name: "IncomingDirectory that is root's",
+      breaks: give(incoming),
       finds: /cannot write in IncomingDirectory$/,
     },
     {
-      ...{
-        places: ['incoming'],
-        name: 'IncomingDirectory that its owner may not write',
-        breaks: mode(incoming, 0o555),
-      },
+      places: ['incoming'],
+      name: 'IncomingDirectory that its owner may not write',
+      breaks: mode(incoming, 0o555),
       finds: /cannot write in IncomingDirectory$/,
     },
     {
-      ...{ places: ['incoming'], name: 'IncomingDirectory that everybody may write', breaks: mode(incoming, 0o777) },
+      places: ['incoming'],
+      name: 'IncomingDirectory that everybody may write',
+      breaks: mode(incoming, 0o777),
       finds: /^everyone can write to IncomingDirectory/,
     },
     {
-      ...{ places: ['incoming'], name: 'a read-only IncomingDirectory', tidies: unmount(incoming) },
+      places: ['incoming'],
+      name: 'a read-only IncomingDirectory',
+      tidies: unmount(incoming),
       breaks: () => mount(path(incoming), 'ro'),
       finds: /cannot write in IncomingDirectory: the file system is read-only/,
     },
     {
-      ...{ places: ['incoming'], name: 'an immutable IncomingDirectory', ...immutable(incoming) },
+      places: ['incoming'],
+      name: 'an immutable IncomingDirectory',
+      ...immutable(incoming),
       finds: /cannot write in IncomingDirectory: it is immutable/,
     },
     {
@@ -331,7 +346,9 @@ describe('a broken site', { skip: obstacle }, () => {
       tidies: unmount(incoming),
     },
     {
-      ...{ places: ['logs'], name: 'read-only logs', tidies: unmount(logs) },
+      places: ['logs'],
+      name: 'read-only logs',
+      tidies: unmount(logs),
       breaks: () => mount(path(logs), 'ro'),
       finds:
         /cannot (?:write the log|begin another file of the custody record, .*): the file system is read-only|custody/,
@@ -356,47 +373,45 @@ describe('a broken site', { skip: obstacle }, () => {
       finds: /can write to LogfilesDirectory/,
     },
     {
-      ...{ places: ['programs'], name: 'programs that nobody may list', breaks: mode('integrity/profiles', 0o700) },
+      places: ['programs'],
+      name: 'programs that nobody may list',
+      breaks: mode('integrity/profiles', 0o700),
       finds: /cannot (?:enter|list) ProfilesDirectory/,
     },
     {
-      ...{ places: ['programs'], name: 'programs that could be changed', breaks: giveWeb('integrity/profiles') },
+      places: ['programs'],
+      name: 'programs that could be changed',
+      breaks: giveWeb('integrity/profiles'),
       finds: /can write to ProfilesDirectory/,
     },
     {
-      ...{
-        places: ['programs'],
-        name: 'a closed folder of programs',
-        breaks: mode('integrity/profiles/client1', 0o700),
-      },
+      places: ['programs'],
+      name: 'a closed folder of programs',
+      breaks: mode('integrity/profiles/client1', 0o700),
       finds: /cannot enter this directory of programs/,
     },
     {
-      ...{
-        places: ['programs'],
-        name: 'a program of mode 0600',
-        breaks: mode('integrity/profiles/client1/commands/host.sh', 0o600),
-      },
+      places: ['programs'],
+      name: 'a program of mode 0600',
+      breaks: mode('integrity/profiles/client1/commands/host.sh', 0o600),
       finds: /cannot read this program, so clients get 457/,
     },
     {
-      ...{ places: ['programs'], name: 'a program with CRLF', breaks: program('#!/bin/sh\r\nhostname\r\n') },
+      places: ['programs'],
+      name: 'a program with CRLF',
+      breaks: program('#!/bin/sh\r\nhostname\r\n'),
       finds: /^clients cannot run this program: its lines end in CRLF/,
     },
     {
-      ...{
-        places: ['programs'],
-        name: 'a program with a byte order mark',
-        breaks: program('\ufeff#!/bin/sh\nhostname\n'),
-      },
+      places: ['programs'],
+      name: 'a program with a byte order mark',
+      breaks: program('\ufeff#!/bin/sh\nhostname\n'),
       finds: /^clients cannot run this program: a byte order mark/,
     },
     {
-      ...{
-        places: ['programs'],
-        name: 'a program whose interpreter is misspelt',
-        breaks: program('#!/bin/bsah\nhostname\n'),
-      },
+      places: ['programs'],
+      name: 'a program whose interpreter is misspelt',
+      breaks: program('#!/bin/bsah\nhostname\n'),
       finds: /^the interpreter of this program .*: \/bin\/bsah/,
     },
     {
@@ -436,11 +451,9 @@ describe('a broken site', { skip: obstacle }, () => {
       finds: /^RequireUsr is not a setting/,
     },
     {
-      ...{
-        places: ['settings'],
-        name: 'a line without a value',
-        breaks: edit('etc/nph-webjob.cfg', /$/, '\nno setting\n'),
-      },
+      places: ['settings'],
+      name: 'a line without a value',
+      breaks: edit('etc/nph-webjob.cfg', /$/, '\nno setting\n'),
       finds: /^a line without Key=Value/,
     },
     {
@@ -468,15 +481,15 @@ describe('a broken site', { skip: obstacle }, () => {
       finds: /^SslRequireSsl=Y, and/,
     },
     {
-      ...{
-        places: ['settings', 'access', 'httpd'],
-        name: 'certificates that are required and not asked for',
-        breaks: cfg('SslRequireMatch=Y'),
-      },
+      places: ['settings', 'access', 'httpd'],
+      name: 'certificates that are required and not asked for',
+      breaks: cfg('SslRequireMatch=Y'),
       finds: /^SslRequireMatch=Y, and/,
     },
     {
-      ...{ places: ['settings'], name: 'a list of addresses that is not there', breaks: cfg('EnableHostAccessList=Y') },
+      places: ['settings'],
+      name: 'a list of addresses that is not there',
+      breaks: cfg('EnableHostAccessList=Y'),
       finds: /^EnableHostAccessList=Y, but the list does not exist/,
     },
     {
@@ -492,32 +505,34 @@ describe('a broken site', { skip: obstacle }, () => {
       finds: /can change what httpd runs/,
     },
     {
-      ...{ places: ['script'], name: 'a script on a file system without programs', tidies: unmount('webjob') },
+      places: ['script'],
+      name: 'a script on a file system without programs',
+      tidies: unmount('webjob'),
       breaks: () => mount(path('webjob'), 'noexec'),
       finds: /cannot run the script: its file system is mounted noexec/,
     },
     {
-      ...{
-        places: ['script'],
-        name: 'a script with CRLF',
-        breaks: edit(script, /^(.*)\n/, `#!${site.ground.node}\r\n`),
-      },
+      places: ['script'],
+      name: 'a script with CRLF',
+      breaks: edit(script, /^(.*)\n/, `#!${site.ground.node}\r\n`),
       finds: /^httpd cannot run the script: its lines end in CRLF/,
     },
     {
-      ...{ places: ['script'], name: 'a script with a byte order mark', breaks: edit(script, /^/, '\xef\xbb\xbf') },
+      places: ['script'],
+      name: 'a script with a byte order mark',
+      breaks: edit(script, /^/, '\xef\xbb\xbf'),
       finds: /^httpd cannot run the script: a byte order mark/,
     },
     {
-      ...{
-        places: ['script'],
-        name: 'a script whose interpreter is gone',
-        breaks: edit(script, /^.*/, '#!/opt/node-20/bin/node'),
-      },
+      places: ['script'],
+      name: 'a script whose interpreter is gone',
+      breaks: edit(script, /^.*/, '#!/opt/node-20/bin/node'),
       finds: /^the interpreter of the script does not exist: \/opt\/node-20/,
     },
     {
-      ...{ places: ['script'], name: 'a script with another interpreter', breaks: edit(script, /^.*/, '#!/bin/sh') },
+      places: ['script'],
+      name: 'a script with another interpreter',
+      breaks: edit(script, /^.*/, '#!/bin/sh'),
       finds: /^the interpreter of the script is not Node/,
     },
     {
@@ -541,11 +556,9 @@ describe('a broken site', { skip: obstacle }, () => {
       finds: /cannot read .htaccess/,
     },
     {
-      ...{
-        places: ['access'],
-        name: '.htaccess that lets everybody in',
-        breaks: edit(access, /^/, 'Require all granted\n'),
-      },
+      places: ['access'],
+      name: '.htaccess that lets everybody in',
+      breaks: edit(access, /^/, 'Require all granted\n'),
       finds: /^\.htaccess allows some requests without credentials|^requests without credentials reach the script/,
     },
     {
@@ -567,11 +580,9 @@ describe('a broken site', { skip: obstacle }, () => {
       finds: /can read the password hashes/,
     },
     {
-      ...{
-        places: ['access'],
-        name: 'a weak hash',
-        breaks: edit(users, /^client1:.*$/m, 'client1:{SHA}C+7Hteo/D9vJXQ3UfzxbwnXaijM='),
-      },
+      places: ['access'],
+      name: 'a weak hash',
+      breaks: edit(users, /^client1:.*$/m, 'client1:{SHA}C+7Hteo/D9vJXQ3UfzxbwnXaijM='),
       finds: /^the hash of 1 passwords is weak/,
     },
     {
@@ -581,26 +592,36 @@ describe('a broken site', { skip: obstacle }, () => {
       finds: /^no ScriptAlias leads to the script/,
     },
     {
-      ...{ places: ['httpd'], name: 'a misspelt directive', breaks: httpdConf('Scriptallias /x/ /y/') },
+      places: ['httpd'],
+      name: 'a misspelt directive',
+      breaks: httpdConf('Scriptallias /x/ /y/'),
       finds: /refuses its configuration: .*Scriptallias/,
     },
     {
-      ...{ places: ['httpd'], name: 'a place that is open to everybody', reloads: true },
+      places: ['httpd'],
+      name: 'a place that is open to everybody',
+      reloads: true,
       breaks: httpdConf('<Location "/webjob/">\nRequire all granted\n</Location>'),
       finds: /^<Location "\/webjob\/"> lets in everybody|^requests without credentials reach the script/,
     },
     {
-      ...{ places: ['httpd'], name: '.htaccess that httpd does not read', reloads: true },
+      places: ['httpd'],
+      name: '.htaccess that httpd does not read',
+      reloads: true,
       breaks: () => httpdConf(`<Directory "${path('webjob')}">\nAllowOverride None\n</Directory>`)(),
       finds: /^\.htaccess is ignored/,
     },
     {
-      ...{ places: ['httpd'], name: 'settings that httpd looks for elsewhere', reloads: true },
+      places: ['httpd'],
+      name: 'settings that httpd looks for elsewhere',
+      reloads: true,
       breaks: edit('etc/webjob-site.conf', 'etc/nph-webjob.cfg', 'etc/nph-webjb.cfg'),
       finds: /^httpd gives the script .*nph-webjb\.cfg, which does not exist/,
     },
     {
-      ...{ places: ['httpd', 'script', 'access'], name: 'a script that httpd looks for elsewhere', reloads: true },
+      places: ['httpd', 'script', 'access'],
+      name: 'a script that httpd looks for elsewhere',
+      reloads: true,
       breaks: edit(
         'etc/webjob-site.conf',
         /^(Define WEBJOB_CGI_DIRECTORY .*)b$/m,
@@ -609,7 +630,9 @@ describe('a broken site', { skip: obstacle }, () => {
       finds: /^ScriptAlias leads to a directory that does not exist, .*wbejob/,
     },
     {
-      ...{ places: ['httpd'], name: 'a module that is not loaded', reloads: true },
+      places: ['httpd'],
+      name: 'a module that is not loaded',
+      reloads: true,
       breaks: () => replace(site.conf, /^LoadModule authz_user_module.*\n/m, ''),
       finds: /^httpd has not loaded mod_authz_user/,
     },

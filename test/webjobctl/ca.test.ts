@@ -94,7 +94,10 @@ before(async () => {
   for (const kind of ['crt', 'crl']) copyFileSync(join(elsewhere, `webjob-ca.${kind}`), etc(`webjob-ca.${kind}`));
   mkdirSync(at('httpd'));
   httpd = await startApache({
-    ...{ serverRoot: at('httpd'), configurationFile: conf, errorLog: at('httpd', 'error.log'), portCount: 2 },
+    serverRoot: at('httpd'),
+    configurationFile: conf,
+    errorLog: at('httpd', 'error.log'),
+    portCount: 2,
     configure: (ports) =>
       write(conf, `ServerRoot "${at('httpd')}"\nLogLevel ssl:info\n${formatBasics(at('httpd'), ports, MODULES)}`),
   });

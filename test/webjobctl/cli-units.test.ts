@@ -466,7 +466,8 @@ describe('a search', () => {
 describe('a failure', () => {
   it('of httpd that does not reload is one, with what it says and what to do', () => {
     assert.throws(() => reloadHttpd({ httpd: '/bin/false' }), {
-      ...{ name: 'Error', message: 'httpd was not reloaded: ' },
+      name: 'Error',
+      message: 'httpd was not reloaded: ',
       hints: ['fix that, then /bin/false graceful'],
     });
   });

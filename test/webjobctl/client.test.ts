@@ -29,7 +29,10 @@ before(async () => {
   mkdirSync(at('httpd'));
   const configurationFile = at('httpd', 'httpd.conf');
   httpd = await startApache({
-    ...{ serverRoot: at('httpd'), configurationFile, errorLog: at('httpd', 'error.log'), portCount: 3 },
+    serverRoot: at('httpd'),
+    configurationFile,
+    errorLog: at('httpd', 'error.log'),
+    portCount: 3,
     configure: (ports) =>
       write(
         configurationFile,
@@ -293,13 +296,11 @@ describe('webjobctl client, over TLS', () => {
     const { resultKey, ...rest } = made ?? {};
     assert.match(String(resultKey), /^client1\+[0-9a-f]{8}\+/);
     assert.deepEqual(rest, {
-      ...{
-        client: 'client1',
-        conf,
-        url: `${url(2)}/webjob/nph-webjob.cgi`,
-        profile: at('certs/integrity/profiles/client1'),
-        password: false,
-      },
+      client: 'client1',
+      conf,
+      url: `${url(2)}/webjob/nph-webjob.cgi`,
+      profile: at('certs/integrity/profiles/client1'),
+      password: false,
       certificate: { serial: certificate.serialNumber, until: certificate.validToDate.toISOString() },
       schedule: null,
     });

@@ -29,7 +29,10 @@ const at = (...names: string[]): string => join(root, ...names);
 const isRoot = process.getuid?.() === 0;
 const me = { name: 'me', uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
 const MENDS = {
-  ...{ propertiesFile: at('nph-webjob.cfg'), etcDirectory: root, httpd: {}, httpdConf: at('httpd.conf') },
+  propertiesFile: at('nph-webjob.cfg'),
+  etcDirectory: root,
+  httpd: {},
+  httpdConf: at('httpd.conf'),
   shippedText: (name: string): string => readFileSync(join(import.meta.dirname, '..', '..', name), 'utf8'),
 };
 const mends = makeMends(MENDS);
@@ -743,7 +746,9 @@ describe('configtest --probe', () => {
   });
   const conf = at('webjob.conf');
   const site = {
-    ...{ settings: { logfilesDirectory: root }, errorLog: undefined, mends },
+    settings: { logfilesDirectory: root },
+    errorLog: undefined,
+    mends,
     explainMissing: () => undefined,
   };
   let url = '';

@@ -63,7 +63,10 @@ function describeHost(ciphers: string | undefined): Directive[] {
 }
 
 const mends = makeMends({
-  ...{ propertiesFile: at('nph-webjob.cfg'), etcDirectory: folder, httpd: {}, httpdConf: at('httpd.conf') },
+  propertiesFile: at('nph-webjob.cfg'),
+  etcDirectory: folder,
+  httpd: {},
+  httpdConf: at('httpd.conf'),
   shippedText: () => '',
 });
 const check = (directives: Directive[] | undefined): Finding[] => checkCertificates(folder, directives, mends);

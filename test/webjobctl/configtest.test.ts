@@ -46,7 +46,10 @@ let url = '';
 before(async () => {
   mkdirSync(at('httpd'));
   httpd = await startApache({
-    ...{ serverRoot: at('httpd'), configurationFile: conf, errorLog: at('httpd', 'error.log'), portCount: 1 },
+    serverRoot: at('httpd'),
+    configurationFile: conf,
+    errorLog: at('httpd', 'error.log'),
+    portCount: 1,
     configure: (ports) => write(conf, `ServerRoot "${at('httpd')}"\n${formatBasics(at('httpd'), ports, MODULES)}`),
   });
   url = `http://127.0.0.1:${httpd.ports[0]}/`;

@@ -53,7 +53,10 @@ function runTraced(args: readonly string[], killAt?: Call): { isKilled: boolean;
   const strace = ['-o', at('trace'), '-e', `trace=${CALLS}`, ...fault, process.execPath, WEBJOBCTL, ...args];
   const { libraryPath } = obtainHttpd();
   const ended = spawnSync('strace', strace, {
-    ...{ cwd: ground.root, input: '', timeout: 120_000, encoding: 'utf8' },
+    cwd: ground.root,
+    input: '',
+    timeout: 120_000,
+    encoding: 'utf8',
     env: { ...process.env, ...(libraryPath && { LD_LIBRARY_PATH: libraryPath }) },
   });
   const isKilled = ended.signal === 'SIGKILL' || ended.status === 137;
@@ -196,7 +199,8 @@ function checkOld(): void {
 describe('webjobctl, killed by SIGKILL', { skip: NO_STRACE }, () => {
   it('init can be repeated and completes the site', async () => {
     await runTrial({
-      ...{ args: INIT, points: 2 },
+      args: INIT,
+      points: 2,
       checkEnd() {
         const settings = readFileSync(site('etc/nph-webjob.cfg'), 'utf8');
         assert.match(settings, new RegExp(`^BaseDirectory=${site('integrity')}$`, 'm'));
@@ -211,7 +215,8 @@ describe('webjobctl, killed by SIGKILL', { skip: NO_STRACE }, () => {
 
   it('client add can be repeated and makes a valid password and certificate', async () => {
     await runTrial({
-      ...{ args: client('add', 'one', '--generate', '--cert'), points: 3 },
+      args: client('add', 'one', '--generate', '--cert'),
+      points: 3,
       checkEnd() {
         checkOld();
         assert.ok(lets('one', passwordIn('one')));
@@ -223,7 +228,8 @@ describe('webjobctl, killed by SIGKILL', { skip: NO_STRACE }, () => {
 
   it('client passwd leaves the old or the new password, which the client has', async () => {
     await runTrial({
-      ...{ args: client('passwd', 'one', '--generate'), points: 1 },
+      args: client('passwd', 'one', '--generate'),
+      points: 1,
       checkEnd() {
         checkOld();
         assert.ok(lets('one', passwordIn('one')));
@@ -234,7 +240,8 @@ describe('webjobctl, killed by SIGKILL', { skip: NO_STRACE }, () => {
   it('client renew leaves one certificate, which matches the key', async () => {
     rmSync(at('one', 'one.key'));
     await runTrial({
-      ...{ args: client('renew', 'one', '--new-key', '--revoke'), points: 2 },
+      args: client('renew', 'one', '--new-key', '--revoke'),
+      points: 2,
       // The new key already existed.
       mayEndWith: 4,
       mend: () => rmSync(at('one', 'one.key')),
@@ -248,7 +255,8 @@ describe('webjobctl, killed by SIGKILL', { skip: NO_STRACE }, () => {
 
   it('client remove leaves no access', async () => {
     await runTrial({
-      ...{ args: client('remove', 'one'), points: 2 },
+      args: client('remove', 'one'),
+      points: 2,
       // It was already removed.
       mayEndWith: 1,
       checkEnd() {

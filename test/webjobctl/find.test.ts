@@ -95,8 +95,18 @@ describe('webjobctl jobs', () => {
     const [job] = await readJson<Record<string, unknown>>('jobs', '--exit-code', '3');
     const { at, group, get, put, ...rest } = job as { [name: string]: unknown; at: string; group: string };
     assert.deepEqual(rest, {
-      ...{ jobId: ids.failed, client: 'client1', command: 'host.sh', state: 'failed', exitCode: 3, signal: null },
-      ...{ uploads: [group], left: [], pack: null, requests: 2, clockSkew: null, outerId: null },
+      jobId: ids.failed,
+      client: 'client1',
+      command: 'host.sh',
+      state: 'failed',
+      exitCode: 3,
+      signal: null,
+      uploads: [group],
+      left: [],
+      pack: null,
+      requests: 2,
+      clockSkew: null,
+      outerId: null,
     });
     assert.equal(new Date(at).toISOString(), at);
     const common = { user: 'client1', address: '127.0.0.1', fileName: 'host.sh', status: 200, message: 'Success' };
@@ -284,7 +294,11 @@ describe('webjobctl search', () => {
     const [hit] = await readJson<Record<string, unknown>>('search', '[2Jplain');
     const { group, ...rest } = hit ?? {};
     assert.deepEqual(rest, {
-      ...{ jobId: ids.killed, client: 'client2', command: 'ps.sh', stream: 'out', line: 1 },
+      jobId: ids.killed,
+      client: 'client2',
+      command: 'ps.sh',
+      stream: 'out',
+      line: 1,
       text: HOSTILE_OUTPUT.split('\n')[0],
     });
     assert.match(String(group), /^client2_/);

@@ -250,12 +250,10 @@ describe('webjobctl init --apply', () => {
   it('makes a site that serves a job through the real client', async () => {
     mkdirSync(httpdRoot());
     httpd = await startApache({
-      ...{
-        serverRoot: httpdRoot(),
-        configurationFile: configuration(),
-        errorLog: join(httpdRoot(), 'error.log'),
-        portCount: 1,
-      },
+      serverRoot: httpdRoot(),
+      configurationFile: configuration(),
+      errorLog: join(httpdRoot(), 'error.log'),
+      portCount: 1,
       configure: (ports) =>
         write(configuration(), `ServerRoot "${httpdRoot()}"\n${formatBasics(httpdRoot(), ports, MODULES)}`),
     });

@@ -22,13 +22,14 @@ const OPEN = ['record', 'labels'];
 
 /** Commands whose values the manual describes as those of another command. */
 const LIKE: Record<string, string> = {
-  ...{ 'client show': 'client list', show: 'jobs', export: 'jobs', latest: 'jobs' },
-  ...{
-    'sign payload': 'sign show',
-    'sign add': 'sign show',
-    'sign assignment': 'sign show',
-    'sign trust remove': 'sign trust list',
-  },
+  'client show': 'client list',
+  show: 'jobs',
+  export: 'jobs',
+  latest: 'jobs',
+  'sign payload': 'sign show',
+  'sign add': 'sign show',
+  'sign assignment': 'sign show',
+  'sign trust remove': 'sign trust list',
 };
 
 function* namesIn(value: unknown): Generator<string> {

@@ -29,10 +29,18 @@ it('the youngest are those of all', async () => {
   const lines = JOBS.flatMap((hours, number) =>
     hours.map((ago, index) => {
       const line = formatLogLine({
-        ...{ time: formatTime(new Date(now - ago * HOUR_MS), true), jobId: `server_1_108535512${number}_00001` },
-        ...{ remoteUser: 'client1', remoteAddress: '127.0.0.1', method: index === 0 ? 'GET' : 'PUT' },
-        ...{ clientId: 'client1', fileName: number % 2 ? 'ps.sh' : 'host.sh', bytesReceived: 0, bytesSent: 0 },
-        ...{ seconds: 0, status: 200, message: 'Success' },
+        time: formatTime(new Date(now - ago * HOUR_MS), true),
+        jobId: `server_1_108535512${number}_00001`,
+        remoteUser: 'client1',
+        remoteAddress: '127.0.0.1',
+        method: index === 0 ? 'GET' : 'PUT',
+        clientId: 'client1',
+        fileName: number % 2 ? 'ps.sh' : 'host.sh',
+        bytesReceived: 0,
+        bytesSent: 0,
+        seconds: 0,
+        status: 200,
+        message: 'Success',
       });
       return { ago, line };
     }),
@@ -56,9 +64,18 @@ it('of one second are told in the order in which they began, whatever numbers th
   const ids = [`server_1_${second - 1}_4200000`, `server_1_${second}_04200`, `server_1_${second}_4198504`];
   const lines = ids.map((jobId) =>
     formatLogLine({
-      ...{ time: formatTime(new Date(second * 1000), true), jobId, remoteUser: 'client1', remoteAddress: '127.0.0.1' },
-      ...{ method: 'PUT', clientId: 'client1', fileName: 'host.sh', bytesReceived: 0, bytesSent: 0, seconds: 0 },
-      ...{ status: 404, message: 'Not Found' },
+      time: formatTime(new Date(second * 1000), true),
+      jobId,
+      remoteUser: 'client1',
+      remoteAddress: '127.0.0.1',
+      method: 'PUT',
+      clientId: 'client1',
+      fileName: 'host.sh',
+      bytesReceived: 0,
+      bytesSent: 0,
+      seconds: 0,
+      status: 404,
+      message: 'Not Found',
     }),
   );
   writeFileSync(its.site.logFile, lines.map((line) => `${line}\n`).join(''));

@@ -139,7 +139,13 @@ describe('metrics', () => {
       missing: 0,
     });
     assert.deepEqual(values('webjob_requests'), {
-      ...{ 'GET 200': 8, 'GET 404': 1, 'GET 453': 1, 'PUT 200': 4, 'PUT 453': 1, 'PUT 456': 1, 'other other': 1 },
+      'GET 200': 8,
+      'GET 404': 1,
+      'GET 453': 1,
+      'PUT 200': 4,
+      'PUT 453': 1,
+      'PUT 456': 1,
+      'other other': 1,
     });
     assert.deepEqual(values('webjob_clients'), { '': 3 });
     const seen = values('webjob_client_last_seen_timestamp_seconds');

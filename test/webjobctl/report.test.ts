@@ -247,7 +247,9 @@ describe('apache/webjob-report.conf', () => {
     const { site } = its;
     addUser(site, 'reader', 'secret');
     const server = await startHttpd({
-      ...{ site, mpm: 'event', modules: ['dir', 'headers', 'autoindex'] },
+      site,
+      mpm: 'event',
+      modules: ['dir', 'headers', 'autoindex'],
       after: `Define WEBJOB_REPORT_DIRECTORY "${report}"
 Define WEBJOB_REPORT_USER_FILE "${site.userFile}"
 Include "${join(import.meta.dirname, '..', '..', 'apache', 'webjob-report.conf')}"`,

@@ -42,7 +42,8 @@ describe('webjobctl as another user', { skip: process.geteuid?.() !== 0 && 'not 
     const child = spawn(ground.node, [program, '--config', site.propertiesFile, ...args], {
       stdio: ['ignore', 'pipe', 'pipe'],
       cwd: '/',
-      ...{ uid: NOBODY, gid: NOBODY },
+      uid: NOBODY,
+      gid: NOBODY,
     });
     return collect(child, 60);
   }
