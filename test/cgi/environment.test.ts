@@ -51,7 +51,7 @@ describe('environmentFor', () => {
     });
   });
 
-  it('adds length, type, user and TLS where there are any', () => {
+  it('adds length, type, user and TLS variables for a request that has them', () => {
     const variables = env({
       secure: true,
       remoteUser: 'client1',
@@ -65,7 +65,7 @@ describe('environmentFor', () => {
     assert.deepEqual(httpNames(variables), []);
   });
 
-  it('says nothing of the length of a chunked body', () => {
+  it('leaves out the length of a chunked body', () => {
     const variables = withHeaders('Transfer-Encoding', 'chunked', 'Content-Length', '3');
     assert.equal('CONTENT_LENGTH' in variables, false);
     assert.equal(variables.HTTP_TRANSFER_ENCODING, 'chunked');
@@ -81,11 +81,11 @@ describe('environmentFor', () => {
     assert.equal(variables.HTTP_JOB_ID, 'real');
   });
 
-  it('joins repeats by a comma, whatever their case', () => {
+  it('joins repeated headers with commas, whatever their case', () => {
     assert.equal(withHeaders('X-A', '1', 'Y', 'z', 'x-a', '2', 'X-A', '3').HTTP_X_A, '1, 2, 3');
   });
 
-  it('decodes PATH_INFO and leaves what no variable can hold as it was sent', () => {
+  it('decodes PATH_INFO, and keeps what a variable cannot hold as the client sent it', () => {
     const pathInfo = (rest: string) => env({ target: `/cgi-bin/a.cgi${rest}` }).PATH_INFO;
     assert.equal(pathInfo(''), undefined);
     assert.equal(pathInfo('/a%20b/%C3%A4%2Fc?x=%20'), '/a b/ä/c');
@@ -94,7 +94,7 @@ describe('environmentFor', () => {
     assert.equal(pathInfo('/a%00b%20c'), '/a%00b%20c');
   });
 
-  it('names the server as the client did, else by its address, an IPv6 one in brackets', () => {
+  it('names the server as the client did, or else by its address, with IPv6 in brackets', () => {
     const name = (host: string | undefined, localAddress = '192.0.2.1') =>
       env({ rawHeaders: host === undefined ? [] : ['Host', host], localAddress }).SERVER_NAME;
     assert.equal(name('example.org'), 'example.org');
@@ -104,7 +104,7 @@ describe('environmentFor', () => {
     assert.equal(name('', '::1'), '[::1]');
   });
 
-  it('lets no header shadow a meta variable or make a name a shell could not hold', () => {
+  it('lets no header shadow a meta variable or form a name that a shell cannot hold', () => {
     const plain = Object.entries(env({ rawHeaders: [], remoteUser: 'client1', secure: true }));
     const name = fc.oneof(
       fc.constantFrom(...META_VARIABLES, 'Proxy', 'S', 'PATH', '__proto__', 'constructor', 'Content-Length', ''),
@@ -129,7 +129,7 @@ describe('environmentFor', () => {
 });
 
 describe('parseHead', () => {
-  it('reads status, reason and headers, and drops what the host alone decides', () => {
+  it('reads status, reason and headers, and drops headers that only the host may set', () => {
     assert.deepEqual(parseHead('status: 404 Not Here\r\nX-A:  b\nX-A: c\nConnection: close\nTrailer: x'), {
       status: 404,
       reason: 'Not Here',
@@ -145,7 +145,7 @@ describe('parseHead', () => {
     assert.equal(parseHead('Status: 301 Moved\nLocation: /x')?.status, 301);
   });
 
-  it('refuses what is no header', () => {
+  it('refuses text that is not a header', () => {
     for (const text of ['', 'hello', ': x', 'A b: c', ' A: b', 'A : b', 'A: b\n\tc', 'A: \x01', 'A: ä', 'A: b\rC: d']) {
       assert.equal(parseHead(text), undefined, JSON.stringify(text));
     }

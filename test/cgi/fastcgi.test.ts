@@ -46,8 +46,8 @@ function pushInPieces(parser: RecordParser, bytes: Buffer, lengths: readonly num
   return found;
 }
 
-describe('records', () => {
-  it('are bytes as the specification has them', () => {
+describe('FastCGI records', () => {
+  it('are encoded as the specification shows', () => {
     const record = formatRecord({ type: 6, requestId: 0x0102, content: Buffer.from('abc') });
     assert.equal(record.toString('hex'), '0106010200030500' + '6162630000000000');
     assert.equal(
@@ -57,7 +57,7 @@ describe('records', () => {
     assert.equal(formatBeginning({ role: 1, keepConnection: true }).toString('hex'), '0001010000000000');
   });
 
-  it('come apart as they were put together, however they are cut', () => {
+  it('parse to what was written, however the bytes are cut', () => {
     const lengths = fc.array(fc.integer({ min: 1, max: 400 }), { minLength: 1, maxLength: 5 });
     fc.assert(
       fc.property(records, lengths, (list, cuts) => {
@@ -89,20 +89,20 @@ describe('records', () => {
     }
   });
 
-  it('of the longest kind come apart, too', () => {
+  it('of the longest kind also parse to what was written', () => {
     const content = Buffer.alloc(65_535, 'x');
     const [found] = pushInPieces(new RecordParser(), formatRecord({ type: 5, requestId: 1, content }), [777]);
     assert.ok(found?.content.equals(content));
   });
 
-  it('of another version are none', () => {
+  it('of another version are refused', () => {
     assert.throws(() => [...new RecordParser().push(Buffer.from('GET / HTTP/1.1'))], SyntaxError);
     assert.throws(() => [...new RecordParser().push(Buffer.from([0]))], SyntaxError);
   });
 });
 
-describe('a BEGIN_REQUEST', () => {
-  it('says role and flags', () => {
+describe('a BEGIN_REQUEST record', () => {
+  it('carries the role and the flags', () => {
     for (const beginning of [
       { role: 1, keepConnection: false },
       { role: 0xffff, keepConnection: true },
@@ -113,8 +113,8 @@ describe('a BEGIN_REQUEST', () => {
   });
 });
 
-describe('names and values', () => {
-  it('come apart as they were put together', () => {
+describe('FastCGI names and values', () => {
+  it('parse to what was written', () => {
     const text = fc.oneof(fc.string(), fc.string({ unit: 'binary', maxLength: 40 }), fc.constant('x'.repeat(128)));
     fc.assert(
       fc.property(fc.array(fc.tuple(text, text)), (pairs) => {
@@ -130,14 +130,14 @@ describe('names and values', () => {
     assert.deepEqual(parsePairs(Buffer.from('\x01\x80\0\0\x01ab', 'latin1')), [['a', 'b']]);
   });
 
-  it('that break off, or say a length beyond the end, are an error', () => {
+  it('are an error when they break off or announce a length beyond the end', () => {
     for (const text of ['\x01', '\x01\x01a', '\x80\0\0', '\xff\xff\xff\xff\x01', '\x01\xff\xff\xff\xffa'])
       assert.throws(() => parsePairs(Buffer.from(text, 'latin1')), SyntaxError);
   });
 });
 
 describe(`${MUTATED} mutated requests (seed ${SEED})`, () => {
-  it('are records or none, the same whole and in pieces, and hold never more than was sent', () => {
+  it('parse the same whole and in pieces, and never hold more bytes than were sent', () => {
     const random = randomNumbers(SEED);
     const draw = (limit: number): number => Math.floor(random() * limit);
     const good = formatRequest(

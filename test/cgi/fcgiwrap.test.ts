@@ -71,7 +71,7 @@ describe('nginx with fcgiwrap', { skip: isNginxMissing() }, () => {
     `${path}?${formatGetQuery({ ...QUERY, ...query })}`;
   const put = (query: Partial<PutQuery> = {}): string => `${PATH}?${formatPutQuery({ ...LENGTHS, ...query })}`;
 
-  it('hands on every status as the script gives it', async () => {
+  it('passes on every status as the script sends it', async () => {
     assert.deepEqual(await ask('GET', get()), ['200 OK', '#!/bin/sh\nhostname\n']);
     assert.deepEqual(await ask('GET', get({ fileName: 'absent' })), ['404 Not Found', '']);
     assert.equal((await ask('GET', get(), '', 'client1:wrong'))[0], '401 Unauthorized');
@@ -88,7 +88,7 @@ describe('nginx with fcgiwrap', { skip: isNginxMissing() }, () => {
     assert.equal(readdirSync(site.incoming).filter((name) => name.endsWith('.rdy')).length, 1);
   });
 
-  it('takes an upload that is larger than nginx takes by itself', async () => {
+  it('accepts an upload larger than nginx accepts by default', async () => {
     const body = 'x'.repeat(3_000_000);
     assert.deepEqual(await ask('PUT', put({ outLength: body.length }), body), ['200 OK', '']);
   });
@@ -100,19 +100,19 @@ describe('nginx with fcgiwrap', { skip: isNginxMissing() }, () => {
     return await client.execute([program]);
   };
 
-  it('serves a job of the client, and refuses one that there is not', async () => {
+  it('serves a job of the client, and refuses a command that does not exist', async () => {
     assert.deepEqual(await run(PATH, 'host.sh'), { code: 0, signal: null, stdout: '', stderr: '' });
     const { code, stderr } = await run(PATH, 'absent');
     assert.deepEqual([code, stderr.includes('Status = [404], Reason = [Not Found]')], [3, true], stderr);
   });
 
-  it('makes 200 of a refusal of an older script, and the client says so', async () => {
+  it('turns the refusal of an older script into 200, and the client reports it', async () => {
     assert.deepEqual(await ask('GET', get({ fileName: 'absent' }, OLD)), ['200 OK', '']);
     const { stderr } = await run(OLD, 'absent');
     assert.match(stderr, /^webjob: warning: the program is empty: .* fcgiwrap .*\n$/);
   });
 
-  it('is asked by configtest, which finds the status that does not arrive', async () => {
+  it('is probed by configtest, which finds the status that is lost', async () => {
     const probe = async (path: string): Promise<string> => {
       const conf = join(client.temp, 'probe.conf');
       const url = `http://127.0.0.1:${nginx.port}${path}`;

@@ -45,7 +45,7 @@ async function untilGone(name: string): Promise<void> {
 describe('a script that cannot answer', () => {
   const other = (scriptFilename: string) => createCgiHost({ scriptName: SCRIPT_NAME, scriptFilename });
 
-  it('is 500 when it cannot be started', async () => {
+  it('gets the client a 500 when it cannot be started', async () => {
     for (const prefix of PREFIXES) {
       const missing = join(folder.path, `${prefix}missing`);
       const closed = folder.add(`${prefix}closed`, '#!/bin/sh\n', 0o644);
@@ -57,7 +57,7 @@ describe('a script that cannot answer', () => {
     }
   });
 
-  it('is 502 when it says nothing', async () => {
+  it('gets the client a 502 when it prints nothing', async () => {
     for (const prefix of PREFIXES) {
       const response = await supertest(host(`${prefix}silent`, ['cat >/dev/null', 'exit 3']))
         .put(SCRIPT_NAME)
@@ -66,7 +66,7 @@ describe('a script that cannot answer', () => {
     }
   });
 
-  it('is 502 when its header is malformed, never ends or breaks off', async () => {
+  it('gets the client a 502 when its header is malformed, endless or cut off', async () => {
     for (const text of ['no header\\n\\n', '\\n\\n', 'Status: many\\n\\n', 'A: \\001\\n\\n', 'X-A: b\\n']) {
       const response = await supertest(host('malformed', [`printf '${text}'`])).get(SCRIPT_NAME);
       assert.equal(response.status, 502, text);
@@ -75,7 +75,7 @@ describe('a script that cannot answer', () => {
     await untilGone('endless');
   });
 
-  it('does not bring the host down by headers that are not its own to send', async () => {
+  it('cannot bring the host down with headers that only the host may send', async () => {
     const lines = [`printf 'Content-Length: 2\\nTrailer: X-A\\nTransfer-Encoding: chunked\\n\\nok'`];
     const response = await supertest(host('trailer', lines)).get(SCRIPT_NAME);
     assert.equal(response.status, 200);
@@ -85,7 +85,7 @@ describe('a script that cannot answer', () => {
 });
 
 describe('a request that reaches no script', () => {
-  it('is 404 beside the script', async () => {
+  it('is answered with 404 for a path beside the script', async () => {
     const listener = host('beside', [HEADER]);
     for (const path of ['/', '/cgi-bin/', '/cgi-bin/scriptless', '/cgi-bin/script2', '/CGI-BIN/script']) {
       assert.equal((await supertest(listener).get(path)).status, 404, path);
@@ -94,7 +94,7 @@ describe('a request that reaches no script', () => {
     assert.equal((await supertest(listener).get(`${SCRIPT_NAME}/below`)).status, 200);
   });
 
-  it('is answered once its body is in: a client that sends 20 MB first still hears the status', async () => {
+  it('is answered once its body is in: a client that first sends 20 MB still gets the status', async () => {
     await serving(host('refused', [HEADER], { authenticate: () => false }), async (port) => {
       const bytes = 20 * 1024 * 1024;
       for (const [path, status] of [
@@ -107,7 +107,7 @@ describe('a request that reaches no script', () => {
     });
   });
 
-  it('does no harm in front of one that would reach an nph script', async () => {
+  it('does no harm ahead of a request for an nph script', async () => {
     await serving(host('nph-behind', [`printf 'HTTP/1.1 200 OK\\r\\n\\r\\n'`]), async (port) => {
       const answer = await exchangeBytes(port, `GET /none HTTP/1.1\r\nHost: a\r\n\r\n${GET}`);
       assert.match(answer.toString(), /^HTTP\/1\.1 404 Not Found\r\n/);
@@ -121,9 +121,9 @@ describe('a request that reaches no script', () => {
   });
 });
 
-describe('a script over its time', { concurrency: true }, () => {
+describe('a script over its time limit', { concurrency: true }, () => {
   for (const prefix of PREFIXES) {
-    it(`is 504 and gone${prefix && ', nph too'}`, async () => {
+    it(`is answered with 504 and ended${prefix && ', nph too'}`, async () => {
       const name = `${prefix}slow`;
       const response = await supertest(host(name, ['exec sleep 60'], { timeLimitSeconds: 1 })).get(SCRIPT_NAME);
       assert.equal(response.status, 504);
@@ -148,7 +148,7 @@ describe('a script over its time', { concurrency: true }, () => {
       await untilGone(name);
     });
 
-    it(`leaves half an answer broken, not ended as if it were whole${prefix && ', nph too'}`, async () => {
+    it(`leaves half an answer broken, not ended as if it were complete${prefix && ', nph too'}`, async () => {
       const name = `${prefix}half`;
       const head = prefix ? `printf 'HTTP/1.1 200 OK\\r\\nContent-Length: 9\\r\\n\\r\\n'` : HEADER;
       await serving(host(name, [head, 'printf half', 'exec sleep 60'], { timeLimitSeconds: 5 }), async (port) => {
@@ -160,7 +160,7 @@ describe('a script over its time', { concurrency: true }, () => {
     });
   }
 
-  it('is left alone within its time, and with none', async () => {
+  it('does not exist as long as the script ends in time or has no time limit', async () => {
     for (const timeLimitSeconds of [60, 0]) {
       const response = await supertest(host('quick', [HEADER, 'sleep 0.1'], { timeLimitSeconds })).get(SCRIPT_NAME);
       assert.equal(response.status, 200);
@@ -168,20 +168,20 @@ describe('a script over its time', { concurrency: true }, () => {
   });
 });
 
-describe('a client that leaves', { concurrency: true }, () => {
+describe('a client that disconnects', { concurrency: true }, () => {
   for (const prefix of PREFIXES) {
     it(`ends a script that has not answered${prefix && ', nph too'}`, async () => {
       const name = `${prefix}waiting`;
       await serving(host(name, ['exec sleep 60']), (port) => leaveAfterStart(port, GET, name));
     });
 
-    it(`ends a script that reads its body${prefix && ', nph too'}`, async () => {
+    it(`ends a script that is reading its body${prefix && ', nph too'}`, async () => {
       const name = `${prefix}reading`;
       const request = `PUT ${SCRIPT_NAME} HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nten bytes.`;
       await serving(host(name, ['exec cat']), (port) => leaveAfterStart(port, request, name));
     });
 
-    it(`ends a script in the middle of its answer, however deaf${prefix && ', nph too'}`, async () => {
+    it(`ends a script in the middle of its answer, even one that ignores signals${prefix && ', nph too'}`, async () => {
       const name = `${prefix}writing`;
       const head = prefix ? `printf 'HTTP/1.1 200 OK\\r\\n\\r\\n'` : HEADER;
       const lines = [`trap '' TERM PIPE`, head, 'while :; do printf x 2>/dev/null; sleep 0.05; done'];
@@ -198,8 +198,8 @@ async function leaveAfterStart(port: number, request: string, name: string): Pro
   await untilGone(name);
 }
 
-describe('what a script writes to stderr', () => {
-  it('arrives line by line without control characters, long lines cut', async () => {
+describe('the stderr of a script', () => {
+  it('arrives line by line without control characters, with long lines cut', async () => {
     const lines: string[] = [];
     const long = `printf '%05000d' 7 >&2`;
     const noisy = [HEADER, `printf 'a\\033[31mb\\351\\n\\n' >&2`, long, `printf '\\nlast\\007' >&2`];

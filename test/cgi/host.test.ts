@@ -47,7 +47,7 @@ describe('an ordinary script under the host', () => {
     assert.equal(response.type, 'text/plain');
   });
 
-  it('says the status and its reason by Status', async () => {
+  it('sets the status and its reason with a Status header', async () => {
     const withReason = script('reason', `printf 'Status: 471 Its Own\\nX-A: 1\\nX-A: 2\\n\\nbody'`);
     await serving(host(withReason), async (port) => {
       const answer = (await exchangeBytes(port, `GET ${SCRIPT_NAME} HTTP/1.0\r\n\r\n`)).toString();
@@ -58,13 +58,13 @@ describe('an ordinary script under the host', () => {
     assert.equal((bare as unknown as { res: IncomingMessage }).res.statusMessage, 'Not Found');
   });
 
-  it('redirects by Location alone', async () => {
+  it('redirects with Location alone', async () => {
     const response = await supertest(host(script('location', `printf 'Location: /elsewhere\\n\\n'`))).get(SCRIPT_NAME);
     assert.equal(response.status, 302);
     assert.equal(response.headers.location, '/elsewhere');
   });
 
-  it('answers HEAD without its content', async () => {
+  it('answers HEAD without content', async () => {
     const head = script('head', `printf 'Content-Type: text/plain\\nContent-Length: 5\\n\\nhello'`);
     await serving(host(head), async (port) => {
       const answer = await exchangeBytes(port, `HEAD ${SCRIPT_NAME} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n`);
@@ -72,7 +72,7 @@ describe('an ordinary script under the host', () => {
     });
   });
 
-  it('answers HTTP/1.0 by closing, not in chunks', async () => {
+  it('answers HTTP/1.0 by closing the connection, not in chunks', async () => {
     await serving(host(parsed), async (port) => {
       const answer = await exchangeBytes(port, `GET ${SCRIPT_NAME}?old HTTP/1.0\r\nConnection: close\r\n\r\n`);
       assert.doesNotMatch(answer.toString(), /transfer-encoding/i);
@@ -96,7 +96,7 @@ describe('an ordinary script under the host', () => {
     });
   });
 
-  it('answers requests that were sent at once in their order', async () => {
+  it('answers pipelined requests in their order', async () => {
     const slowFirst = script('order', `[ "$QUERY_STRING" = 1 ] && sleep 0.3`, HEADER, `printf %s "<$QUERY_STRING>"`);
     await serving(host(slowFirst), async (port) => {
       const one = `GET ${SCRIPT_NAME}?1 HTTP/1.1\r\nHost: a\r\n\r\n`;
@@ -107,7 +107,7 @@ describe('an ordinary script under the host', () => {
 });
 
 describe('an nph script under the host', () => {
-  it('has its bytes passed on as they are', async () => {
+  it('has its bytes passed on unchanged', async () => {
     const bytes = String.raw`HTTP/1.1 299 \351t\351 \000\r\nOdd header\r\n\r\n\001\377`;
     const odd = script('nph-odd', `printf '${bytes}'`);
     await serving(host(odd), async (port) => {
@@ -116,7 +116,7 @@ describe('an nph script under the host', () => {
     });
   });
 
-  it('gets the body and says status and reason', async () => {
+  it('gets the body, and sends its own status and reason', async () => {
     const response = await supertest(host(verbatim)).put(`${SCRIPT_NAME}?x=y`).send('body');
     assert.equal(response.status, 251);
     assert.equal((response as unknown as { res: IncomingMessage }).res.statusMessage, 'Link Test OK');
@@ -127,7 +127,7 @@ describe('an nph script under the host', () => {
     });
   });
 
-  it('takes the connection for itself: a request sent behind its own starts nothing', async () => {
+  it('has the connection to itself: a request pipelined behind its own starts nothing', async () => {
     const note = `echo run >> '${folder.path}/runs'`;
     const counting = script('nph-counting', note, 'sleep 0.3', `printf 'HTTP/1.1 200 OK\\r\\n\\r\\none'`);
     await serving(host(counting), async (port) => {
@@ -138,7 +138,7 @@ describe('an nph script under the host', () => {
   });
 });
 
-describe('bodies', () => {
+describe('request bodies', () => {
   for (const [kind, name, head] of [
     ['an ordinary script', 'stream', HEADER],
     ['an nph script', 'nph-stream', `printf 'HTTP/1.1 200 OK\\r\\nContent-Type: text/plain\\r\\n\\r\\n'`],
@@ -162,7 +162,7 @@ describe('bodies', () => {
     });
   });
 
-  it('wait for 100 Continue where the client does', async () => {
+  it('wait for 100 Continue when the client does', async () => {
     await serving(host(verbatim), async (port) => {
       const socket = connect({ host: '127.0.0.1', port });
       socket.write(`PUT ${SCRIPT_NAME} HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n`);
@@ -201,8 +201,8 @@ async function lockstep(port: number, head: string, megabytes: number): Promise<
   return received;
 }
 
-describe('what the host gives a script', () => {
-  it('is RFC 3875, options.env and PATH, and nothing of its own environment', async () => {
+describe('the environment of a script', () => {
+  it("is RFC 3875, options.env and PATH, and nothing from the host's own environment", async () => {
     process.env.NODE_CGI_COMPAT_SECRET = 'leaked';
     try {
       const environ = script('environ', HEADER, `cat "/proc/$$/environ"`);
@@ -232,12 +232,12 @@ describe('what the host gives a script', () => {
     }
   });
 
-  it('includes the folder it lies in to work in', async () => {
+  it("includes the script's own directory as the working directory", async () => {
     const response = await supertest(host(script('cwd', HEADER, 'pwd'))).get(SCRIPT_NAME);
     assert.equal(response.text.trim(), folder.path);
   });
 
-  it('names the user who was let in, and nobody where everybody may enter', async () => {
+  it('names the authenticated user, and nobody where access is open', async () => {
     const user = script(
       'user',
       HEADER,
@@ -257,7 +257,7 @@ describe('what the host gives a script', () => {
     assert.equal((await supertest(promising).get(SCRIPT_NAME).auth('client1', 'foo')).status, 401);
   });
 
-  it('is a process of its own for each of eight requests at a time', async () => {
+  it('belongs to a separate process for each of eight concurrent requests', async () => {
     const started = join(folder.path, 'started');
     // Each script waits until all eight have started; a hundred tries take at least five seconds.
     const meet = script(

@@ -22,7 +22,7 @@ const answer = (text: string, more: Partial<CgiResponse> = {}): CgiResponse => {
   return { status: 200, reason: 'OK', headers: [], contentLength: content.length, content, ...more };
 };
 
-describe('a script whose handler answers later', () => {
+describe('a script whose handler answers asynchronously', () => {
   let scripts: Folder;
   before(() => {
     scripts = makeFolder();
@@ -46,7 +46,7 @@ serveScript(async (request, body) => {
   });
 });
 
-describe('a responder whose handler answers later', () => {
+describe('a responder whose handler answers asynchronously', () => {
   const socket = join(folder, 'socket');
   const errors: Error[] = [];
   let release = (_: CgiResponse): void => {};
@@ -77,7 +77,7 @@ describe('a responder whose handler answers later', () => {
 
   const ask = (query: string) => askFastCgi(socket, { REQUEST_METHOD: 'GET', QUERY_STRING: query }, Buffer.alloc(0));
 
-  it('serves others meanwhile', async () => {
+  it('serves other requests meanwhile', async () => {
     const first = ask('hold');
     await until(() => held === 1, 'the first request');
     assert.equal((await ask('second')).body.toString(), 'second');
@@ -94,12 +94,12 @@ describe('a responder whose handler answers later', () => {
     );
   });
 
-  it('sends of a file that shrank what is left, and breaks off', async () => {
+  it('sends what is left of a file that shrank, and breaks off', async () => {
     const { body, protocolStatus } = await ask('shrank');
     assert.deepEqual([body.toString(), protocolStatus], ['what is left', undefined]);
   });
 
-  it('closes the file of an answer whose client is gone', async () => {
+  it('closes the file of an answer when its client disconnected', async () => {
     const before = held;
     const peer = connect(socket);
     peer.write(formatRequest(1, { REQUEST_METHOD: 'GET', QUERY_STRING: 'hold' }, Buffer.alloc(0)));

@@ -46,7 +46,7 @@ async function until(isTrue: () => boolean, what: string): Promise<void> {
 }
 
 describe('a script whose name begins with nph-', () => {
-  it('leaves the status line to a FastCGI wrapper, which would take every one for 200', async () => {
+  it('leaves the status line to a FastCGI wrapper, which would turn every status into 200', async () => {
     const user = findWebUser();
     const ask = async (more: Record<string, string>): Promise<string> => {
       const child = spawn(process.execPath, [CGI], {
@@ -62,9 +62,9 @@ describe('a script whose name begins with nph-', () => {
   });
 });
 
-describe('the mask of the web server', () => {
+describe('the umask of the web server', () => {
   for (const mask of ['000', '077', '777'])
-    it(`${mask} is not that of the files: anybody may read them, and nobody else write`, async () => {
+    it(`has no effect on the files with ${mask}: anyone may read them, only the owner may write`, async () => {
       configure(site, { PutNameFormat: 'new/folder/upload' });
       const folder = join(site.base, 'logfiles');
       giveAway(folder);
@@ -82,7 +82,7 @@ describe('the mask of the web server', () => {
 });
 
 describe('SIGTERM', () => {
-  it('in the middle of an upload ends nothing: it is stored, logged and answered', async () => {
+  it('does not interrupt an upload, which is stored, logged and answered', async () => {
     const upload = makeUpload('termed', SIZES);
     const { body } = parsePut(upload);
     const child = spawnBare(parsePut(upload), bareOptions(site));
@@ -98,7 +98,7 @@ describe('SIGTERM', () => {
   });
 
   for (const mpm of ['event', 'prefork'] as const) {
-    it(`of an httpd (${mpm}) whose client left: what came is kept, without lock and .rdy, and logged`, async () => {
+    it(`from httpd (${mpm}), whose client left, keeps and logs what came, without lock and .rdy`, async () => {
       const server = await startHttpd({ site, mpm });
       try {
         for (const name of ['first', 'second', 'third']) {
@@ -159,7 +159,7 @@ describe('a socket in place of pipes', () => {
     }
   }
 
-  it('that is reset in the middle of a body: the upload ended early, and nothing failed', async () => {
+  it('ends the upload early when it is reset within the body, without a failure', async () => {
     const variables = putVariables(site, 1000, 'server_1_1085355126_00723', 'reset.sh');
     const { code, stderr } = await runReset(variables, Buffer.alloc(400, 'x'));
     assert.match(lastLine(), / PUT client1 reset\.sh 1000 0 \d+ 456 -- /);
@@ -167,7 +167,7 @@ describe('a socket in place of pipes', () => {
     assert.equal(existsSync(`${baseOf(site, 'reset.sh')}.rdy`), false);
   });
 
-  it('that is reset before the answer: the upload is whole, and no error is told', async () => {
+  it('leaves the upload complete when it is reset before the answer, without a logged error', async () => {
     const variables = putVariables(site, 400, 'server_1_1085355126_00723', 'unread.sh');
     const { code, stderr } = await runReset(variables, Buffer.alloc(400, 'x'));
     assert.match(lastLine(), / PUT client1 unread\.sh 400 0 \d+ 200 -- Success$/);
@@ -175,7 +175,7 @@ describe('a socket in place of pipes', () => {
     assert.ok(existsSync(`${baseOf(site, 'unread.sh')}.rdy`));
   });
 
-  it('that is reset before a file is sent: no error is told', async () => {
+  it('causes no logged error when it is reset before a file is sent', async () => {
     const { code, stderr } = await runReset(getVariables(site), Buffer.alloc(0));
     assert.match(lastLine(), / GET client1 host\.sh 0 19 \d+ 200 -- Success$/);
     assert.deepEqual([code, stderr], [0, '']);
@@ -189,8 +189,8 @@ function handle(method: 'GET' | 'PUT', body: Body, read = readSettings): CgiResp
   return handleRequest(request, body, read);
 }
 
-describe('WEBJOB_PROPERTIES_FILE that is empty', () => {
-  it('names no file, so that those of the original are looked for', () => {
+describe('an empty WEBJOB_PROPERTIES_FILE', () => {
+  it('names no file, so the script looks in the places of the original', () => {
     const asked: (string | undefined)[] = [];
     const { status } = handle('GET', { read: () => 0 }, (file) => {
       asked.push(file);
@@ -199,7 +199,7 @@ describe('WEBJOB_PROPERTIES_FILE that is empty', () => {
     assert.deepEqual([status, asked], [200, [undefined]]);
   });
 
-  it('leaves the script where it would be without one', async () => {
+  it('leaves the script in the same working directory as none', async () => {
     const statuses = await Promise.all(
       ['', undefined].map(async (value) => {
         const options = bareOptions(site, { environment: [['WEBJOB_PROPERTIES_FILE', value]] });
@@ -210,7 +210,7 @@ describe('WEBJOB_PROPERTIES_FILE that is empty', () => {
   });
 });
 
-describe('a clock that is set back while an upload arrives', () => {
+describe('a clock that is set back during an upload', () => {
   afterEach(() => mock.timers.reset());
 
   it('never makes a duration negative', () => {

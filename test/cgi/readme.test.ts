@@ -41,20 +41,20 @@ after(() => project.remove());
 const environment = { PATH: [dirname(process.execPath), process.env.PATH].join(delimiter) };
 
 describe('the code in the README of node-cgi-compat', () => {
-  it('is of kinds that the tests below run', () => {
+  it('contains only kinds of blocks that the tests below run', () => {
     assert.deepEqual([...files.keys()], ['nph-hello.mjs', 'count.mjs', 'responder.mjs', 'host.mjs', 'count.test.mjs']);
     const others = blocks.filter(({ language }) => language !== 'js').map(({ language }) => language);
     assert.deepEqual(others, ['sh', 'text']);
   });
 
-  it('is a script that answers by hand as shown', () => {
+  it('shows a script that answers by hand', () => {
     const [command, output] = blocks.filter(({ language }) => language !== 'js');
     const shell = spawnSync('/bin/sh', ['-c', command?.text ?? ''], { cwd: project.path, env: environment });
     assert.equal(shell.stderr.toString(), '');
     assert.equal(shell.stdout.toString().replaceAll('\r\n', '\n'), output?.text);
   });
 
-  it('is a responder that serves until it is told to end', async () => {
+  it('shows a responder that serves until it is told to end', async () => {
     const socket = join(project.path, 'socket');
     const child = spawn(process.execPath, ['responder.mjs', socket], { cwd: project.path, env: environment });
     const ended = new Promise((resolve) => child.on('exit', resolve));
@@ -69,7 +69,7 @@ describe('the code in the README of node-cgi-compat', () => {
     }
   });
 
-  it('is a host that serves the other script', async () => {
+  it('shows a host that serves the other script', async () => {
     const child = spawn(process.execPath, ['host.mjs'], { cwd: project.path, env: { ...environment, PORT: '0' } });
     try {
       const url = await firstLine(child.stdout);
@@ -83,7 +83,7 @@ describe('the code in the README of node-cgi-compat', () => {
     }
   });
 
-  it('is a test with supertest that passes, and fails with another count', () => {
+  it('shows a supertest test that passes, and fails with another count', () => {
     const run = () => spawnSync(process.execPath, ['count.test.mjs'], { cwd: project.path, env: environment });
     const passed = run();
     assert.equal(passed.status, 0, passed.stdout.toString());

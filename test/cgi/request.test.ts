@@ -55,7 +55,7 @@ function ended(child: ChildProcess): Promise<number | null> {
 }
 
 describe('requestFromEnv', () => {
-  it('reads what the server said', () => {
+  it('reads what the server passed', () => {
     const env = {
       REQUEST_METHOD: 'get',
       QUERY_STRING: 'a=%20',
@@ -79,7 +79,7 @@ describe('requestFromEnv', () => {
     });
   });
 
-  it('makes nothing of nothing', () => {
+  it('leaves out what the server did not set', () => {
     const { env, ...rest } = requestFromEnv({ REMOTE_USER: '', REMOTE_ADDR: '', HTTPS: 'off' });
     assert.deepEqual(rest, {
       method: '',
@@ -94,7 +94,7 @@ describe('requestFromEnv', () => {
     assert.equal(env.HTTPS, 'off');
   });
 
-  it('takes decimal digits for a length and nothing else', () => {
+  it('accepts only decimal digits as a length', () => {
     const length = (text: string) => requestFromEnv({ CONTENT_LENGTH: text }).contentLength;
     assert.equal(length('0'), 0);
     assert.equal(length('007'), 7);
@@ -112,8 +112,8 @@ describe('requestFromEnv', () => {
   });
 });
 
-describe('a body', () => {
-  it('is so many bytes of a file in order, however they are read, and the next byte stays', () => {
+describe('a request body', () => {
+  it('yields its number of bytes of a file in order, however they are read, and no more', () => {
     const size = 300;
     const bytes = Buffer.from(Array.from({ length: size }, (_, i) => i % 251));
     const path = fileOf(bytes);
@@ -148,7 +148,7 @@ describe('a body', () => {
     });
   });
 
-  it('ends where a socket goes on: what a script is given as standard input', async () => {
+  it('ends where a socket that is standard input goes on', async () => {
     const lines = [
       `import { openBody, readSome } from '${LIBRARY}';`,
       'const buffer = Buffer.alloc(100);',
@@ -182,7 +182,7 @@ describe('a body', () => {
 });
 
 describe('a non-blocking descriptor', () => {
-  it('is read by waiting', async () => {
+  it('is read by waiting for it', async () => {
     const pipe = makePipe();
     const child = withDescriptor(pipe, O_RDWR | O_NONBLOCK, (fd) => {
       const buffer = Buffer.alloc(10);
@@ -194,7 +194,7 @@ describe('a non-blocking descriptor', () => {
     assert.equal(await ended(child), 0);
   });
 
-  it('is written whole, however often it is full', async () => {
+  it('is written completely, however often it is full', async () => {
     const pipe = makePipe();
     const bytes = Buffer.from(Array.from({ length: 1_000_000 }, (_, i) => (i * 7) % 256));
     const child = withDescriptor(pipe, O_RDWR | O_NONBLOCK, (fd) => {
@@ -219,13 +219,13 @@ describe('formatHead', () => {
     contentLength: 7,
   } satisfies CgiResponse;
 
-  it('spells an answer for the client and one for the server', () => {
+  it('formats an answer for the client and one for the server', () => {
     const rest = 'Job-Id: a\r\nX: \r\nContent-Length: 7\r\n';
     assert.equal(formatHead(response, 'nph'), `HTTP/1.1 251 Link Test OK\r\n${rest}Connection: close\r\n\r\n`);
     assert.equal(formatHead(response, 'parsed'), `Status: 251 Link Test OK\r\n${rest}\r\n`);
   });
 
-  it('refuses whatever would break out of its line', () => {
+  it('refuses anything that would break out of its line', () => {
     for (const bad of ['a\r\nSet-Cookie: b', 'a\n', '\r', 'a\0', 'ä', '\x7f', '\u2028']) {
       assert.throws(() => formatHead({ ...response, reason: bad }, 'nph'), RangeError);
       assert.throws(() => formatHead({ ...response, headers: [['X-A', bad]] }, 'parsed'), RangeError);
@@ -264,19 +264,19 @@ describe('writeResponse', () => {
     return readFileSync(path, 'latin1');
   }
 
-  it('sends bytes, no more than announced', () => {
+  it('sends bytes, and no more than announced', () => {
     assert.equal(written({ ...base, contentLength: 0 }), head(0));
     assert.equal(written({ ...base, contentLength: 3, content: Buffer.from('abcdef') }), `${head(3)}abc`);
   });
 
-  it('sends a file from where it stands, no more than announced, and closes it', () => {
+  it('sends a file from its current offset, no more than announced, and closes it', () => {
     const fd = openSync(fileOf('0123456789'), 'r');
     readSync(fd, Buffer.alloc(2));
     assert.equal(written({ ...base, contentLength: 5, content: { fd } }), `${head(5)}23456`);
     assert.equal(isOpen(fd), false);
   });
 
-  it('sends a file of many pieces whole, and what there is of one that shrank', () => {
+  it('sends all of a file in many pieces, and the rest of one that shrank', () => {
     const bytes = Buffer.alloc(700_001, 'abcdefg');
     const whole = { fd: openSync(fileOf(bytes), 'r') };
     assert.equal(written({ ...base, contentLength: bytes.length, content: whole }), `${head(bytes.length)}${bytes}`);
@@ -285,7 +285,7 @@ describe('writeResponse', () => {
     assert.equal(isOpen(shrunk.fd), false);
   });
 
-  it('sends nothing at all of an answer whose header is refused, and closes its file', () => {
+  it('sends nothing of an answer whose header is refused, and closes its file', () => {
     const fd = openSync(fileOf('abc'), 'r');
     const path = fileOf('');
     const forged = { ...base, reason: 'a\r\nb', contentLength: 3, content: { fd } };
@@ -294,7 +294,7 @@ describe('writeResponse', () => {
     assert.equal(isOpen(fd), false);
   });
 
-  it('takes a reader that left for no error, and any other failure for one', () => {
+  it('treats a reader that left as no error, and any other failure as an error', () => {
     const pipe = makePipe();
     const reader = openSync(pipe, O_RDONLY | O_NONBLOCK);
     const content = { fd: openSync(fileOf('abc'), 'r') };
@@ -316,7 +316,7 @@ describe('serveScript in a process of its own', () => {
 import { serveScript } from '${LIBRARY}';
 serveScript((request, body) => { ${handler} }, { env: process.env, style: 'nph' });\n`;
 
-  it('answers only when the body was read to its end, also one the handler did not touch', async () => {
+  it('answers only after the body was read to its end, even one the handler did not touch', async () => {
     const handled = join(folder.path, 'handled');
     const text = serve(
       `writeFileSync('${handled}', ''); return { status: 450, reason: 'No', headers: [], contentLength: 0 };`,
@@ -336,7 +336,7 @@ serveScript((request, body) => { ${handler} }, { env: process.env, style: 'nph' 
     assert.equal(output, 'HTTP/1.1 450 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n');
   });
 
-  it('hands the handler its request and its body', async () => {
+  it('passes the handler its request and its body', async () => {
     const text = serve(`const buffer = Buffer.alloc(100);
       const content = Buffer.from(request.method + ' ' + buffer.toString('latin1', 0, body.read(buffer)));
       return { status: 200, reason: 'OK', headers: [], contentLength: content.length, content };`);
