@@ -37,7 +37,7 @@ describe("Debian's age", { skip: NO_AGE }, () => {
   after(() => its.close());
 
   for (const size of [...part([0, 1, 65_535, 65_536, 65_537], 3), many(200_000_000, 20_000_000)])
-    it(`opens ${size} bytes that the client sealed, and what it sealed opens here`, async (context) => {
+    it(`opens ${size} bytes that the client sealed, and seals what webjob opens`, async (context) => {
       const earlier = new Set(readdirSync(its.site.incoming));
       const make = `head -c ${size} /dev/zero | openssl enc -aes-128-ctr -K ${'0'.repeat(32)} -iv ${'0'.repeat(32)}`;
       its.add('host.sh', `#!/bin/sh\n${make}\n`);

@@ -55,7 +55,7 @@ async function credentialsOf(action: () => Promise<unknown>, header = 'Authoriza
 
 const UTF8 = (text: string): string => Buffer.from(text).toString('latin1');
 
-describe('user and password', () => {
+describe('user name and password', () => {
   const passwords: [what: string, bytes: string][] = [
     ['in ASCII', 'p;w"o=d'],
     ['in UTF-8', UTF8('pässwörd€😀')],
@@ -75,7 +75,7 @@ describe('user and password', () => {
     ['with the separators of Unicode', UTF8('a\u2028b\u0085c')],
   ];
   for (const [what, bytes] of passwords)
-    it(`${what} go to the server as they stand`, async () => {
+    it(`reach the server unchanged: ${what}`, async () => {
       configure(`URLAuthType=basic\nURLUsername=u\xfcser\nURLPassword=${bytes}\n`);
       const sent = await credentialsOf(() => client.execute(['host.sh']));
       assert.deepEqual(sent, [`u\xfcser:${bytes}`, `u\xfcser:${bytes}`]);
@@ -86,7 +86,7 @@ describe('user and password', () => {
       assert.deepEqual(toProxy, [`u:${bytes}`, `u:${bytes}`]);
     });
 
-  it('in the URL are the bytes that it has, or writes as %hh', async () => {
+  it('may be in the URL as plain bytes or as %hh', async () => {
     const { host, pathname } = new URL(fake.url);
     for (const [written, bytes] of [
       ['client1:p%E4ss', 'client1:p\xe4ss'],
@@ -105,7 +105,7 @@ describe('user and password', () => {
 });
 
 describe('a webjob.conf', () => {
-  it('with a byte order mark is read without it', async () => {
+  it('may begin with a byte order mark', async () => {
     configure('');
     for (const first of ['', '# a comment\n', '\n']) {
       writeFileSync(
@@ -117,7 +117,7 @@ describe('a webjob.conf', () => {
     }
   });
 
-  it('in UTF-16 is an error with that reason', async () => {
+  it('is an error that names the encoding when it is UTF-16', async () => {
     for (const mark of ['\xff\xfe', '\xfe\xff']) {
       writeFileSync(client.conf, latin1(`${mark}C\0l\0i\0`));
       const { code, stderr } = await client.execute(['host.sh']);
@@ -126,7 +126,7 @@ describe('a webjob.conf', () => {
     }
   });
 
-  it('names files in UTF-8, and is an error before anything runs where it does not', async () => {
+  it('names files in UTF-8, or is an error before anything runs', async () => {
     const folder = join(client.root, 'für');
     mkdirSync(folder);
     configure('');
@@ -221,7 +221,7 @@ describe('webjobctl client add and passwd', { skip: !hasProgram('htpasswd') && '
   });
   after(() => ground.remove());
 
-  it('set the password that a file holds, byte for byte, in webjob.conf and for httpd', async () => {
+  it('set the password from a file, byte for byte, in webjob.conf and for httpd', async () => {
     const cases: [name: string, file: string, bytes: string][] = [
       ['latin', 'p\xe4ssw\xf6rd\n', 'p\xe4ssw\xf6rd'],
       ['utf', `${UTF8('voilà')}\r\n`, UTF8('voilà')],
@@ -253,7 +253,7 @@ describe('webjobctl client add and passwd', { skip: !hasProgram('htpasswd') && '
     assert.deepEqual([long.code, long.stderr], [2, 'webjobctl: error: password must be 1 to 72 bytes (got 74)\n']);
   });
 
-  it('write for C clients only what they know, and limits for all', async () => {
+  it('write only the settings that a C client knows, and limits for all', async () => {
     const kit = join(ground.root, 'utf', 'webjob.conf');
     const add = ['--config', 'site/etc/nph-webjob.cfg', 'client', 'add', 'old', '--generate', '--c-client'];
     const run = await runWebjobctl(add, { cwd: ground.root });
@@ -288,7 +288,7 @@ describe('webjobctl client add and passwd', { skip: !hasProgram('htpasswd') && '
     assert.equal(readSettings(all).retryLimit, 5);
   });
 
-  it('whose password is not UTF-8 is who configtest --as says', async () => {
+  it('write a password that is not UTF-8, for which configtest --as finds the client', async () => {
     let authorization = '';
     const server = createServer((request, response) => {
       authorization = request.headers.authorization ?? authorization;

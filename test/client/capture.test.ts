@@ -67,14 +67,14 @@ describe('a program that opens its own output again', { skip: process.platform =
     [outs, errs] = [out, err].map((stream) => stream.toString().split(END));
   });
   for (const [index, [how, script]] of Object.entries(SCRIPTS).entries()) {
-    it(`${how}: what a pipe carries`, () => {
+    it(`has its output captured as from a pipe: ${how}`, () => {
       const expected = spawnSync('/bin/sh', ['-c', pipes(script)], { encoding: 'utf8' }).output;
       const [out = '', err = ''] = (expected[1] ?? '').split('|');
       assert.deepEqual([outs?.[index], errs?.[index]], [out, err]);
     });
   }
 
-  it('in the order of the writes, also when both are one', async () => {
+  it('has its writes in order, even when both streams are one', async () => {
     const { out } = await upload('exec 2>&1; for i in 1 2 3 4 5; do echo $i; echo $i > /dev/stderr; done');
     assert.equal(out.toString(), '1\n1\n2\n2\n3\n3\n4\n4\n5\n5\n');
   });
@@ -88,8 +88,8 @@ describe('a program that opens its own output again', { skip: process.platform =
   }
 });
 
-describe('output in any amount', () => {
-  it('of both streams at once arrives whole, with holes and NULs', async () => {
+describe('output of any amount', () => {
+  it('arrives complete on both streams at once, with holes and NULs', async () => {
     const script =
       'head -c 5000001 /dev/zero & head -c 3000003 /dev/zero | tr "\\0" "e" >&2 & wait; printf "end\\0"; printf "\\377" >&2';
     const { out, err, fields } = await upload(script);
@@ -98,14 +98,14 @@ describe('output in any amount', () => {
     assert.deepEqual([fields.StdOutHash, fields.StdErrHash], [md5(out), md5(err)]);
   });
 
-  it('written in the moment of the end is not lost', async () => {
+  it('includes what was written just before the end', async () => {
     for (let round = 0; round < 4; round++) {
       const { out, err } = await upload('head -c 65536 /dev/zero; head -c 65536 /dev/zero >&2');
       assert.deepEqual([out.length, err.length], [65_536, 65_536]);
     }
   });
 
-  it('is not limited by ulimit -f, which is for files: the program has none', async () => {
+  it('is not subject to ulimit -f, which applies to files; the program has no limit', async () => {
     home.serve('head -c 100000 /dev/zero; echo $? >&2');
     const [{ out, err } = { out: [], err: '' }] = await home.uploadsOf(() =>
       home.client.execute(['job.sh'], { wrapper: ['/bin/sh', '-c', 'ulimit -f 400; exec "$@"', 'sh'] }),
@@ -115,7 +115,7 @@ describe('output in any amount', () => {
 });
 
 describe('background children', () => {
-  it('are not waited for, however long they hold the output; what they wrote until then is there', async () => {
+  it('are not waited for while they hold the output open; what they wrote before is kept', async () => {
     const pids = join(home.client.root, 'pids');
     const before = Date.now();
     const { out, err } = await upload(`(echo early; exec sleep 300) & echo $! > ${pids}; sleep 0.3; echo err >&2`);
@@ -124,7 +124,7 @@ describe('background children', () => {
     assert.deepEqual([out.toString(), err.toString()], ['early\n', 'err\n']);
   });
 
-  it('that never stop writing end no later than the program', async () => {
+  it('that never stop writing are cut off when the program ends', async () => {
     const { out, fields } = await upload(`${forever('')} & ${forever('>&2')} & sleep 0.3; echo end`);
     assert.ok(out.includes('end\n'));
     assert.equal(fields.StdOutHash, md5(out));
@@ -158,7 +158,7 @@ describe('RunTimeLimit', { skip: process.platform !== 'linux' && 'sessions are l
   for (const [how, script] of Object.entries(GROUPS)) {
     // An interactive shell ignores signal 15, and a process that ignores it has five seconds left.
     for (const signal of how.startsWith('that ignore') ? ['9', '15'] : ['9']) {
-      it(`ends with signal ${signal} what has a process group of its own ${how}`, async () => {
+      it(`ends the program's own process groups (${how}) with signal ${signal}`, async () => {
         home.reset({ RunTimeLimit: '1', TimeoutSignal: signal });
         home.serve(`echo $$ > ${pids()}; ${script}; sleep 313`);
         const { code, stderr } = await home.client.execute(['job.sh']);
@@ -168,14 +168,14 @@ describe('RunTimeLimit', { skip: process.platform !== 'linux' && 'sessions are l
     }
   }
 
-  it('gives what ends in its own time five seconds: its last words are there', async () => {
+  it('gives a program that ends by itself five seconds, and keeps its last words', async () => {
     home.reset({ RunTimeLimit: '1', TimeoutSignal: '15' });
     home.serve(`set -m; (trap 'sleep 1; echo bye; exit' TERM; while :; do sleep 0.1; done) & exec sleep 311`);
     const [only] = await home.uploadsOf(() => home.client.execute(['job.sh']));
     assert.equal(only?.out.toString(), 'bye\n');
   });
 
-  it('leaves alone what a program that ends in time has started on purpose', async () => {
+  it('leaves running what a program that ends in time started on purpose', async () => {
     home.reset({ RunTimeLimit: '30' });
     home.serve(`echo $$ > ${pids()}; set -m; sleep 311 >/dev/null 2>&1 & exit 0`);
     assert.equal((await home.client.execute(['job.sh'])).code, 0);
@@ -184,7 +184,7 @@ describe('RunTimeLimit', { skip: process.platform !== 'linux' && 'sessions are l
     assert.equal(left.length, 1);
   });
 
-  it('is not needed where webjob itself is ended: the signal reaches them, too', async () => {
+  it('is not needed when webjob itself is ended: the signal reaches the children, too', async () => {
     home.reset();
     rmSync(pids(), { force: true });
     home.serve(`set -m; timeout 100 sleep 311 & echo $$ > ${pids()}.new; mv ${pids()}.new ${pids()}; wait`);
@@ -204,8 +204,8 @@ describe('RunTimeLimit', { skip: process.platform !== 'linux' && 'sessions are l
   }
 });
 
-describe('stdin', () => {
-  it('is that of webjob', async () => {
+describe('stdin of the program', () => {
+  it('is the stdin of webjob', async () => {
     home.serve('cat');
     const [only] = await home.uploadsOf(() =>
       home.client.execute(['job.sh'], { wrapper: ['/bin/sh', '-c', 'echo given | "$@"', 'sh'] }),
@@ -214,8 +214,8 @@ describe('stdin', () => {
   });
 });
 
-describe('where no FIFO can be made', { skip: NO_STRACE }, () => {
-  it('the output comes by a socket, with a warning on Linux', async () => {
+describe('a system without FIFOs', { skip: NO_STRACE }, () => {
+  it('gets the output through a socket, with a warning on Linux', async () => {
     home.serve('echo out; head -c 300000 /dev/zero >&2; exit 3');
     const traced = inject(join(home.client.root, 'trace'), 'mknodat,mknod:error=EPERM', []);
     const [only] = await home.uploadsOf(async () => {
@@ -229,7 +229,7 @@ describe('where no FIFO can be made', { skip: NO_STRACE }, () => {
   });
 });
 
-describe('a disk that takes no more', { skip: findMountObstacle() }, () => {
+describe('a full disk', { skip: findMountObstacle() }, () => {
   const SIZE = 4_194_304;
   let disk: string;
   before(() => {
@@ -239,13 +239,13 @@ describe('a disk that takes no more', { skip: findMountObstacle() }, () => {
   beforeEach(() => mountDisk(disk, `size=${SIZE}`));
   afterEach(() => unmountTmpfs(disk));
 
-  it('as TempDirectory: what it took is uploaded, the rest is counted, and nobody can miss it', async () => {
+  it('under TempDirectory leaves what fits, and the rest is counted and reported', async () => {
     home.reset({ TempDirectory: disk });
     await isCut('head -c 9000000 /dev/zero; echo $? >&2', 'ENOSPC', 'stdout', 9_000_000, `webjob: hint: df ${disk}\n`);
     assert.deepEqual(readdirSync(disk), []);
   });
 
-  it('as TempDirectory, stderr: stdout goes on as far as there is room', async () => {
+  it('under TempDirectory cuts stderr, while stdout continues as long as there is room', async () => {
     home.reset({ TempDirectory: disk });
     const upload = await isCut(
       'head -c 9000000 /dev/zero >&2; echo $?',
@@ -257,7 +257,7 @@ describe('a disk that takes no more', { skip: findMountObstacle() }, () => {
     assert.ok(['', '0\n'].includes(upload.out.toString()));
   });
 
-  it('as SpoolDirectory: the job goes on in TempDirectory and is whole', async () => {
+  it('under SpoolDirectory moves the job to TempDirectory, where it is complete', async () => {
     home.reset({ SpoolDirectory: join(disk, 'spool'), HashType: 'SHA256' });
     home.serve('head -c 9000000 /dev/zero; echo err >&2; head -c 1000000 /dev/zero');
     const [only] = await home.uploadsOf(async () => {
@@ -273,13 +273,13 @@ describe('a disk that takes no more', { skip: findMountObstacle() }, () => {
     assert.deepEqual([readdirSync(join(disk, 'spool')), home.client.left()], [[], []]);
   });
 
-  it('as SpoolDirectory and TempDirectory: the same as without a spool', async () => {
+  it('under SpoolDirectory and TempDirectory has the same effect as without a spool', async () => {
     home.reset({ TempDirectory: disk, SpoolDirectory: join(disk, 'spool') });
     await isCut('head -c 9000000 /dev/zero; echo $? >&2', 'ENOSPC', 'stdout', 9_000_000);
     assert.deepEqual(readdirSync(join(disk, 'spool')), []);
   });
 
-  it('and a server that refuses: both are told, and what was kept waits', async () => {
+  it('is reported beside a server that refuses, and the kept output waits', async () => {
     home.reset({ TempDirectory: disk });
     home.fake.put = REFUSES;
     home.serve('head -c 9000000 /dev/zero');
@@ -290,9 +290,9 @@ describe('a disk that takes no more', { skip: findMountObstacle() }, () => {
   });
 });
 
-describe('a limit on files', { skip: process.platform === 'win32' && 'no ulimit' }, () => {
+describe('a file size limit', { skip: process.platform === 'win32' && 'no ulimit' }, () => {
   for (const spool of ['', 'spool']) {
-    it(`of webjob itself ends neither webjob nor the program ${spool && 'with a spool'}`, async () => {
+    it(`on webjob itself ends neither webjob nor the program ${spool && 'with a spool'}`, async () => {
       home.reset({ SpoolDirectory: spool && home.spool });
       const limited = ['/bin/sh', '-c', 'ulimit -f 1000; exec "$@"', 'sh'];
       const hint = 'webjob: hint: ulimit -f unlimited\n';
@@ -303,13 +303,13 @@ describe('a limit on files', { skip: process.platform === 'win32' && 'no ulimit'
   }
 });
 
-describe('a stream that cannot be put on disk', { skip: NO_STRACE }, () => {
+describe('a failing disk', { skip: NO_STRACE }, () => {
   /** The output of the first fsync, or the second, fails. */
   const CASES = { out: 'stdout', err: 'stderr' } as const;
   // libuv has no name for the second error.
   for (const [file, stream] of Object.entries(CASES))
     for (const code of file === 'out' ? ['EIO'] : ['EDQUOT'])
-      it(`${file}, for ${code}: RunError names it, the other stream is whole, and the job is sent`, async () => {
+      it(`is named in RunError, while the other stream and the job are sent (${file}, ${code})`, async () => {
         home.reset({ SpoolDirectory: home.spool });
         home.serve('echo to out; echo to err >&2');
         const when = file === 'out' ? 1 : 2;
@@ -325,7 +325,7 @@ describe('a stream that cannot be put on disk', { skip: NO_STRACE }, () => {
       });
 
   for (const code of ['ENOSPC', 'EDQUOT'])
-    it(`as TempDirectory without room for a folder, for ${code}: nothing is run, and the hint looks at inodes`, async () => {
+    it(`lets no program run without room for a directory in TempDirectory (${code})`, async () => {
       home.reset();
       const traced = inject(join(home.client.root, 'trace'), `mkdir:error=${code}`, []);
       const ended = await home.client.execute(['job.sh'], { wrapper: traced });

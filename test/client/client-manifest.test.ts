@@ -101,7 +101,7 @@ describe('a program with a manifest', () => {
       await assertRuns(signed({ clients }));
     });
 
-  it('runs up to the last second of its time', async () => {
+  it('runs until the last second of its time', async () => {
     const { notBefore } = manifestOf(PROGRAM);
     const at = new Date(Math.floor(Date.now() / 1000) * 1000);
     await assertRuns(signed({ notBefore, notAfter: new Date(at.getTime() + 3000) }));
@@ -121,7 +121,7 @@ describe('a program with a manifest', () => {
     await assertRefused(/its manifest is refused|manifest is refused: it is for/, answer(PROGRAM, { name: 'x' }));
   });
 
-  it('is judged before its GetHook, by the name that was asked for', async () => {
+  it('is checked before its GetHook, under the requested name', async () => {
     const hooked = join(client.root, 'hooked');
     configure({ GetHookEnable: 'Y', GetHookSuffix: '.x', GetHookCommandLine: `: > ${hooked}; cp %file %cmd` });
     await assertRefused(/it is for collect\.sh, not collect\.sh\.x\n/);
@@ -129,7 +129,7 @@ describe('a program with a manifest', () => {
     await assertRuns(signed({ name: 'collect.sh.x' }));
   });
 
-  it('that is refused is reported with UploadOnGetFailure', async () => {
+  it('is reported with UploadOnGetFailure when it is refused', async () => {
     configure({ UploadOnGetFailure: 'Y', URLPutURL: fake.url });
     const ended = await run(signed({ name: 'wipe.sh' }));
     assert.equal(ended.code, 3);
@@ -141,7 +141,7 @@ describe('a program with a manifest', () => {
     );
   });
 
-  it('is not executable, and under no name of a program, before its last byte is checked', async () => {
+  it('is not executable, and not under its own name, until its last byte is checked', async () => {
     const program = `${PROGRAM}${'#'.repeat(200_000)}\n`;
     const whole = signed({}, [boss], program);
     const bad = Buffer.from(whole);
@@ -166,7 +166,7 @@ describe('a program with a manifest', () => {
 });
 
 describe('a program without a manifest', () => {
-  it('is refused, and runs with DsvRequireManifest=N, which takes no bad manifest either', async () => {
+  it('is refused, and runs with DsvRequireManifest=N, which still refuses bad manifests', async () => {
     await assertRefused(
       /^webjob: error: the program has no manifest\nwebjob: hint: DsvRequireManifest=Y /,
       formatAnswer(PROGRAM),
@@ -178,7 +178,7 @@ describe('a program without a manifest', () => {
     await assertRefused(/no blank line before/, formatAnswer(PROGRAM, '200 OK', 'WebJob-Payload-Manifest: \r\n'));
   });
 
-  it('runs with DsvVerifyManifest=N, whatever comes', async () => {
+  it('runs with DsvVerifyManifest=N, whatever the server sends', async () => {
     configure({ DsvVerifyManifest: 'N' });
     await assertRuns(signed({ name: 'wipe.sh' }));
     assert.equal(existsSync(serials()), false);
@@ -216,7 +216,7 @@ describe('DsvTrustedKeysFile', () => {
       assert.equal(fake.requests().length, asked);
     });
 
-  it('that counts one key under two names is refused: one person would be two', async () => {
+  it('that lists one key under two names is refused: one person would count as two', async () => {
     const twin = makeSigner('site.example/twin');
     const again = alice.verifierKey.replace(/\+.*/, '');
     const { formatVerifierKey } = await import('../../notes/ed25519.ts');
@@ -224,7 +224,7 @@ describe('DsvTrustedKeysFile', () => {
     await assertRefused(/line 3: the same key as site\.example\/alice/, signed(), 2);
   });
 
-  it('that is missing ends the run; and a key that was removed from it signs no more', async () => {
+  it('ends the run when it is missing, and revokes a key that is removed from it', async () => {
     await assertRuns();
     trust(`${alice.verifierKey}\n${bob.verifierKey}\n`);
     await assertRefused(/no signature of a trusted key/);
@@ -241,7 +241,7 @@ describe('DsvSerialFile', () => {
       .split('\n')
       .map((line) => line.split(' ').slice(0, 3));
 
-  it('keeps the highest serial of each name, and a lower one is refused for ever', async () => {
+  it('keeps the highest serial of each name, and refuses a lower one forever', async () => {
     await assertRuns(signed({ serial: 5 }));
     await assertRuns(signed({ serial: 5 }));
     await assertRuns(signed({ serial: 7 }));
@@ -256,7 +256,7 @@ describe('DsvSerialFile', () => {
     assert.equal(statSync(serials()).mode & 0o777, 0o600);
   });
 
-  it('may be one file for several clients, each with serials of its own', async () => {
+  it('may be one file for several clients, each with its own serials', async () => {
     await assertRuns(signed({ serial: 7 }));
     configure({ ClientId: 'client2' });
     await assertRuns(signed({ serial: 3, clients: ['*'] }));
@@ -267,7 +267,7 @@ describe('DsvSerialFile', () => {
     ]);
   });
 
-  it('refuses a lower serial before the first byte of the program comes', async () => {
+  it('refuses a lower serial before the first byte of the program arrives', async () => {
     await assertRuns(signed({ serial: 5 }));
     configure({ GetTimeLimit: '20' });
     const whole = signed({ serial: 4 });
@@ -277,7 +277,7 @@ describe('DsvSerialFile', () => {
     assert.equal(code, 3);
   });
 
-  it('does not change for a program that is refused', async () => {
+  it('does not change when a program is refused', async () => {
     await assertRuns(signed({ serial: 5 }));
     const was = readFileSync(serials());
     await assertRefused(/it is not for client1/, signed({ serial: 9, clients: ['client2'] }));
@@ -300,7 +300,7 @@ describe('DsvSerialFile', () => {
       assert.equal(readFileSync(serials(), 'utf8'), text);
     });
 
-  it('that cannot be read or written refuses what is new, and runs what it has seen', async () => {
+  it('that cannot be read or written refuses new serials, and runs those it has seen', async () => {
     mkdirSync(serials());
     await assertRefused(/^webjob: error: DsvSerialFile: \S+ cannot be read: EISDIR\n/, signed(), 2);
     configure({ DsvSerialFile: join('none', 'serials') });
@@ -340,7 +340,7 @@ describe('DsvSerialFile', () => {
     assert.deepEqual([code, stdout, seen()[1]], [3, '', ['client1', 'collect.sh', '6'].with(1, 'b.sh').with(2, '100')]);
   });
 
-  it('is written past the lock of a run that was killed', async () => {
+  it('is written in spite of the lock of a run that was killed', async () => {
     writeFileSync(`${serials()}.lock`, `webjobctl 4194301 ${(await import('node:os')).hostname()} 1\n`);
     await assertRuns();
     assert.deepEqual(
@@ -349,7 +349,7 @@ describe('DsvSerialFile', () => {
     );
   });
 
-  describe('under strace', { skip: NO_STRACE }, () => {
+  describe('a serial under strace', { skip: NO_STRACE }, () => {
     const trace = (): string => join(client.root, 'trace');
 
     it('is on disk, with its name, before the program is made executable', async () => {
@@ -376,7 +376,7 @@ describe('DsvSerialFile', () => {
       ['fsync', 'EIO'],
       ['rename', 'ENOSPC'],
     ] as const)
-      it(`that cannot be written, for ${call} fails: the program does not run`, async () => {
+      it(`stops the program when it cannot be written, because ${call} fails`, async () => {
         fake.get = reply(signed());
         const wrapper = inject(trace(), `${call}:error=${error}:when=1`, []);
         const { code, stdout, stderr } = await client.execute(['collect.sh'], { wrapper });

@@ -15,7 +15,7 @@ import { parseLines, runWebjobctl } from '../support/operator.ts';
 
 const seconds = (epoch: string): number => parseEpoch(epoch) / 1_000_000;
 
-describe('the times of a record', needsFakeClock, () => {
+describe('the times of a run record', needsFakeClock, () => {
   const client = makeClient();
   const clock = makeFakeClock(join(client.root, 'clock'));
   let fake: FakeServer;
@@ -46,7 +46,7 @@ describe('the times of a record', needsFakeClock, () => {
     ['to a time before 1970', '@2026-11-29 10:00:00', '@1969-12-30 20:13:27', -99_993 - 1_795_946_400],
   ];
   for (const [what, start, step, putAfterRun] of steps)
-    it(`are those of the clock, which is set ${what}`, async () => {
+    it(`follow the clock, which is set ${what}`, async () => {
       const { Job, Get, Run, Put } = await runWhile(start, step);
       const begun = Date.parse(`${start.slice(1).replace(' ', 'T')}Z`) / 1000;
       for (const epoch of [Job, Get, Run]) {
@@ -59,7 +59,7 @@ describe('the times of a record', needsFakeClock, () => {
       assert.ok(Math.abs(passed) < 20, `${Run} to ${Put}`);
     });
 
-  it('before 1970 are written as C prints them, and read again', async () => {
+  it('before 1970 are written as C prints them, and read back', async () => {
     const { Job, Put } = await runWhile('@1969-12-30 20:13:27', '@1969-12-31 23:59:58');
     for (const epoch of [Job, Put]) assert.match(epoch, /^1969-12-3[01] \d\d:\d\d:\d\d UTC \(-\d+\.\d{6}\)$/);
     assert.equal(Put, formatEpoch(parseEpoch(Put), 'UTC').replace(/^\S+ \S+/, Put.slice(0, 19)));
@@ -97,7 +97,7 @@ describe("a client's clock", () => {
   ];
   for (const [what, facts, skew] of cases) it(what, () => assert.equal(findClockSkew(fieldsOf(facts)), skew));
 
-  it('is described in the two largest units', () => {
+  it('is described in its two largest units', () => {
     const texts: [skew: number, text: string][] = [
       [-7199.9, 'client 2 h 0 min behind the server'],
       [61, 'client 1 min ahead of the server'],
@@ -109,7 +109,7 @@ describe("a client's clock", () => {
   });
 });
 
-describe('webjobctl and a client whose clock is off', needsFakeClock, () => {
+describe('webjobctl with a client whose clock is off', needsFakeClock, () => {
   let its: ClientSite;
   before(async () => {
     its = await startClientSite();
@@ -124,7 +124,7 @@ describe('webjobctl and a client whose clock is off', needsFakeClock, () => {
     ['@1969-12-31 12:00:00', /^client 5\d years \d+ days behind the server$/, undefined],
   ] as const;
 
-  it('shows it in jobs, show, their JSON, export and the report, with an index and without', async () => {
+  it('shows the difference in jobs, show, JSON, export and report, with and without an index', async () => {
     const environment = makeFakeClock(join(its.client.root, 'clock'));
     for (const [offset] of [['+0'], ...offsets] as const) {
       environment.set(offset);
@@ -165,8 +165,8 @@ describe('webjobctl and a client whose clock is off', needsFakeClock, () => {
   });
 });
 
-describe('webjobctl and a job in a pack', () => {
-  it('shows the clock, too', async () => {
+describe('webjobctl with a job in an archive', () => {
+  it("shows the client's clock, too", async () => {
     const its = makeLockerSite();
     try {
       const { jobId } = await its.get('client1', 'host.sh');

@@ -46,7 +46,7 @@ describe('the command line', () => {
     }
   });
 
-  it('explains in its help every exit code there is', async () => {
+  it('explains every exit code in its help', async () => {
     const { stdout } = await runWebjob(['--help']);
     const documented = [...stdout.matchAll(/^ {2}(\d+) {1,2}(?! *\+)\S/gm)].map(([, code]) => Number(code));
     assert.deepEqual(documented, Object.values(EXIT_CODES));
@@ -94,7 +94,7 @@ describe('the command line', () => {
     assert.equal(fake.requests().length, 0);
   });
 
-  it('says on stderr what is wrong with the settings and how to go on', async () => {
+  it('reports on stderr what is wrong with the settings and how to fix it', async () => {
     const file = writeConf('URLGetURL=http://h/\n');
     assert.deepEqual(await runWebjob(['-e', '-f', file, 'host.sh']), {
       code: 2,
@@ -105,7 +105,7 @@ describe('the command line', () => {
     });
   });
 
-  it('hands every option after the program on, untouched', async () => {
+  it('passes every option after the program on, unchanged', async () => {
     client.configure({ URLGetURL: fake.url });
     const options = [
       '-x',
@@ -143,7 +143,7 @@ describe('the command line', () => {
     assert.match(fake.requests().at(-1)?.toString() ?? '', /&CLIENTID=client9&/);
   });
 
-  it('runs what it fetched, not a program of that name in PATH, when TempDirectory is the current folder', async () => {
+  it('runs the fetched program, not one of that name in PATH, when TempDirectory is "."', async () => {
     client.configure({ URLGetURL: fake.url, TempDirectory: '.' });
     const { code, stdout } = await client.execute(['ls', 'fetched'], { cwd: client.temp });
     assert.deepEqual([code, stdout], [0, '[fetched]']);
@@ -164,7 +164,7 @@ describe('a webjob.conf that everyone can read', () => {
     ['URLPassword=', false],
     ['URLPutURL=http://h/a@b', false],
   ] as const) {
-    it(`${warns ? 'draws a warning for' : 'is nothing to speak of with'} ${line}`, async () => {
+    it(`${warns ? 'draws a warning for' : 'draws no warning for'} ${line}`, async () => {
       const file = writeConf(`ClientId=c\nURLGetURL=${fake.url}\nTempDirectory=${client.temp}\n${line}\n`);
       chmodSync(file, 0o644);
       const { stderr } = await runWebjob(['-e', '-f', file, '..']);
@@ -175,7 +175,7 @@ describe('a webjob.conf that everyone can read', () => {
     });
   }
 
-  it('is warned of when only an imported file is', async () => {
+  it('draws a warning even when only an imported file is readable', async () => {
     const secret = writeConf(`URLPassword=${SECRET}\n`);
     chmodSync(secret, 0o644);
     const file = writeConf(`Import=${secret}\nURLGetURL=${fake.url}\n`);
@@ -188,7 +188,7 @@ describe('a webjob.conf that everyone can read', () => {
 describe('--get-url', () => {
   const PAGE = Buffer.from([0, 255, 10, 13, 128, ...Buffer.from('page')]);
 
-  it('writes what the URL gives, byte for byte, with or without settings', async () => {
+  it('writes the bytes of the URL, with or without settings', async () => {
     fake.get = reply(formatAnswer(PAGE));
     const url = `http://127.0.0.1:${fake.port}/some/page?a=b&c`;
     const login = `URLAuthType=basic\nURLUsername=u\nURLPassword=${SECRET}\n`;
@@ -209,7 +209,7 @@ describe('--get-url', () => {
     }
   });
 
-  it('fails as GET does, with exit code 3 and no word of the password', async () => {
+  it('fails as GET does, with exit code 3 and without showing the password', async () => {
     fake.get = reply(formatAnswer('no', '404 Not Found'));
     const { code, stdout, stderr } = await runWebjob(['-g', `http://u:${SECRET}@127.0.0.1:${fake.port}/`]);
     assert.deepEqual([code, stdout], [3, '']);
@@ -224,7 +224,7 @@ describe('--get-url', () => {
 
 describe('--hashsum', () => {
   for (const type of ['MD5', 'SHA1', 'SHA256', 'SHA512']) {
-    it(`${type} agrees with ${type.toLowerCase()}sum, on a file and on stdin`, async () => {
+    it(`prints the same ${type} as ${type.toLowerCase()}sum, for a file and for stdin`, async () => {
       const file = join(client.root, 'bytes');
       writeFileSync(file, Buffer.alloc(300_001, 'webjob\0\n'));
       const expected = execFileSync(`${type.toLowerCase()}sum`, [file], { encoding: 'utf8' }).split(' ')[0];

@@ -68,7 +68,7 @@ describe('a PUT that fails', () => {
     'half an acknowledgement': afterBody(Buffer.from('HTTP/1.1 200 OK\r\nContent-Len')),
   };
   for (const [what, behaviour] of Object.entries(PASSING)) {
-    it(`with ${what} is sent again, the same bytes, with a line for each try`, async () => {
+    it(`is tried again after ${what}, with the same bytes and a line for each try`, async () => {
       configure();
       const { ended, puts } = await uploadsOf([behaviour, behaviour], () => client.execute(['host.sh', 'x']));
       assert.deepEqual([ended.code, ended.stdout, puts.length], [0, '', 3]);
@@ -86,7 +86,7 @@ describe('a PUT that fails', () => {
     'another success': refuse('202 Accepted'),
   };
   for (const [what, behaviour] of Object.entries(FINAL)) {
-    it(`with ${what} is not sent again`, async () => {
+    it(`is not tried again after ${what}`, async () => {
       configure();
       const { ended, puts } = await uploadsOf([behaviour], () => client.execute(['host.sh']));
       assert.deepEqual([ended.code, puts.length], [5, 1]);
@@ -94,7 +94,7 @@ describe('a PUT that fails', () => {
     });
   }
 
-  it('waits as Retry-After says', async () => {
+  it('waits as Retry-After asks', async () => {
     configure();
     const started = performance.now();
     const { ended } = await uploadsOf([refuse('503 Busy', 'Retry-After: 2\r\n')], () => client.execute(['host.sh']));
@@ -112,13 +112,13 @@ describe('a PUT that fails', () => {
     assert.match(ended.stderr, new RegExp(`^(?:${warning(why)}){2}${last}$`));
   });
 
-  it('is not sent again unless RetryLimit says so', async () => {
+  it('is not tried again unless RetryLimit allows it', async () => {
     client.configure({ URLGetURL: fake.url, URLPutURL: fake.url });
     const { ended, puts } = await uploadsOf([BREAKS], () => client.execute(['host.sh']));
     assert.deepEqual([ended.code, puts.length], [5, 1]);
   });
 
-  it('is none for settings that make no GET possible: UploadOnGetFailure is for what the server can know', async () => {
+  it('is not tried with settings that rule out the GET: UploadOnGetFailure needs an answer', async () => {
     const getUrl = fake.url.replace('http:', 'https:');
     const tls = { SSLVerifyPeerCert: 'Y', SSLBundledCAsFile: '/nowhere', SSLExpectedPeerCN: 'a' };
     configure({ URLGetURL: getUrl, UploadOnGetFailure: 'Y', ...tls });
@@ -126,7 +126,7 @@ describe('a PUT that fails', () => {
     assert.deepEqual([ended.code, puts.length], [2, 0]);
   });
 
-  it('is sent again when it is the report of a GET that failed', async () => {
+  it('is tried again when it reports a GET that failed', async () => {
     configure({ UploadOnGetFailure: 'Y' });
     fake.get = refuse('404 Not Found');
     const { ended, puts } = await uploadsOf([refuse('503 Busy')], () => client.execute(['host.sh']));
@@ -161,7 +161,7 @@ describe('a spooled job', () => {
     'no length': ['HTTP/1.1 200 OK\r\n\r\n', /the answer does not have exactly one Content-Length\n/],
   };
   for (const [what, [bytes, told]] of Object.entries(PORTALS)) {
-    it(`is not delivered by ${what}: it waits, and goes out byte for byte when the server is back`, async () => {
+    it(`waits after ${what}, and is delivered byte for byte when the server is back`, async () => {
       configure({ SpoolDirectory: spool });
       const portal = afterBody(Buffer.from(bytes));
       const { ended: first, puts: sent } = await uploadsOf([portal], () => client.execute(['host.sh', 'x']));
@@ -180,7 +180,7 @@ describe('a spooled job', () => {
     });
   }
 
-  it('is named by a hint, and so is what may stand on the way', async () => {
+  it('is named by a hint, as is what may be in its way', async () => {
     configure({ SpoolDirectory: spool });
     const portal = afterBody(Buffer.from(PORTALS['a page']?.[0] ?? ''));
     const { ended } = await uploadsOf([portal], () => client.execute(['host.sh', 'x']));
@@ -191,7 +191,7 @@ describe('a spooled job', () => {
     ]);
   });
 
-  it('that --flush sends is sent again as RetryLimit says', async () => {
+  it('is retried as RetryLimit says when --flush sends it', async () => {
     configure({ SpoolDirectory: spool, RetryLimit: '0' });
     assert.equal((await uploadsOf([BREAKS], () => client.execute(['host.sh']))).ended.code, 5);
     configure({ SpoolDirectory: spool });

@@ -54,7 +54,7 @@ describe('keeping a job', { skip: NO_STRACE }, () => {
     ['parcel.json', 'env'].flatMap((name) => [`open ${place}/run/${name}`, `write ${place}/run/${name}`]);
   const synced = (folder: string): string[] => [...FILES.map((name) => `fsync ${folder}/${name}`), `fsync ${folder}`];
 
-  it('with SpoolDirectory: streams, record, folder, name and spool are on disk before it is sent', async () => {
+  it('syncs streams, record, directory, name and spool before the job is sent', async () => {
     const { steps } = await traceJob();
     assert.deepEqual(steps.slice(0, steps.indexOf('send') + 1), [
       ...['mkdir spool', 'fsync .'],
@@ -72,7 +72,7 @@ describe('keeping a job', { skip: NO_STRACE }, () => {
     );
   });
 
-  it('with SpoolDirectory, when it could not be sent: the journal and its last name are on disk', async () => {
+  it("syncs the journal and the job's last name when it could not be sent", async () => {
     home.reset({ SpoolDirectory: home.spool, JournalFile: join(home.client.root, 'journal') });
     home.fake.put = REFUSES;
     const { steps } = await traceJob();
@@ -82,7 +82,7 @@ describe('keeping a job', { skip: NO_STRACE }, () => {
     ]);
   });
 
-  it('that is sealed: each stream and the record are on disk before they take the place of the plain ones', async () => {
+  it('syncs sealed streams and the record before they replace the plain files', async () => {
     const { recipient } = await makeExaminer();
     makeResultKey();
     home.reset({ SpoolDirectory: home.spool, ResultKeyFile: 'result.key', SealTo: recipient });
@@ -101,7 +101,7 @@ describe('keeping a job', { skip: NO_STRACE }, () => {
     ]);
   });
 
-  it('that is signed later: its record is on disk before it takes the place of the unsigned one', async () => {
+  it('syncs a record that is signed later before it replaces the unsigned one', async () => {
     makeResultKey();
     home.reset({ SpoolDirectory: home.spool, ResultKeyFile: 'result.key' });
     home.fake.put = REFUSES;
@@ -122,7 +122,7 @@ describe('keeping a job', { skip: NO_STRACE }, () => {
     ]);
   });
 
-  it('with several new folders above it: each of their names is on disk', async () => {
+  it('syncs the name of each new directory above the job', async () => {
     home.reset({ SpoolDirectory: join(home.spool, 'of', 'client') });
     const { steps } = await traceJob();
     assert.deepEqual(
@@ -134,7 +134,7 @@ describe('keeping a job', { skip: NO_STRACE }, () => {
     assert.ok(steps.includes('send'));
   });
 
-  it('without SpoolDirectory: nothing is synced before it is sent, and everything when it has to wait', async () => {
+  it('without SpoolDirectory syncs nothing before sending, and everything when the job waits', async () => {
     home.reset();
     home.fake.put = REFUSES;
     const { steps } = await traceJob();
@@ -162,7 +162,7 @@ describe('keeping a job', { skip: NO_STRACE }, () => {
     ['fsync', 8, 'the sync of the spool'],
   ];
   for (const [call, when, what] of FAILURES) {
-    it(`${what} fails: the job is sent at once, with a warning; when that fails, too, the hint delivers it`, async () => {
+    it(`sends the job at once with a warning when ${what} fails, and the hint delivers it otherwise`, async () => {
       mkdirSync(home.spool, { mode: 0o700 });
       const wrapper = inject(trace, `${call}:error=EIO:when=${when}`, []);
       const uploads = await home.uploadsOf(async () => {
@@ -182,7 +182,7 @@ describe('keeping a job', { skip: NO_STRACE }, () => {
     });
   }
 
-  it('every sync of the spool fails: the job waits in TempDirectory', async () => {
+  it('leaves the job in TempDirectory when every sync of the spool fails', async () => {
     mkdirSync(home.spool, { mode: 0o700 });
     home.fake.put = REFUSES;
     const wrapper = inject(trace, 'fsync:error=EIO:when=3..12', []);
@@ -194,7 +194,7 @@ describe('keeping a job', { skip: NO_STRACE }, () => {
     assert.equal(delivered.length, 1);
   });
 
-  it('a spool that knows no sync of folders is a spool', async () => {
+  it('works in a spool that cannot sync directories', async () => {
     mkdirSync(home.spool, { mode: 0o700 });
     const wrapper = inject(trace, 'fsync:error=EINVAL:when=7+1', []);
     assert.deepEqual(await home.client.execute(['job.sh'], { wrapper }), {
@@ -205,7 +205,7 @@ describe('keeping a job', { skip: NO_STRACE }, () => {
     });
   });
 
-  it('a rename of the spool fails: the job is sent at once', async () => {
+  it('sends the job at once when a rename in the spool fails', async () => {
     mkdirSync(home.spool, { mode: 0o700 });
     home.fake.put = REFUSES;
     // The first one is that of the program.
@@ -219,7 +219,7 @@ describe('keeping a job', { skip: NO_STRACE }, () => {
     assert.ok(existsSync(home.spool));
   });
 
-  it('a record that is written short is not taken for whole: the job is sent at once, whole', async () => {
+  it('sends the complete job at once when a record is written short', async () => {
     // Files are limited to 512 bytes: the run record is cut there, and what follows fails.
     const wrapper = ['/bin/sh', '-c', 'ulimit -f 1; exec "$@"', 'sh'];
     home.reset();

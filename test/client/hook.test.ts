@@ -74,7 +74,7 @@ function assertRefused({ code, stdout, stderr }: Ended, why: RegExp): void {
 }
 
 describe('host.sh.gpg', () => {
-  it('of the right signer becomes host.sh and is run', async () => {
+  it('becomes host.sh and runs when the right signer signed it', async () => {
     configure(GPG());
     home.add('host.sh.gpg', gpg('trusted', ['--sign'], Buffer.from(program())));
     assert.deepEqual(await home.client.execute(['host.sh', 'x']), { code: 0, signal: null, stdout: '', stderr: '' });
@@ -108,7 +108,7 @@ describe('host.sh.gpg', () => {
     });
   }
 
-  it('refused is reported with UploadOnGetFailure=Y', async () => {
+  it('is reported with UploadOnGetFailure=Y when it is refused', async () => {
     configure(GPG(), { UploadOnGetFailure: 'Y' });
     home.add('host.sh.gpg', Buffer.from(program()));
     const { code, stderr } = await home.client.execute(['host.sh']);
@@ -127,7 +127,7 @@ describe('a GetHook', () => {
   const isAlive = (pid: number): boolean => findProcesses('sleep\x00307').includes(pid);
   beforeEach(() => home.add('host.sh.gpg', program()));
 
-  it('without a time limit runs as long as it takes', async () => {
+  it('runs as long as it takes without a time limit', async () => {
     configure('sleep 0.5; cp %file %cmd', { GetHookTimeLimit: '0' });
     assert.deepEqual(await home.client.execute(['host.sh']), { code: 0, signal: null, stdout: '', stderr: '' });
     home.takeUpload();
@@ -141,7 +141,7 @@ describe('a GetHook', () => {
     );
   });
 
-  it('succeeds with GetHookStatus, and with no other', async () => {
+  it('succeeds with GetHookStatus and no other exit code', async () => {
     const command = 'cp %file %cmd; echo 100%% >&2; exit';
     configure(`${command} 7`, { GetHookStatus: '7' });
     assert.equal((await home.client.execute(['host.sh'])).code, 0);
@@ -173,7 +173,7 @@ describe('a GetHook', () => {
     await until(() => !isAlive(pid), 'the end of what the hook started');
   });
 
-  it('that hangs is ended with what has a process group of its own', async () => {
+  it('that hangs is ended with processes in groups of their own', async () => {
     configure(`cp %file %cmd; timeout 99 sleep 307 & echo $! > ${pidFile()}; sleep 307`, { GetHookTimeLimit: '1' });
     assertRefused(await home.client.execute(['host.sh']), /the GetHook ended with GetHookTimeLimit after 1 seconds\n/);
     const pid = Number(readFileSync(pidFile(), 'utf8'));
@@ -187,7 +187,7 @@ describe('a GetHook', () => {
     rmSync(marker);
   });
 
-  it('takes over no terminal with what it says', async () => {
+  it('cannot change the terminal with its output', async () => {
     configure("printf 'a\\033[31m\\302\\233b\\t\\177\\377c' >&2; exit 3");
     assertRefused(await home.client.execute(['host.sh']), /instead of 0: a\?\[31m\?\?b\?\?\?c\n/);
   });
@@ -200,7 +200,7 @@ describe('a GetHook', () => {
     await until(() => !isAlive(pid), 'the end of what the hook started');
   });
 
-  it('ends with webjob when a signal ends that', async () => {
+  it('ends with webjob when a signal ends webjob', async () => {
     rmSync(pidFile(), { force: true });
     configure(`sleep 307 & echo $! > ${pidFile()}.new; mv ${pidFile()}.new ${pidFile()}; wait`);
     const { child, ended } = home.client.start(['host.sh']);
@@ -213,7 +213,7 @@ describe('a GetHook', () => {
     assert.deepEqual([home.client.left(), existsSync(marker)], [[], false]);
   });
 
-  it('fetches the name with the suffix only', async () => {
+  it('fetches only the name with the suffix', async () => {
     rmSync(join(home.site.profiles, 'client1', 'host.sh.gpg'));
     configure('cp %file %cmd');
     assertRefused(await home.client.execute(['host.sh']), /GET of host\.sh\.gpg failed: Status = \[404\]/);

@@ -70,7 +70,7 @@ const sha256 = (text: string): string => createHash('sha256').update(text, 'lati
 const run = (...args: string[]): Promise<Ended> => client.execute(['host.sh', ...args]);
 
 describe('the journal', () => {
-  it('has what was sent and what came back, and no password', async () => {
+  it('lists what was sent and what came back, without a password', async () => {
     assert.deepEqual(await run('x'), { code: 0, signal: null, stdout: '', stderr: '' });
     const [line = {}, ...more] = readLines();
     const body = splitRequest(fake.requests().at(-1) ?? Buffer.of()).body.toString('latin1');
@@ -101,7 +101,7 @@ describe('the journal', () => {
       assert.ok(!text.includes(secret));
   });
 
-  it('has one line for a delivery with several tries, and one for each delivery of a spooled job', async () => {
+  it('has a line for a delivery with several tries, and one for each spooled job', async () => {
     configure({ SpoolDirectory: spool, RetryLimit: '1', RetryDelay: '0' });
     const page = afterBody(Buffer.from('HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n'));
     const busy = afterBody(formatAnswer('', '503 Busy'));
@@ -141,7 +141,7 @@ describe('the journal', () => {
     assert.equal(existsSync(journal), false);
   });
 
-  it('of many clients at once is one sound chain', async () => {
+  it('is one unbroken chain when many clients write at once', async () => {
     const ended = await Promise.all(Array.from({ length: 6 }, (_, n) => run(String(n))));
     assert.deepEqual(
       ended.map(({ code, stderr }) => `${code}${stderr}`),
@@ -170,7 +170,7 @@ describe('the journal', () => {
 
 const obstacle = findMountObstacle();
 describe('a journal on a full disk', { skip: obstacle && `no tmpfs: ${obstacle}` }, () => {
-  it('causes a warning, and continues as an intact chain when there is space', async () => {
+  it('causes a warning, and continues as an intact chain once there is space', async () => {
     const disk = join(client.root, 'disk');
     mkdirSync(disk);
     mountTmpfs(disk, 'size=64k');
@@ -219,7 +219,7 @@ describe('a journal that cannot be written', () => {
     'because it is a device': [() => configure({ JournalFile: '/dev/full' }), 'it is not a file, or has several links'],
   };
   for (const [why, [prepare, message]] of Object.entries(WAYS)) {
-    it(`${why} draws a warning, and the job is done`, { skip: process.platform === 'win32' }, async () => {
+    it(`${why} draws a warning, and the job succeeds`, { skip: process.platform === 'win32' }, async () => {
       writeFileSync(other, 'other');
       prepare();
       const { code, stdout, stderr } = await run('x');

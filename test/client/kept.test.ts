@@ -39,7 +39,7 @@ async function deliver(command: string): Promise<(string | undefined)[]> {
 }
 
 describe('a PUT that fails without SpoolDirectory', () => {
-  it('leaves a complete job; the hint delivers it, once, and nothing is left', async () => {
+  it('leaves a complete job, which the hint delivers once, leaving nothing', async () => {
     home.fake.put = REFUSES;
     const first = await home.uploadsOf(async () => {
       const { code, stderr } = await home.client.execute(['job.sh', 'a']);
@@ -55,7 +55,7 @@ describe('a PUT that fails without SpoolDirectory', () => {
     assert.deepEqual(home.client.left(), []);
   });
 
-  it('is delivered by --flush alone, too, where TempDirectory is the same', async () => {
+  it('is delivered by --flush alone when TempDirectory is the same', async () => {
     home.fake.put = REFUSES;
     for (const name of ['a', 'b']) assert.equal((await home.client.execute(['job.sh', name])).code, 5);
     home.fake.put = TAKES;
@@ -81,7 +81,7 @@ describe('a PUT that fails without SpoolDirectory', () => {
     assert.equal((await flush()).code, 2, 'no SpoolDirectory, and nothing that waits');
   });
 
-  it('is not delivered by the settings of another server or client unless its folder is named', async () => {
+  it('is not delivered with the settings of another server or client unless named', async () => {
     home.fake.put = REFUSES;
     const { stderr } = await home.client.execute(['job.sh', 'a']);
     const { command } = findKeptJob(stderr);
@@ -94,7 +94,7 @@ describe('a PUT that fails without SpoolDirectory', () => {
     assert.deepEqual(await deliver(command), ['out of a']);
   });
 
-  it('from a folder and settings with names that a shell would take apart', async () => {
+  it('is delivered from directories and settings with names that a shell would split', async () => {
     const temp = join(home.client.root, "it's a place");
     const conf = join(home.client.root, "it's a $conf");
     mkdirSync(temp, { mode: 0o755 });
@@ -109,7 +109,7 @@ describe('a PUT that fails without SpoolDirectory', () => {
     assert.deepEqual(readdirSync(temp), []);
   });
 
-  it('of which the record alone, or nothing, can be delivered says what is there', async () => {
+  it('reports what remains when only the run record, or nothing, can be delivered', async () => {
     home.fake.put = REFUSES;
     const { stderr } = await home.client.execute(['job.sh', 'a']);
     const { folder, job } = findKeptJob(stderr);
@@ -125,7 +125,7 @@ describe('a PUT that fails without SpoolDirectory', () => {
 
 describe('webjob that is ended without SpoolDirectory', () => {
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGKILL'] as const) {
-    it(`by ${signal} in PUT: the job waits, and --flush delivers it`, async () => {
+    it(`leaves a waiting job, which --flush delivers, after ${signal} in PUT`, async () => {
       let isSending = false;
       home.fake.put = () => {
         isSending = true;
@@ -147,7 +147,7 @@ describe('webjob that is ended without SpoolDirectory', () => {
 });
 
 describe('SpoolDirectory on another disk than TempDirectory', { skip: findMountObstacle() }, () => {
-  it('leaves with UnlinkOutput=N what the program printed in TempDirectory, and nothing in the spool', async () => {
+  it('leaves the output in TempDirectory with UnlinkOutput=N, and nothing in the spool', async () => {
     home.reset({ SpoolDirectory: home.spool, UnlinkOutput: 'N' });
     mkdirSync(home.spool, { mode: 0o700 });
     mountDisk(home.spool, 'size=1m');
@@ -165,7 +165,7 @@ describe('SpoolDirectory on another disk than TempDirectory', { skip: findMountO
 });
 
 describe('a program that cannot be removed', { skip: findMountObstacle() }, () => {
-  it('keeps nothing else from being put away, and is no error of the job', async () => {
+  it('does not keep other files from being removed, and is not an error of the job', async () => {
     const lock = join(home.client.root, 'lock');
     home.reset({ LockFile: lock });
     home.serve('mount --bind "$0" "$0"');
@@ -181,7 +181,7 @@ describe('a program that cannot be removed', { skip: findMountObstacle() }, () =
 
 describe('a webjob that was killed while its program ran', () => {
   for (const withSpool of [false, true]) {
-    it(`${withSpool ? 'with' : 'without'} SpoolDirectory: --flush names it, and its name delivers what there is`, async () => {
+    it(`is listed by --flush ${withSpool ? 'with' : 'without'} SpoolDirectory, and its name delivers what remains`, async () => {
       home.reset(withSpool ? { SpoolDirectory: home.spool } : {});
       const pids = join(home.client.root, 'pids');
       rmSync(pids, { force: true });
@@ -212,7 +212,7 @@ describe('a webjob that was killed while its program ran', () => {
     });
   }
 
-  it('before it had a record: it can be removed as the message says', async () => {
+  it('can be removed as the message says when it had no record', async () => {
     home.reset({ SpoolDirectory: home.spool });
     mkdirSync(join(home.spool, 'run-1-0-abcdef'), { recursive: true, mode: 0o700 });
     chmodSync(home.spool, 0o700);
@@ -224,7 +224,7 @@ describe('a webjob that was killed while its program ran', () => {
     );
   });
 
-  it('names nothing that webjob did not make: another name could take the terminal over, or forge a line', async () => {
+  it('has only names that webjob made: others could take over the terminal or forge a line', async () => {
     home.reset({ SpoolDirectory: home.spool });
     const names = [
       'run-1-0-a\nwebjob: delivered 9 of 9 jobs',
@@ -251,7 +251,7 @@ describe('a webjob that is killed at any system call of keeping', { skip: NO_STR
   /** Killed after the answer, before the job has the name of one that was sent. */
   const isSentTwice = (name: string, call: number): boolean => name === 'rename' && call === 3;
 
-  it('leaves a job or a run that can be delivered, or one that says that it holds nothing', async () => {
+  it('leaves a job or a run that can be delivered, or one that is reported as empty', async () => {
     for (const call of part([1, 2, 3, 4, 5, 6], 3)) {
       for (const name of ['rename', 'fsync']) {
         home.reset({ SpoolDirectory: home.spool });
@@ -275,7 +275,7 @@ describe('a webjob that is killed at any system call of keeping', { skip: NO_STR
   });
 });
 
-describe('SpoolDirectory on a disk that takes nothing', { skip: findMountObstacle() }, () => {
+describe('SpoolDirectory on a disk that refuses writes', { skip: findMountObstacle() }, () => {
   let disk: string;
   const spool = (): string => join(disk, 'spool');
   before(() => {
@@ -285,12 +285,12 @@ describe('SpoolDirectory on a disk that takes nothing', { skip: findMountObstacl
   afterEach(() => unmountTmpfs(disk));
 
   const ILLS: Record<string, () => void> = {
-    'for it has no byte left': () => {
+    'because it has no byte left': () => {
       mountDisk(disk, 'size=1m');
       mkdirSync(spool(), { mode: 0o700 });
       fillBytes(join(disk, 'filler'));
     },
-    'for it has no inode left': () => {
+    'because it has no inode left': () => {
       mountDisk(disk, 'size=1m,nr_inodes=20');
       mkdirSync(spool(), { mode: 0o700 });
       mkdirSync(join(disk, 'filler'));
@@ -300,18 +300,18 @@ describe('SpoolDirectory on a disk that takes nothing', { skip: findMountObstacl
         // The disk is full.
       }
     },
-    'for it has inodes for the folder only': () => {
+    'because it has inodes for the folder only': () => {
       mountDisk(disk, 'size=1m,nr_inodes=4');
       mkdirSync(spool(), { mode: 0o700 });
     },
-    'for it is read-only': () => {
+    'because it is read-only': () => {
       mountDisk(disk, 'size=1m');
       mkdirSync(spool(), { mode: 0o700 });
       assert.equal(spawnSync('mount', ['-o', 'remount,ro', disk]).status, 0);
     },
   };
   for (const [why, make] of Object.entries(ILLS)) {
-    it(`${why}: each job is sent at once, with a warning, and nothing is left`, async () => {
+    it(`${why} has each job sent at once, with a warning, and keeps nothing`, async () => {
       make();
       home.reset({ SpoolDirectory: spool() });
       for (const name of ['a', 'b', 'c']) {
@@ -332,7 +332,7 @@ describe('SpoolDirectory on a disk that takes nothing', { skip: findMountObstacl
       assert.equal((await flush()).code, 0);
     });
 
-    it(`${why}: a job that cannot be sent either waits in TempDirectory, and the hint delivers it`, async () => {
+    it(`${why} leaves a job that cannot be sent either to the hint, from TempDirectory`, async () => {
       make();
       home.reset({ SpoolDirectory: spool() });
       home.fake.put = REFUSES;
@@ -343,7 +343,7 @@ describe('SpoolDirectory on a disk that takes nothing', { skip: findMountObstacl
     });
   }
 
-  it('in the middle of a run, for it went: the job is sent', async () => {
+  it('loses no job when the disk goes away in the middle of a run', async () => {
     mountDisk(disk, 'size=1m');
     home.reset({ SpoolDirectory: spool() });
     home.serve(`echo kept; rm -r ${spool()}`);
@@ -359,7 +359,7 @@ describe('SpoolDirectory on a disk that takes nothing', { skip: findMountObstacl
     assert.deepEqual(home.client.left(), []);
   });
 
-  it('in the middle of a run, and the server is away: the job waits in TempDirectory', async () => {
+  it('leaves the job in TempDirectory when the disk and the server go away', async () => {
     mountDisk(disk, 'size=1m');
     home.reset({ SpoolDirectory: spool() });
     home.serve(`echo kept; rm -r ${spool()}`);
@@ -370,7 +370,7 @@ describe('SpoolDirectory on a disk that takes nothing', { skip: findMountObstacl
     assert.deepEqual(home.client.left(), []);
   });
 
-  it('when --flush comes, for it is read-only by then: it names what waits and is no success', async () => {
+  it('makes --flush list what waits and fail when the disk has become read-only', async () => {
     mountDisk(disk, 'size=1m');
     home.reset({ SpoolDirectory: spool() });
     home.fake.put = REFUSES;

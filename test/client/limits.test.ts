@@ -42,7 +42,7 @@ const upload = async (): Promise<void> => {
 };
 
 describe('webjobctl client show', () => {
-  it('has what was used today, on all servers, of what the client may', async () => {
+  it('shows what the client has used today, on all servers, of its limits', async () => {
     assert.deepEqual(await show(), [
       'requests     0 of 4 at once',
       'uploads      0 of 10 today (UTC)',
@@ -70,7 +70,7 @@ describe('webjobctl client show', () => {
     }
   });
 
-  it('goes by the override of the client, and has no line where there is no limit', async () => {
+  it('follows the override of the client, and has no line for a limit that is not set', async () => {
     const folder = join(site.base, 'config/nph-webjob/clients/client1');
     mkdirSync(folder, { recursive: true });
     writeFileSync(join(folder, 'nph-webjob.cfg'), 'MaxUploadsPerDay=20\nMaxBytesPerDay=0\n');
@@ -90,7 +90,7 @@ describe('webjobctl client show', () => {
     assert.deepEqual(await show(), []);
   });
 
-  it('reads nothing through a link of the web user', async () => {
+  it('does not follow a link of the web user', async () => {
     const target = join(site.root, 'of-root');
     mkdirSync(join(target, 'client1'), { recursive: true });
     countElsewhere('server_2', 1000);
@@ -119,7 +119,7 @@ describe('webjobctl client remove', () => {
     addUser(site, 'client1', 'foo');
   });
 
-  it('removes what was counted for the client, and nothing of another', async () => {
+  it('removes the counts of the client, and nothing of another', async () => {
     await upload();
     countElsewhere('server_2', 1000);
     symlinkSync('1-1', own('slot-server_1-3'));
@@ -135,14 +135,14 @@ describe('webjobctl client remove', () => {
     }
   });
 
-  it('leaves files that are not of the counts, and says so', async () => {
+  it('leaves files that are not counts, and reports them', async () => {
     countElsewhere('server_2', 1000);
     writeFileSync(own('notes'), '');
     assert.match(await remove(), /warning: the counts of its limits are not removed: ENOTEMPTY/);
     assert.deepEqual(readdirSync(own()), ['notes']);
   });
 
-  it('removes nothing where a link of the web user leads', async () => {
+  it('removes nothing through a link of the web user', async () => {
     const target = join(site.root, 'elsewhere');
     mkdirSync(target);
     writeFileSync(join(target, 'day-20261130-server_1'), '');

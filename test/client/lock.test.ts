@@ -58,7 +58,7 @@ function deadPid(): number {
 }
 
 describe('LockFile', () => {
-  it('lets the second of two runs end with 6, and a third run when the first is over', async () => {
+  it('ends the second of two runs with 6, and admits a third when the first is over', async () => {
     const mayEnd = join(client.root, 'lock-may-end');
     fake.get = serve(`#!/bin/sh\nwhile [ ! -e '${mayEnd}' ]; do sleep 0.05; done\n`);
     const first = client.start(['host.sh']);
@@ -75,7 +75,7 @@ describe('LockFile', () => {
     assert.deepEqual(locks(), ['lock-may-end']);
   });
 
-  it('that a dead process left, or that holds nothing of a process, is taken over', async () => {
+  it('is taken over when a dead process left it, or when it names no process', async () => {
     for (const content of [`${deadPid()}\n`, '', 'x\n', '0\n', '99999999999\n']) {
       writeFileSync(lock, content);
       assert.deepEqual(await client.execute(['host.sh']), DONE, content);
@@ -90,7 +90,7 @@ describe('LockFile', () => {
     assert.deepEqual(locks(), []);
   });
 
-  it('is given back after a failure and a signal, and left by SIGKILL for the next run to take', async () => {
+  it('is released after a failure and a signal, and left by SIGKILL for the next run', async () => {
     fake.get = (socket) => socket.destroy();
     assert.equal((await client.execute(['host.sh'])).code, 3);
     assert.deepEqual(locks(), []);
@@ -109,7 +109,7 @@ describe('LockFile', () => {
     assert.deepEqual(await client.execute(['host.sh']), DONE);
   });
 
-  it('of a run that is gone is taken over although its process id is that of another process', async () => {
+  it('is taken over after its run ended, even if another process has its process id', async () => {
     let isAsked = false;
     fake.get = () => {
       isAsked = true;
@@ -135,7 +135,7 @@ describe('LockFile', () => {
     other.remove();
   });
 
-  it('of an earlier version, which holds a process id alone, counts while a webjob --execute has that', async () => {
+  it('of an earlier version, which holds only a process id, counts while that webjob runs', async () => {
     const sleep = (...args: string[]): ChildProcess =>
       spawn(process.execPath, ['--eval', 'setTimeout(() => {}, 60_000)', '--', ...args], { stdio: 'ignore' });
     const cases: [process: ChildProcess, code: number][] = [
@@ -156,7 +156,7 @@ describe('LockFile', () => {
     }
   });
 
-  it('of a run that ended and was not waited for counts no longer', {
+  it('no longer counts for a run that ended and was not waited for', {
     skip: process.platform !== 'linux',
   }, async () => {
     // exec keeps the child and never waits for it.
@@ -171,7 +171,7 @@ describe('LockFile', () => {
     parent.kill('SIGKILL');
   });
 
-  it('that is not ours by the end of the run stays', async () => {
+  it('stays when it belongs to another run by the end of the run', async () => {
     const [entered, mayEnd] = [join(client.root, 'lock-entered'), join(client.root, 'lock-may-end')];
     fake.get = serve(`#!/bin/sh\n: > '${entered}'\nwhile [ ! -e '${mayEnd}' ]; do sleep 0.05; done\n`);
     const run = client.start(['host.sh']);
@@ -184,7 +184,7 @@ describe('LockFile', () => {
     assert.equal(readFileSync(lock, 'utf8'), `${run.child.pid}\n`);
   });
 
-  it('is never a file that is something else, and the message says what it is', async () => {
+  it('never replaces anything but a lock file, and the message says what is there', async () => {
     const target = join(client.root, 'lock-target');
     const things: [what: string, make: () => void, message: string][] = [
       ['directory', () => mkdirSync(lock), 'is a directory, not a file'],
@@ -211,7 +211,7 @@ describe('LockFile', () => {
     }
   });
 
-  it('of another user is an error of the settings, and so is a folder that is not ours', NEEDS_ROOT, async () => {
+  it('of another user is a settings error, as is a directory of another user', NEEDS_ROOT, async () => {
     chmodSync(client.root, 0o755);
     const shared = join(client.root, 'lock-shared');
     mkdirSync(shared, { mode: 0o755 });
@@ -232,7 +232,7 @@ describe('LockFile', () => {
     chmodSync(client.root, 0o700);
   });
 
-  it('counts for a user who may not signal its run', NEEDS_ROOT, async () => {
+  it('also counts for a user who may not signal its run', NEEDS_ROOT, async () => {
     chmodSync(client.root, 0o1777);
     const run = spawn(process.execPath, ['--eval', 'setTimeout(() => {}, 60_000)', '--', '--execute'], {
       stdio: 'ignore',
@@ -248,7 +248,7 @@ describe('LockFile', () => {
     assert.equal(stdout, 'lock\n');
   });
 
-  it('that cannot be made is an error of the settings', async () => {
+  it('is a settings error when it cannot be made', async () => {
     configure({ LockFile: join(client.root, 'none', 'lock') });
     const { code, stderr } = await client.execute(['host.sh']);
     assert.match(stderr, /^webjob: error: LockFile: \S+ cannot be made: ENOENT\n$/);
@@ -272,7 +272,7 @@ describe('LockFile', () => {
     assert.ok(removed >= 0 && closed > removed, calls.slice(-20).join('\n'));
   });
 
-  it('is held by one of eight that find it abandoned at the same moment', async () => {
+  it('goes to one of eight runs that find it abandoned at the same moment', async () => {
     const [inside, overlaps] = [join(client.root, 'lock-inside'), join(client.root, 'lock-overlaps')];
     const source = `
       const { takeLock } = await import('${join(import.meta.dirname, '..', '..', 'client', 'lock.ts')}');
@@ -308,7 +308,7 @@ describe('LockFile', () => {
 });
 
 describe('a job that runs webjob itself', () => {
-  it('does so under its own lock, without Splay, and the inner record names the outer job', async () => {
+  it('uses its own lock, without Splay, and names the outer job in the inner run record', async () => {
     configure({ RunTimeLimit: '50', GetTimeLimit: '20', PutTimeLimit: '20' });
     const inner = join(client.root, 'inner.conf');
     writeFileSync(inner, `${readFileSync(client.conf, 'utf8')}Splay=99999\n`, { mode: 0o600 });
@@ -332,7 +332,7 @@ describe('a job that runs webjob itself', () => {
 });
 
 describe('a job in an environment with WEBJOB_LOCK', () => {
-  it('goes without its own lock only where that is the one that is held', async () => {
+  it('skips its own lock only where that one is held already', async () => {
     fake.get = serve(`#!/bin/sh\n[ -e '${lock}' ] && echo locked\n`);
     for (const [held, out] of [[lock, ''] as const, [`${lock}-other`, 'locked\n'] as const]) {
       assert.deepEqual(await client.execute(['job.sh'], { environment: { WEBJOB_LOCK: held } }), DONE);
@@ -343,7 +343,7 @@ describe('a job in an environment with WEBJOB_LOCK', () => {
 });
 
 describe('a job in an environment with WEBJOB_JID', () => {
-  it('names the outer job only by what can be a job id', async () => {
+  it('names the outer job only by a valid job id', async () => {
     configure({ LockFile: '' });
     const cases: [value: string, extra: [string, string][]][] = [
       ['server_1_1085355126_00723', [['OuterJid', 'server_1_1085355126_00723']]],
@@ -362,7 +362,7 @@ describe('a job in an environment with WEBJOB_JID', () => {
   });
 });
 
-describe('somebody else in TempDirectory', () => {
+describe('another user in TempDirectory', () => {
   const VICTIM = 'untouched';
 
   /** Plants a link at a name repeatedly until it is ended. */
@@ -383,35 +383,31 @@ describe('somebody else in TempDirectory', () => {
     return planter;
   }
 
-  it(
-    'gains nothing by swapping files and links at the name of the program while it is placed and run',
-    NEEDS_ROOT,
-    async () => {
-      chmodSync(client.root, 0o755);
-      chmodSync(client.temp, 0o1777);
-      const victim = join(client.root, 'victim');
-      writeFileSync(victim, VICTIM, { mode: 0o600 });
-      const planter = await startPlanter(join(client.temp, 'host.sh'), victim);
-      try {
-        fake.get = serve('#!/bin/sh\necho genuine\n');
-        for (let run = 0; run < 12; run++) {
-          const earlier = fake.requests().length;
-          const ended = await client.execute(['host.sh']);
-          assert.deepEqual(ended, DONE);
-          const put = splitRequest(fake.requests()[earlier + 1] ?? Buffer.of()).body.toString();
-          assert.ok(put.startsWith('genuine\n'), put.slice(0, 40));
-          assert.equal(readFileSync(victim, 'utf8'), VICTIM);
-        }
-        const names = (): string[] => readdirSync(client.temp).filter((name) => name.startsWith('webjob-'));
-        assert.deepEqual(names(), []);
-      } finally {
-        await endSwapper(planter);
-        chmodSync(client.root, 0o700);
+  it('gains nothing by swapping files and links at the name of the program during a run', NEEDS_ROOT, async () => {
+    chmodSync(client.root, 0o755);
+    chmodSync(client.temp, 0o1777);
+    const victim = join(client.root, 'victim');
+    writeFileSync(victim, VICTIM, { mode: 0o600 });
+    const planter = await startPlanter(join(client.temp, 'host.sh'), victim);
+    try {
+      fake.get = serve('#!/bin/sh\necho genuine\n');
+      for (let run = 0; run < 12; run++) {
+        const earlier = fake.requests().length;
+        const ended = await client.execute(['host.sh']);
+        assert.deepEqual(ended, DONE);
+        const put = splitRequest(fake.requests()[earlier + 1] ?? Buffer.of()).body.toString();
+        assert.ok(put.startsWith('genuine\n'), put.slice(0, 40));
+        assert.equal(readFileSync(victim, 'utf8'), VICTIM);
       }
-    },
-  );
+      const names = (): string[] => readdirSync(client.temp).filter((name) => name.startsWith('webjob-'));
+      assert.deepEqual(names(), []);
+    } finally {
+      await endSwapper(planter);
+      chmodSync(client.root, 0o700);
+    }
+  });
 
-  it('cannot replace the program where nothing would hinder it: such a folder is refused', async () => {
+  it('cannot replace the program where nothing prevents it: such a directory is refused', async () => {
     chmodSync(client.temp, 0o777);
     const earlier = fake.requests().length;
     const { code, stderr } = await client.execute(['host.sh']);

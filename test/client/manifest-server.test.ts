@@ -45,14 +45,14 @@ async function ask(settings: Record<string, string> = {}): Promise<StrictAnswer>
 const manifestIn = (answer: StrictAnswer): string | undefined => answer.headers.get('webjob-payload-manifest');
 
 describe('the manifest beside a program', () => {
-  it('travels with it in one header, and does not without the file', async () => {
+  it('travels with the program in one header, which is missing without the file', async () => {
     assert.equal(manifestIn(await ask()), undefined);
     writeFileSync(path, NOTE);
     const answer = await ask();
     assert.deepEqual([manifestIn(answer), answer.body.toString(), errors], [base64(NOTE), PROGRAM, '']);
   });
 
-  it('may have 4096 bytes, whatever they are', async () => {
+  it('may have 4096 bytes of any value', async () => {
     const longest = Buffer.alloc(MAX_MANIFEST_BYTES, '\r\nSet-Cookie: a\r\n\0');
     writeFileSync(path, longest);
     assert.equal(manifestIn(await ask()), longest.toString('base64'));
@@ -64,17 +64,17 @@ describe('the manifest beside a program', () => {
     ['a folder', () => mkdirSync(path), 'not a regular file'],
     ['outside the profiles', () => symlinkSync('/etc/hostname', path), 'a link leads outside'],
   ] as const)
-    it(`is none when it is ${what}: the program comes without, and the error log says why`, async () => {
+    it(`is left out when it is ${what}, and the error log says why`, async () => {
       make();
       assert.equal(manifestIn(await ask()), undefined);
       assert.equal(errors, `nph-webjob: manifest client1/host.sh.manifest: ${why}\n`);
     });
 });
 
-describe('the manifest of what a GetHook prints', () => {
+describe('the manifest of GetHook output', () => {
   const hook = (command: string): Record<string, string> => ({ GetHookEnable: 'Y', GetHookCommandLine: command });
 
-  it('is not that of the file, but what the hook writes to %manifest', async () => {
+  it('is what the hook writes to %manifest, not that of the file', async () => {
     writeFileSync(path, NOTE);
     assert.equal(manifestIn(await ask(hook('cat %file'))), undefined);
     assert.equal(manifestIn(await ask(hook('cat %file; cat %file.manifest > %manifest'))), base64(NOTE));
@@ -82,7 +82,7 @@ describe('the manifest of what a GetHook prints', () => {
     assert.deepEqual([manifestIn(both), both.headers.get('webjob-payload-signature')], [base64('a\n\nb'), 'c2ln']);
   });
 
-  it('is missing when it is none, and nothing that the hook left stays', async () => {
+  it('is missing when it is invalid, and nothing of the hook remains', async () => {
     for (const [command, why] of [
       ['true %manifest', ''],
       ['rm %manifest', 'ENOENT'],

@@ -59,7 +59,7 @@ async function measure(site: Site, port: number): Promise<number> {
 }
 
 describe('a manifest of 4096 bytes', () => {
-  it('comes through httpd, which runs the script', async () => {
+  it('passes through httpd, which runs the script', async () => {
     const site = makeSite();
     const server = await startHttpd({ site, mpm: 'event' });
     try {
@@ -71,7 +71,7 @@ describe('a manifest of 4096 bytes', () => {
   });
 
   for (const way of WAYS)
-    it(`comes through ${way}`, { skip: way === 'mod_fcgid' && !obtainFcgid() && 'no mod_fcgid' }, async () => {
+    it(`passes through ${way}`, { skip: way === 'mod_fcgid' && !obtainFcgid() && 'no mod_fcgid' }, async () => {
       const site = makeSite({ resident: true });
       const { server, close } = await startWay(way, site, {}, ['--processes', '1']);
       try {
@@ -82,7 +82,7 @@ describe('a manifest of 4096 bytes', () => {
       }
     });
 
-  it('comes through webjob-balancer.conf', async () => {
+  it('passes through webjob-balancer.conf', async () => {
     const site = makeSite();
     const nodes = [
       await startNode(site, 'node_1', { settings: '' }),
@@ -99,7 +99,7 @@ describe('a manifest of 4096 bytes', () => {
     }
   });
 
-  describe('and nginx', { skip: isNginxMissing() }, () => {
+  describe('nginx', { skip: isNginxMissing() }, () => {
     let site: Site;
     let server: Awaited<ReturnType<typeof startHttpd>>;
     before(async () => {
@@ -111,7 +111,7 @@ describe('a manifest of 4096 bytes', () => {
       site.remove();
     });
 
-    it('in front of httpd comes with the buffer that docs/interop.md names, and without only as far as it says', async (context) => {
+    it('in front of httpd needs the buffer that docs/interop.md names for the largest manifests', async (context) => {
       const [line = ''] = /proxy_buffer_size \d+k;/.exec(INTEROP) ?? [];
       const widened = await startNginx(server.port, { lines: line });
       await assertLongest(site, widened.port).finally(() => widened.close());
@@ -122,7 +122,7 @@ describe('a manifest of 4096 bytes', () => {
       assert.ok(longest >= said && longest < said + 200, `${longest}, and docs/interop.md says ${said}`);
     });
 
-    it('with fcgiwrap comes with the lines of docs/guide/resident.md', async () => {
+    it('with fcgiwrap passes it on with the lines of docs/guide/resident.md', async () => {
       const wrapped = await startFcgiwrap(site, ({ socket, fastcgiParams }) =>
         BLOCK.replace('/usr/local/apache/etc/webjob.htpasswd', site.userFile)
           .replace('/usr/local/apache/webjob/nph-webjob.cgi', join(site.cgiDirectory, 'nph-webjob.cgi'))

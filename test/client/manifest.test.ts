@@ -28,7 +28,7 @@ describe('docs/protocol.md, section 10', () => {
     );
   };
 
-  it('shows a manifest that verifies with the keys it shows, for the program that it names', () => {
+  it('shows a manifest that verifies with its keys, for the program that it names', () => {
     const note = block('webjob-manifest/v1\n');
     const keys = parseTrustedKeys(block('site.example/alice+'));
     const { manifest, signers } = openManifest(Buffer.from(note), keys, 2);
@@ -42,7 +42,7 @@ describe('docs/protocol.md, section 10', () => {
 });
 
 describe('the text of a manifest', () => {
-  it('is read as it was written', () => {
+  it('parses to what was written', () => {
     const seconds = fc.integer({ min: 0, max: 253_402_300_798 });
     const name = fc.stringMatching(/^[A-Za-z0-9_+.:-]{1,40}$/).filter((text) => text !== '.' && text !== '..');
     const globs = fc.array(fc.stringMatching(/^[A-Za-z0-9_*?-]{1,64}$/), { minLength: 1, maxLength: 5 });
@@ -66,13 +66,13 @@ describe('the text of a manifest', () => {
     'an end that is its beginning': { notBefore: new Date(HOUR), notAfter: new Date(HOUR) },
     'a year of five digits': { notAfter: new Date(253_402_300_800_000) },
   }))
-    it(`is not made with ${what}`, () => {
+    it(`cannot be made with ${what}`, () => {
       assert.throws(() => formatManifest(manifestOf('x', more)), NoteError);
     });
 });
 
 describe('a glob of client ids', () => {
-  it('matches what the same pattern of a shell would match', () => {
+  it('matches what a shell matches with the same pattern', () => {
     const glob = fc.stringMatching(/^[ab*?]{0,8}$/);
     const id = fc.stringMatching(/^[ab]{0,8}$/);
     fc.assert(
@@ -84,7 +84,7 @@ describe('a glob of client ids', () => {
     );
   });
 
-  it('takes no time worth mentioning, however it is made', () => {
+  it('takes negligible time, however it is made', () => {
     const startedAt = performance.now();
     assert.equal(matchesGlob('*a'.repeat(32), 'a'.repeat(63)), true);
     assert.equal(matchesGlob(`${'*a'.repeat(31)}*b`, 'a'.repeat(64)), false);
@@ -93,7 +93,7 @@ describe('a glob of client ids', () => {
 });
 
 describe('a file of trusted keys', () => {
-  it('is read as it is written, with comments, blanks and weights', () => {
+  it('is read with comments, blanks and weights', () => {
     const [alice, bob] = [makeSigner('a'), makeSigner('b')];
     const keys = parseTrustedKeys(`# ours\n  ${alice.verifierKey}\t 99\r\n\n${bob.verifierKey}\n #x\n`);
     assert.deepEqual(

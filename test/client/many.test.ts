@@ -167,7 +167,7 @@ const PLACES = {
   ],
 } as const;
 for (const [place, [skip, open]] of part(Object.entries(PLACES), 1)) {
-  it(`every result is on the server or in the spool, and exactly once on the server after --flush: ${place}`, {
+  it(`every result is on the server or in the spool, and once on the server after --flush: ${place}`, {
     skip,
   }, async () => {
     spool = join(open(), 'spool');

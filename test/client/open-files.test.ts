@@ -11,7 +11,7 @@ import { waitFor } from '../support/wait.ts';
 
 const SILENT_SUCCESS = { code: 0, signal: null, stdout: '', stderr: '' };
 
-describe('where a file that is open cannot vanish', { skip: NO_UNION }, () => {
+describe('a file system that cannot remove open files', { skip: NO_UNION }, () => {
   let home: Home;
   let union: Union;
   before(async () => {
@@ -43,7 +43,7 @@ describe('where a file that is open cannot vanish', { skip: NO_UNION }, () => {
     }),
   };
 
-  it('is one: removing the folder of an open file fails', async () => {
+  it('fails to remove the directory of an open file', async () => {
     const folder = join(union.path, 'proof');
     mkdirSync(folder);
     const fd = openSync(join(folder, 'open'), 'wx');
@@ -56,7 +56,7 @@ describe('where a file that is open cannot vanish', { skip: NO_UNION }, () => {
   });
 
   for (const [what, controls] of Object.entries(PLACES)) {
-    it(`${what}: a job succeeds, says nothing and leaves nothing`, async () => {
+    it(`lets a job succeed without a message and without leftovers: ${what}`, async () => {
       home.reset(controls());
       const uploads = await home.uploadsOf(async () =>
         assert.deepEqual(await home.client.execute(['job.sh']), SILENT_SUCCESS),
@@ -65,7 +65,7 @@ describe('where a file that is open cannot vanish', { skip: NO_UNION }, () => {
       nothingIsLeft();
     });
 
-    it(`${what}: a PUT that fails keeps the job, and what the hint says delivers it once and leaves nothing`, async () => {
+    it(`keeps a job whose PUT fails; the hint delivers it once and leaves nothing: ${what}`, async () => {
       home.reset(controls());
       home.fake.put = REFUSES;
       const { code, stderr } = await home.client.execute(['job.sh']);
@@ -82,7 +82,7 @@ describe('where a file that is open cannot vanish', { skip: NO_UNION }, () => {
 
     // Two runs for each combination of file systems.
     if (what !== 'both are') continue;
-    it(`${what}: a signal in PUT keeps the job`, async () => {
+    it(`keeps a job when a signal comes in PUT: ${what}`, async () => {
       home.reset(controls());
       let isSending = false;
       home.fake.put = () => {
@@ -99,7 +99,7 @@ describe('where a file that is open cannot vanish', { skip: NO_UNION }, () => {
     });
   }
 
-  it('LockFile there keeps a second run away', async () => {
+  it('lets a LockFile there keep a second run away', async () => {
     home.reset({ LockFile: join(union.path, 'lock') });
     home.serve('sleep 2');
     const first = home.client.start(['job.sh']);
@@ -109,21 +109,21 @@ describe('where a file that is open cannot vanish', { skip: NO_UNION }, () => {
     nothingIsLeft();
   });
 
-  it('UnlinkOutput=N leaves the output and nothing else', async () => {
+  it('lets UnlinkOutput=N leave the output and nothing else', async () => {
     home.reset({ TempDirectory: temp(), SpoolDirectory: spool(), UnlinkOutput: 'N' });
     assert.deepEqual(await home.client.execute(['job.sh']), SILENT_SUCCESS);
     const [folder = '', ...more] = readdirSync(temp());
     assert.deepEqual([readdirSync(join(temp(), folder)).sort(), more], [['job.sh.err', 'job.sh.out'], []]);
   });
 
-  it('a program that cannot be fetched leaves nothing', async () => {
+  it('keeps nothing of a program that cannot be fetched', async () => {
     home.reset({ TempDirectory: temp() });
     home.fake.get = (socket) => socket.end('HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n');
     assert.equal((await home.client.execute(['job.sh'])).code, 3);
     nothingIsLeft();
   });
 
-  it('a job of which a file is held open by another is delivered once, with a word about what stays', async () => {
+  it('delivers a job once when another process holds a file open, and reports what stays', async () => {
     home.reset({ SpoolDirectory: spool() });
     home.fake.put = REFUSES;
     await home.client.execute(['job.sh']);

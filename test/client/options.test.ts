@@ -39,7 +39,7 @@ const argv = fc.array(
 );
 
 describe('the plain reader of the command line', () => {
-  it('takes nothing otherwise than commander does', async () => {
+  it('accepts nothing that commander reads differently', async () => {
     let taken = 0;
     await fc.assert(
       fc.asyncProperty(argv, async (words) => {
@@ -63,7 +63,7 @@ describe('the plain reader of the command line', () => {
     [['p', '-e'], { options: {}, args: ['p', '-e'] }],
   ];
   for (const [words, line] of PLAIN) {
-    it(`takes: webjob ${words.join(' ')}`, async () => {
+    it(`accepts: webjob ${words.join(' ')}`, async () => {
       assert.deepEqual(readPlainly(words), line);
       assert.deepEqual(await readCommandLine(words), line);
     });

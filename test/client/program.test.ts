@@ -33,7 +33,7 @@ function place(overwrite: boolean): PlacedProgram {
 
 describe('a placed program', () => {
   for (const overwrite of [true, false]) {
-    it(`is put back, whole, when another run took it away; OverwriteExecutable=${overwrite ? 'Y' : 'N'}`, () => {
+    it(`is restored when another run removed it; OverwriteExecutable=${overwrite ? 'Y' : 'N'}`, () => {
       const placed = place(overwrite);
       for (let round = 0; round < 3; round++) {
         rmSync(path);
@@ -47,7 +47,7 @@ describe('a placed program', () => {
     });
   }
 
-  it('stays away where something else is by now, also a link that leads nowhere', () => {
+  it('is not restored where another file is by now, even a dangling link', () => {
     const placed = place(true);
     rmSync(path);
     symlinkSync(join(folder, 'nowhere'), path);

@@ -68,8 +68,8 @@ async function assertFailure(why: RegExp | string): Promise<void> {
   assert.ok(!stderr.includes(SECRET) && !stderr.includes('w0rd'));
 }
 
-describe('http by way of a proxy', () => {
-  it('is asked for with the whole URL, of a name that only the proxy knows', async () => {
+describe('http through a proxy', () => {
+  it('requests the whole URL, with a name that only the proxy knows', async () => {
     configure(plain, 'server.invalid');
     assert.deepEqual(await client.execute(['x']), SUCCESS);
     const [get = '', put = ''] = proxy.headers();
@@ -83,7 +83,7 @@ describe('http by way of a proxy', () => {
     assert.equal(proxy.headers().length, 2);
   });
 
-  it('says who it is to the proxy, and to the server what is for the server', async () => {
+  it('authenticates to the proxy, and passes the server its own credentials', async () => {
     configure(plain, 'server.invalid', AUTHENTICATED);
     const before = plain.requests().length;
     assert.deepEqual(await client.execute(['x']), SUCCESS);
@@ -103,7 +103,7 @@ describe('http by way of a proxy', () => {
     }
   });
 
-  it('may be of an IPv6 address', async () => {
+  it('may use an IPv6 address', async () => {
     configure(plain, '[::1]');
     assert.deepEqual(await client.execute(['x']), SUCCESS);
     assert.ok(proxy.headers()[0]?.startsWith(`GET http://[::1]:${plain.port}/cgi/nph-webjob.cgi?`));
@@ -111,8 +111,8 @@ describe('http by way of a proxy', () => {
   });
 });
 
-describe('https by way of a proxy', () => {
-  it('goes through a tunnel in which the proxy sees nothing, and checks the server, not the proxy', async () => {
+describe('https through a proxy', () => {
+  it('uses a tunnel in which the proxy sees nothing, and checks the server, not the proxy', async () => {
     configure(secure, 'server.invalid', AUTHENTICATED);
     const before = secure.requests().length;
     assert.deepEqual(await client.execute(['x']), SUCCESS);
@@ -159,7 +159,7 @@ describe('https by way of a proxy', () => {
     assert.equal(secure.requests().length, before);
   });
 
-  it('is tried again when the proxy says that it may go better', async () => {
+  it('is tried again when the proxy says that it may succeed later', async () => {
     configure(secure, 'server.invalid', { RetryLimit: '1', RetryDelay: '0' });
     let count = 0;
     proxy.refuse = () => (++count === 1 ? 'HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n' : undefined);
@@ -181,7 +181,7 @@ describe('https by way of a proxy', () => {
   });
 });
 
-describe('a proxy that', () => {
+describe('a proxy', () => {
   const answers: [what: string, answer: string, why: RegExp | string][] = [
     ['says nothing', '', 'no complete answer within 1 seconds'],
     ['sends garbage', 'garbage\r\n\r\n', /^the answer is not HTTP \(HPE_\w+\)$/],
@@ -194,14 +194,14 @@ describe('a proxy that', () => {
     ['opens no tunnel although it says so', 'HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 400 Bad Request\r\n\r\n', /^TLS failed: /],
   ];
   for (const [what, answer, why] of answers) {
-    it(`${what} is one clear error for https`, async () => {
+    it(`that ${what} is one clear error for https`, async () => {
       configure(secure, 'server.invalid', { GetTimeLimit: '1' });
       proxy.refuse = () => answer;
       await assertFailure(why);
     });
   }
 
-  it('says nothing is given up in PUT as well, and the output is kept', async () => {
+  it('that never answers is given up in PUT as well, and the output is kept', async () => {
     configure(secure, 'server.invalid', { URLGetURL: plain.url, PutTimeLimit: '1' });
     proxy.refuse = (header) => (header.startsWith('CONNECT') ? '' : undefined);
     const { code, stderr } = await client.execute(['x']);
@@ -211,13 +211,13 @@ describe('a proxy that', () => {
     assert.equal(code, 5);
   });
 
-  it('says nothing is given up for http', async () => {
+  it('that never answers is given up for http', async () => {
     configure(plain, 'server.invalid', { GetTimeLimit: '1' });
     proxy.refuse = () => '';
     await assertFailure('no complete answer within 1 seconds');
   });
 
-  it('is not there', async () => {
+  it('that does not exist is an error', async () => {
     for (const server of [plain, secure]) {
       configure(server, 'server.invalid');
       await proxy.close();
@@ -225,14 +225,14 @@ describe('a proxy that', () => {
     }
   });
 
-  it('cannot reach the server', async () => {
+  it('that cannot reach the server is an error', async () => {
     const gone = await startFake();
     await gone.close();
     configure(gone, 'server.invalid');
     await assertFailure('Status = [502], Reason = [Bad Gateway]');
   });
 
-  it('stands in the environment is not asked', async () => {
+  it('from the environment is not used', async () => {
     configure(plain, '127.0.0.1', { URLProxyHost: '' });
     const nowhere = 'http://127.0.0.1:1';
     const environment = { http_proxy: nowhere, https_proxy: nowhere, HTTP_PROXY: nowhere, NODE_USE_ENV_PROXY: '1' };

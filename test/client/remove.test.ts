@@ -102,7 +102,7 @@ async function assertNothingLeft(): Promise<void> {
 }
 
 describe('webjobctl client remove', () => {
-  it('says what still works, and that is what still works', async () => {
+  it('reports what still works, truthfully', async () => {
     await add('client1', '--cert');
     assert.equal((await ask({ client: 'client1' })).status, 404);
     const { code, stderr } = await client('remove', 'client1', ...reload());
@@ -115,7 +115,7 @@ describe('webjobctl client remove', () => {
     await until(async () => (await ask({ client: 'client1' })).status === 0);
   });
 
-  it('keeps the client out with --apply, by certificate, by password and on a session that it resumes', async () => {
+  it('locks the client out with --apply: by certificate, by password and in a resumed session', async () => {
     await add('client2', '--cert');
     await add('client3', '--password-file', passwordFile('secret'));
     await add('client4', '--cert');
@@ -133,7 +133,7 @@ describe('webjobctl client remove', () => {
     await assertNothingLeft();
   });
 
-  it('is no success with --apply where httpd reads no revocation list', async () => {
+  it('fails with --apply where httpd reads no revocation list', async () => {
     const site = at('site/etc/webjob-site.conf');
     const text = readFileSync(site, 'utf8');
     writeFileSync(site, text.replace(/^Define WEBJOB_CRL_FILE .*\n/m, ''));
@@ -150,7 +150,7 @@ describe('webjobctl client remove', () => {
     await assertNothingLeft();
   });
 
-  it('is no success with --apply where httpd reads another user file, or keeps passwords', async () => {
+  it('fails with --apply where httpd reads another user file, or caches passwords', async () => {
     const access = at('site/webjob/.htaccess');
     const text = readFileSync(access, 'utf8');
     try {

@@ -50,7 +50,7 @@ async function run(...args: string[]): Promise<Upload> {
 
 describe('a client with ResultKeyFile', () => {
   for (const HashType of ['MD5', 'SHA1', 'SHA256'])
-    it(`signs the record and the streams, with ${HashType} in the record as ever`, async () => {
+    it(`signs the record and the streams, with ${HashType} in the record as before`, async () => {
       configure({ HashType });
       const upload = await run('x');
       const { record } = check(upload);
@@ -78,7 +78,7 @@ describe('a client with ResultKeyFile', () => {
     assert.throws(() => execFileSync('sh', ['-ec', commands], { cwd: home.client.root, stdio: 'pipe' }));
   });
 
-  it('signs a result of nothing, one of a megabyte, and one with an outer job', async () => {
+  it('signs an empty result, one of a megabyte, and one with an outer job', async () => {
     home.serve('exit 3');
     assert.equal(check(await run()).streams.out.bytes, 0);
     home.serve('head -c 1000000 /dev/zero | tr "\\0" x');
@@ -91,7 +91,7 @@ describe('a client with ResultKeyFile', () => {
     assert.deepEqual(check(upload).record.extra[0], ['OuterJid', 'server_1_1085355126_00001']);
   });
 
-  it('signs what the disk did not take as what was kept', async () => {
+  it('signs what fit on a full disk as what was kept', async () => {
     home.serve('head -c 3000000 /dev/zero');
     const [upload] = await home.uploadsOf(async () => {
       const wrapper = ['bash', '-c', 'ulimit -f 1000; exec "$@"', 'bash'];
@@ -109,7 +109,7 @@ describe('a client with ResultKeyFile', () => {
     assert.match(check(upload).record.fields.GetError, /404/);
   });
 
-  it('delivers a spooled job later as it was signed, with another key by then', async () => {
+  it('delivers a spooled job with its original signature, whatever key is set by then', async () => {
     configure({ SpoolDirectory: home.spool });
     home.fake.put = REFUSES;
     const [first] = await home.uploadsOf(() => home.client.execute(['job.sh', 'x']));
@@ -127,7 +127,7 @@ describe('a client with ResultKeyFile', () => {
     }
   });
 
-  it('signs a job that was kept without a key no more than it was', async () => {
+  it('does not sign a job that was kept without a key', async () => {
     home.reset({ SpoolDirectory: home.spool });
     home.fake.put = REFUSES;
     await home.client.execute(['job.sh', 'x']);
@@ -158,7 +158,7 @@ describe('a webjob that was to sign and was killed', () => {
     return /to deliver it: (.*?); to remove/.exec(stderr)?.[1] ?? assert.fail(stderr);
   };
 
-  it('leaves a job that is signed when it is sent, the same at every try', async () => {
+  it('leaves a job that is signed when it is sent, the same on every try', async () => {
     configure({ SpoolDirectory: home.spool });
     const command = await kill();
     home.fake.put = REFUSES;
@@ -176,7 +176,7 @@ describe('a webjob that was to sign and was killed', () => {
     assert.deepEqual(readdirSync(home.spool), []);
   });
 
-  it('is not sent without the key', async () => {
+  it('leaves a job that is not sent without the key', async () => {
     configure({ SpoolDirectory: home.spool });
     const command = await kill();
     home.client.configure({ URLGetURL: home.fake.url, URLPutURL: home.fake.url, SpoolDirectory: home.spool });
@@ -205,7 +205,7 @@ describe('a ResultKeyFile that cannot be used', () => {
     ['is empty', '', 0o600, 'is not a private key in PEM'],
     ['is half of a key', pem(privateKey).slice(0, 60), 0o600, 'is not a private key in PEM'],
   ] as const)
-    it(`that ${what} is an error before anything is asked for`, async () => {
+    it(`that ${what} is an error before any request`, async () => {
       configure({ ResultKeyFile: 'bad.key' });
       if (text !== undefined) writeFileSync(at('bad.key'), text);
       if (text !== undefined) chmodSync(at('bad.key'), mode);

@@ -49,7 +49,7 @@ describe('a GET that fails', () => {
     'a body that breaks off': reply(formatAnswer(PROGRAM).subarray(0, -1)),
   };
   for (const [what, behaviour] of Object.entries(PASSING)) {
-    it(`with ${what} is tried again, with a line for each try`, async () => {
+    it(`is tried again after ${what}, with a line for each try`, async () => {
       const { code, stdout, stderr, tries } = await run(behaviour, behaviour);
       assert.deepEqual([code, stdout, tries], [0, 'fetched\n', 3]);
       assert.match(stderr, new RegExp(`^(?:${warning('[^\n]+')}){2}$`));
@@ -57,14 +57,14 @@ describe('a GET that fails', () => {
   }
 
   for (const status of [301, 401, 403, 404, 450, 452, 457, 459, 501, 505]) {
-    it(`with ${status} is not`, async () => {
+    it(`is not tried again after ${status}`, async () => {
       const { code, stderr, tries } = await run(refuse(`${status} No`));
       assert.deepEqual([code, tries], [3, 1]);
       assert.equal(stderr, `webjob: error: GET of host.sh failed: Status = [${status}], Reason = [No]\n`);
     });
   }
 
-  it('on the way of TLS is not', async () => {
+  it('is not tried again after a TLS error', async () => {
     let connections = 0;
     const plain = createServer((socket) => {
       connections += 1;
@@ -83,7 +83,7 @@ describe('a GET that fails', () => {
     }
   });
 
-  it('is given up after RetryLimit, with what the last try said; by default at once', async () => {
+  it('is given up after RetryLimit with the error of the last try, or at once by default', async () => {
     const last = 'webjob: error: GET of host\\.sh failed: Status = \\[500\\], Reason = \\[Third\\]\n';
     const ended = await run(refuse('502 First'), refuse('503 Second'), refuse('500 Third'));
     assert.deepEqual([ended.code, ended.tries, ended.stdout], [3, 3, '']);
@@ -114,7 +114,7 @@ describe('a GET that fails', () => {
 describe('Retry-After', () => {
   const header = (value: string): string => `Retry-After: ${value}\r\n`;
 
-  it('in seconds, or as a date, is waited for', async () => {
+  it('is waited for in seconds or as a date', async () => {
     for (const make of [() => '2', () => new Date(Date.now() + 3000).toUTCString()]) {
       const value = make();
       const { code, tries, seconds } = await run(refuse('503 Busy', header(value)));
@@ -123,7 +123,7 @@ describe('Retry-After', () => {
     }
   });
 
-  it('in the past, or malformed, causes no wait', async () => {
+  it('causes no wait when it is in the past or malformed', async () => {
     for (const value of ['0', 'Thu, 01 Jan 1970 00:00:00 GMT', 'soon', '-5', '']) {
       const { code, stderr } = await run(refuse('503 Busy', header(value)));
       assert.equal(code, 0);
@@ -131,7 +131,7 @@ describe('Retry-After', () => {
     }
   });
 
-  it('of more than five minutes is not waited for: the next run asks', async () => {
+  it('of more than five minutes is not waited for: the next run tries again', async () => {
     for (const value of ['301', '3600', '999999999', 'Fri, 31 Dec 9999 23:59:59 GMT']) {
       const { code, stderr, tries } = await run(refuse('503 Busy', header(value)));
       assert.deepEqual([code, tries], [3, 1]);
@@ -139,7 +139,7 @@ describe('Retry-After', () => {
     }
   });
 
-  it('is waited for up to five minutes, or as long as RetryDelay comes to', () => {
+  it('is waited for up to five minutes, or for as long as RetryDelay grows to', () => {
     for (const [retryDelay, attempt, retryAfter, expected] of [
       [0, 0, 300, true],
       [0, 9, 301, false],
@@ -153,7 +153,7 @@ describe('Retry-After', () => {
   });
 });
 
-describe('the delay', () => {
+describe('the delay before a retry', () => {
   const arbitrary = {
     retryDelay: fc.integer({ min: 0, max: 999_999 }),
     attempt: fc.integer({ min: 0, max: 998 }),
@@ -161,7 +161,7 @@ describe('the delay', () => {
     chance: fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true }),
   };
 
-  it('is what the server asked for or more, doubled each time up to an hour, and up to half more by chance', () => {
+  it('is at least what the server asked for, doubles up to an hour, and grows by chance', () => {
     fc.assert(
       fc.property(fc.record(arbitrary), ({ retryDelay, attempt, retryAfter, chance }) => {
         const least = Math.max(retryAfter, Math.min(3600, retryDelay * 2 ** attempt));
@@ -172,7 +172,7 @@ describe('the delay', () => {
     );
   });
 
-  it('is different for different clients', () => {
+  it('differs between clients', () => {
     const delays = [0, 0.25, 0.5, 0.75].map((chance) => delaySeconds(10, 1, 0, chance));
     assert.deepEqual(delays, [20, 22.5, 25, 27.5]);
     assert.deepEqual(
@@ -185,7 +185,7 @@ describe('the delay', () => {
 describe('Splay', () => {
   const names = fc.array(fc.string(), { minLength: 1, maxLength: 3 });
 
-  it('is the same part of the window at every run, within it', () => {
+  it('is the same part of its window at every run', () => {
     fc.assert(
       fc.property(names, fc.integer({ min: 1, max: 999_999 }), (parts, window) => {
         const seconds = splaySeconds(window, parts);
@@ -196,7 +196,7 @@ describe('Splay', () => {
     );
   });
 
-  it('spreads ten thousand clients, and the programs of one, evenly over it', () => {
+  it('spreads ten thousand clients, and the programs of one, evenly over its window', () => {
     for (const name of [(n: number) => [`host${n}`, 'c', 'p'], (n: number) => ['host', 'c', `p${n}`]]) {
       const tenths = Array<number>(10).fill(0);
       for (let n = 0; n < 10_000; n++) {
@@ -210,7 +210,7 @@ describe('Splay', () => {
     }
   });
 
-  it('is waited for before anything is asked of the server', async () => {
+  it('passes before anything is asked of the server', async () => {
     // A client and program in a late part of the window, so that the delay can be told from the
     // start-up time.
     const program = Array.from({ length: 1000 }, (_, n) => `p${n}`).find(

@@ -60,7 +60,7 @@ function digest(type: string, bytes: Buffer): string {
   return createHash(type).update(bytes).digest('hex');
 }
 
-describe('how a program ends', () => {
+describe('the end of a program', () => {
   const ENDINGS: [script: string, status: string, signal: string, reason: string][] = [
     ['exit 0', '0', '0', 'The kid exited cleanly.'],
     ['exit 3', '3', '0', 'The kid exited with a status of 3.'],
@@ -70,7 +70,7 @@ describe('how a program ends', () => {
     ['ulimit -c 0; kill -SEGV $$', '0', '11', 'The kid was terminated by signal 11.'],
   ];
   for (const [script, status, signal, reason] of ENDINGS) {
-    it(`${script}: ${reason}`, async () => {
+    it(`is reported for ${script}: ${reason}`, async () => {
       const { fields } = parseRecord((await upload(script)).env);
       const { KidStatus, KidSignal, KidReason, RunError, GetError } = fields;
       assert.deepEqual([KidStatus, KidSignal, KidReason], [status, signal, reason]);
@@ -79,7 +79,7 @@ describe('how a program ends', () => {
     });
   }
 
-  it('over RunTimeLimit: the whole group is ended, exit code 4, and what there is is uploaded', async () => {
+  it('after RunTimeLimit ends the whole group with exit code 4, and uploads what there is', async () => {
     const pidFile = join(home.client.root, 'pids');
     home.configure({ RunTimeLimit: '1', TimeoutSignal: '15' });
     home.add('slow.sh', `#!/bin/sh\necho begun\nsleep 300 &\necho $$ $! > ${pidFile}\nwait\n`);
@@ -95,7 +95,7 @@ describe('how a program ends', () => {
     await until(() => !pids.some(isAlive), 'kid and grandchild are gone');
   });
 
-  it('with a missing interpreter: exit code 4, the record names it, and nothing else', async () => {
+  it('with a missing interpreter is exit code 4, and the record names the interpreter', async () => {
     home.add('nope.sh', '#!/nope\n');
     const failed = 'webjob: error: nope.sh cannot be run: its interpreter /nope does not exist\n';
     assert.deepEqual(await home.client.execute(['nope.sh']), { code: 4, signal: null, stdout: '', stderr: failed });
@@ -109,7 +109,7 @@ describe('how a program ends', () => {
     assert.deepEqual(await home.client.execute(['nope.sh']), { code: 4, signal: null, stdout: '', stderr: failed });
   });
 
-  it('in no executable format: never as a success of the program', async () => {
+  it('is never a success for a file in no executable format', async () => {
     home.add('broken', Buffer.from('\x7fELF\x02\x01 of another machine\n', 'latin1'));
     const { code } = await home.client.execute(['broken']);
     const { KidStatus } = parseRecord(home.takeUpload().env).fields;
@@ -118,7 +118,7 @@ describe('how a program ends', () => {
     assert.equal(code, KidStatus === 'NA' ? 4 : 0);
   });
 
-  it('not at all, for the server has none: exit code 3, nothing put, nothing left', async () => {
+  it('is exit code 3 when the server does not have the program; nothing is put or left', async () => {
     const { code, stdout, stderr } = await home.client.execute(['none.sh']);
     assert.deepEqual([code, stdout], [3, '']);
     assert.equal(stderr, 'webjob: error: GET of none.sh failed: Status = [404], Reason = [Not Found]\n');
@@ -126,7 +126,7 @@ describe('how a program ends', () => {
   });
 });
 
-describe('what a program prints', () => {
+describe('the output of a program', () => {
   for (const type of ['MD5', 'SHA1', 'SHA256']) {
     it(`arrives byte for byte, with the ${type} that ${type.toLowerCase()}sum prints`, async () => {
       home.configure({ HashType: type });
@@ -141,13 +141,13 @@ describe('what a program prints', () => {
     });
   }
 
-  it('may be nothing', async () => {
+  it('may be empty', async () => {
     const { out, err, env } = await upload(':');
     assert.deepEqual([out.length, err.length], [0, 0]);
     assert.equal(parseRecord(env).fields.StdOutHash, digest('md5', out));
   });
 
-  it('may still grow from the background: hash, length and bytes agree, without waiting', async () => {
+  it('may still grow from the background: hash, length and bytes agree, without a wait', async () => {
     const pidFile = join(home.client.root, 'pid');
     const { out, env } = await upload(
       `echo first; (trap '' PIPE; while [ -d ${home.client.root} ]; do echo more; done 2> /dev/null) & echo $! > ${pidFile}`,
@@ -164,7 +164,7 @@ describe('what a program prints', () => {
     assert.equal(out.toString(), 'kept\n');
   });
 
-  it('passes through with its exit code when there is no URLPutURL', async () => {
+  it('passes through with its exit code when URLPutURL is not set', async () => {
     home.configure({ URLPutURL: '' });
     home.add('job.sh', '#!/bin/sh\necho to stdout\necho to stderr >&2\n[ "$1" ] && kill -$1 $$\nexit 7\n');
     const shown = { signal: null, stdout: 'to stdout\n', stderr: 'to stderr\n' };
@@ -187,7 +187,7 @@ describe('what a program prints', () => {
 
 const EPOCH = '\\d{4}-\\d\\d-\\d\\d \\d\\d:\\d\\d:\\d\\d';
 
-describe('the record', () => {
+describe('the run record', () => {
   it('has the 22 fields of the article, byte for byte', async () => {
     const earliest = Date.now();
     const { env, rdy } = await upload('echo $$ $PPID', ['-a', 'b  c', 'line\nbreak', '--x=ä']);
@@ -246,7 +246,7 @@ describe('the record', () => {
     '',
     undefined,
   ]) {
-    it(`tells time as date does with TZ=${tz ?? ' not set'}`, { skip: !zones && 'no zone files' }, async () => {
+    it(`gives times as date does with TZ=${tz ?? ' not set'}`, { skip: !zones && 'no zone files' }, async () => {
       home.add('job.sh', '#!/bin/sh\n');
       assert.deepEqual(await home.client.execute(['job.sh'], { environment: { TZ: tz } }), SILENT_SUCCESS);
       const { JobEpoch, PutEpoch } = parseRecord(home.takeUpload().env).fields;
@@ -265,7 +265,7 @@ describe('TempDirectory', () => {
   const HOST = '#!/bin/sh\nhostname\n';
   const program = (): string => join(home.client.temp, 'host.sh');
 
-  it('is empty afterwards, or keeps what UnlinkExecutable=N and UnlinkOutput=N say', async () => {
+  it('is empty afterwards, or keeps what UnlinkExecutable=N and UnlinkOutput=N name', async () => {
     for (const [UnlinkExecutable, UnlinkOutput] of [
       ['Y', 'Y'],
       ['N', 'Y'],
@@ -290,7 +290,7 @@ describe('TempDirectory', () => {
     }
   });
 
-  it("keeps another run's program, also under the number that the own one had", async () => {
+  it("keeps another run's program, even under the number of the run's own", async () => {
     const path = join(home.client.temp, 'job.sh');
     home.add('job.sh', '#!/bin/sh\ntouch "$1"\nexec sleep 2\n');
     const started = join(home.client.temp, 'started');
@@ -325,7 +325,7 @@ describe('TempDirectory', () => {
     );
   });
 
-  it('may hold a file, a link or a dangling link at the name of the program: replaced, never followed', async () => {
+  it('may hold a file or link at the name of the program: replaced, never followed', async () => {
     const victim = join(home.client.root, 'victim');
     for (const plant of [() => writeFileSync(program(), 'old'), () => symlinkSync(victim, program())]) {
       for (const exists of [true, false]) {
@@ -373,7 +373,7 @@ describe('a signal to webjob', () => {
     ['SIGTERM', 15],
     ['SIGHUP', 1],
   ] as const) {
-    it(`${signal} in RUN goes to the program's whole group, whose end is reported`, async () => {
+    it(`${signal} in RUN reaches the program's whole group, whose end is reported`, async () => {
       const pidFile = join(home.client.root, `pids-${signal}`);
       home.add(
         'long.sh',

@@ -27,9 +27,9 @@ const filesOf = (client: string, span: string) =>
 const cronOf = (client: string, span: string): string =>
   /^((?:\S+ ){5})root /m.exec(filesOf(client, span)['webjob.cron'])?.[1]?.trim() ?? '';
 
-describe('a schedule', () => {
+describe("a client's schedule", () => {
   for (const span of SPANS)
-    it(`of ${span} comes so often in cron, and for each client at times of its own`, () => {
+    it(`of ${span} runs at that interval in cron, at different times for each client`, () => {
       const seconds = parseSchedule(span);
       const firsts = new Set<number>();
       for (let client = 0; client < 50; client++) {
@@ -52,7 +52,7 @@ describe('a schedule', () => {
       assert.ok(firsts.size >= Math.min(seconds / 60, 25) * 0.8, `${firsts.size} times of 50 clients`);
     });
 
-  it('is one that cron can say', () => {
+  it('is refused when cron cannot express it', () => {
     for (const wrong of ['0m', '30s', '7m', '90m', '5h', '2d', '1w', 'x', '61s'])
       assert.throws(() => parseSchedule(wrong), /minutes that divide an hour/, wrong);
   });
@@ -71,7 +71,7 @@ describe('a schedule', () => {
     }
   });
 
-  it('runs what a client understands, with names that a shell or systemd would take apart', () => {
+  it('runs what a client understands, with names that a shell or systemd would split', () => {
     for (const isForC of [false, true]) {
       const files = formatSchedule({
         client: 'c',
@@ -97,7 +97,7 @@ describe('webjobctl client add --schedule', () => {
   });
   after(() => its.close());
 
-  it('puts them into the kit, where there are batches', async () => {
+  it('puts schedules into the client kit, at sites with batches', async () => {
     const out = join(its.site.root, 'kit');
     const words = [
       'client',

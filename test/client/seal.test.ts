@@ -67,7 +67,7 @@ const isBelow = (folder: string, text: string): boolean =>
 
 describe('a client with SealTo', () => {
   for (const HashType of ['MD5', 'SHA256'])
-    it(`sends what only the examiner can open, and signs what it was, with ${HashType} in the record`, async () => {
+    it(`sends what only the examiner can open, and signs the plain text, with ${HashType} in the record`, async () => {
       home.reset(settings({ HashType }));
       const [upload] = await home.uploadsOf(async () => {
         assert.deepEqual(await home.client.execute(['job.sh', 'x']), { code: 0, signal: null, stdout: '', stderr: '' });
@@ -80,7 +80,7 @@ describe('a client with SealTo', () => {
       await assert.rejects(open(upload.out, bob));
     });
 
-  it('seals to several, and to hybrid ones', async () => {
+  it('seals to several recipients, hybrid ones included', async () => {
     home.reset(settings({ SealTo: `${alice?.recipient}, ${bob?.recipient}` }));
     const [both] = await home.uploadsOf(() => home.client.execute(['job.sh', 'x']));
     assert.ok(both);
@@ -91,7 +91,7 @@ describe('a client with SealTo', () => {
     assert.deepEqual((await check(hybrid, carol, `${SECRET} x\n`)).sealing?.recipients, [carol?.recipient]);
   });
 
-  it('keeps sealed what could not be sent, and sends the same bytes later, whoever is to open others by then', async () => {
+  it('keeps a job sealed that could not be sent, and sends the same bytes later', async () => {
     home.reset(settings({ SpoolDirectory: home.spool }));
     home.fake.put = REFUSES;
     const [first] = await home.uploadsOf(() => home.client.execute(['job.sh', 'x']));
@@ -116,7 +116,7 @@ describe('a client with SealTo', () => {
     assert.ok(!isBelow(home.client.temp, SECRET));
   });
 
-  it('seals what the disk did not take as what was kept', async () => {
+  it('seals what fit on a full disk as what was kept', async () => {
     home.serve('head -c 3000000 /dev/zero');
     const [upload] = await home.uploadsOf(async () => {
       const wrapper = ['bash', '-c', 'ulimit -f 4000; exec "$@"', 'bash'];
@@ -165,7 +165,7 @@ describe('a SealTo that cannot be used', () => {
     ],
   ];
   for (const [what, sealTo, why] of cases)
-    it(`because it ${what} is an error before anything is asked for`, async () => {
+    it(`is an error before any request because it ${what}`, async () => {
       home.reset(settings({ SealTo: sealTo() }));
       const earlier = home.fake.requests().length;
       const { code, stderr } = await home.client.execute(['job.sh']);
@@ -175,7 +175,7 @@ describe('a SealTo that cannot be used', () => {
       assert.deepEqual([home.fake.requests().length, existsSync(at('ran'))], [earlier, false]);
     });
 
-  it('because nothing would be signed is one, too', async () => {
+  it('is an error because nothing would be signed', async () => {
     home.reset(settings({ ResultKeyFile: '' }));
     const { code, stderr } = await home.client.execute(['job.sh']);
     assert.equal(code, 2);
@@ -184,7 +184,7 @@ describe('a SealTo that cannot be used', () => {
 });
 
 describe('a webjob that is to seal', () => {
-  it('and is killed while its program runs leaves a job that is sealed before it is sent', async () => {
+  it('leaves a job that is sealed before it is sent when it is killed during the run', async () => {
     home.reset(settings({ SpoolDirectory: home.spool }));
     home.serve(`echo ${PRINTED}; echo $$ > '${at('ran')}.new'; mv '${at('ran')}.new' '${at('ran')}'; exec sleep 60`);
     const running = home.client.start(['job.sh']);
@@ -205,7 +205,7 @@ describe('a webjob that is to seal', () => {
   });
 
   for (const call of ['rename', 'fsync', 'ftruncate'])
-    it(`loses nothing and leaves nothing in plain text, killed at any ${call}`, {
+    it(`loses nothing and leaves no plain text when it is killed at any ${call}`, {
       skip: NO_STRACE,
     }, async (context) => {
       let killed = 0;
@@ -250,7 +250,7 @@ describe('a webjob that is to seal', () => {
     });
   }
 
-  it('seals elsewhere where its spool takes no more', { skip: findMountObstacle() }, async () => {
+  it('seals elsewhere when its spool is full', { skip: findMountObstacle() }, async () => {
     const spool = at('small');
     mkdirSync(spool);
     mountDisk(spool, 'size=600k,nr_inodes=100');

@@ -39,8 +39,8 @@ function assertNoSecret(text: string, where: string): void {
   for (const form of FORMS) assert.ok(!text.includes(form), `the password shows in ${where}`);
 }
 
-describe('over https with basic authentication', () => {
-  it('a job goes from end to end', async () => {
+describe('https with basic authentication', () => {
+  it('carries a job from end to end', async () => {
     configure({ URLPassword: SECRET });
     assert.deepEqual(await home.client.execute(['host.sh']), { code: 0, signal: null, stdout: '', stderr: '' });
     const { out, env, rdy } = home.takeUpload();
@@ -56,7 +56,7 @@ describe('over https with basic authentication', () => {
     );
   });
 
-  it('a wrong password is refused, and not shown', async () => {
+  it('refuses a wrong password, and does not show it', async () => {
     const url = `${home.server.url}/webjob/nph-webjob.cgi`;
     for (const controls of [
       { URLPassword: `${SECRET}x` },
@@ -70,7 +70,7 @@ describe('over https with basic authentication', () => {
     }
   });
 
-  it('http to a port of https is one clear error', async () => {
+  it('reports plain http to an https port as one clear error', async () => {
     configure({
       URLPassword: SECRET,
       URLGetURL: `${home.server.url.replace('https', 'http')}/webjob/nph-webjob.cgi`,
@@ -98,7 +98,7 @@ describe('the password', { skip: !existsSync('/proc/self/cmdline') && 'no /proc 
   }
 
   for (const way of ['controls', 'URL']) {
-    it(`from the ${way} is in no command line, environment, file or record while a program runs`, async () => {
+    it(`from the ${way} is in no command line, environment, file or record during a run`, async () => {
       const url = `${home.server.url}/webjob/nph-webjob.cgi`.replace('//', `//client1:${SECRET}@`);
       configure(way === 'URL' ? { URLGetURL: url, URLPutURL: url, URLPassword: '' } : { URLPassword: SECRET });
       const go = join(home.client.root, `go-${way}`);

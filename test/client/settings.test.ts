@@ -135,11 +135,11 @@ const NEEDED: Partial<Record<ControlKey, string>> = {
   SSLUseCertificate: 'SSLPublicCertFile=c\nSSLPrivateKeyFile=k\n',
 };
 
-describe('every control of webjob.conf', () => {
+describe('every setting of webjob.conf', () => {
   for (const { key, default: standard } of CONTROLS) {
     const others = `${NEEDED[key] ?? ''}${REQUIRED}`.replace(new RegExp(`^${key}=.*\\n`, 'm'), '');
 
-    it(`${key} takes what it should, in any case of its name`, () => {
+    it(`accepts its values, in any case of its name: ${key}`, () => {
       for (const value of [...VALUES[key].good, ...(standard === '' ? [] : [standard])]) {
         assert.doesNotThrow(() => readSettings(writeConf(`${key}=${value}\n${others}`)), value);
         assert.doesNotThrow(
@@ -149,7 +149,7 @@ describe('every control of webjob.conf', () => {
       }
     });
 
-    it(`${key} refuses all else, naming file, line and itself, not the value`, () => {
+    it(`refuses all else, naming file, line and itself, not the value: ${key}`, () => {
       for (const value of VALUES[key].bad) {
         const file = writeConf(`# first line\n${key.toLowerCase()}=${value}\n${others}`);
         assert.equal(failureOf(file).message, `${file} line 2: ${key} has a value that is not allowed`, value);
@@ -157,7 +157,7 @@ describe('every control of webjob.conf', () => {
     });
   }
 
-  it('that is a word may be in any case, and is the word of the wire and the record', () => {
+  it('may have its words in any case, and sends them in the form of the protocol', () => {
     const lines = [
       'RunType=LINKTEST',
       'HashType=sha256',
@@ -174,7 +174,7 @@ describe('every control of webjob.conf', () => {
     );
   });
 
-  it('is what it always was when it is not given', () => {
+  it('has its documented default when it is not given', () => {
     const { get, ...settings } = readSettings(writeConf(REQUIRED));
     assert.equal(get.url.href, 'http://127.0.0.1:9/get');
     const given = {
@@ -245,13 +245,13 @@ describe('every control of webjob.conf', () => {
     ['URLPutURL=http://u:%zz@h/', 'URLPutURL has a user or password with an invalid %'],
   ];
   for (const [lines, complaint] of COMBINATIONS) {
-    it(`goes with the others, or is named with its line: ${complaint}`, () => {
+    it(`must go with the others, or is named with its line: ${complaint}`, () => {
       const file = writeConf(`\n${lines}\n${REQUIRED}`);
       assert.equal(failureOf(file).message, `${file} line 2: ${complaint}`);
     });
   }
 
-  it('is not missed by one that is off', () => {
+  it('needs no other setting while it is off', () => {
     const off = 'GetHookEnable=N\nDsvVerifySignature=N\nSSLUseCertificate=n\nURLProxyUsername=a:b\n';
     assert.equal(readSettings(writeConf(off + REQUIRED)).proxyCredentials, undefined);
     const on = 'URLProxyUsername=a\nURLProxyPassword=b:c\nURLProxyAuthType=basic\n';
@@ -260,7 +260,7 @@ describe('every control of webjob.conf', () => {
 });
 
 describe('a relative path', () => {
-  it('is looked for beside the file it stands in, whatever the working directory', () => {
+  it('is resolved beside the file that contains it, whatever the working directory', () => {
     const root = mkdtempSync(join(folder, 'kit-'));
     mkdirSync(join(root, 'below'));
     const isPath = ({ key }: { key: string }): boolean => /(?:File|SpoolDirectory)$/.test(key);
@@ -303,7 +303,7 @@ describe('Import', () => {
     return join(root, Object.keys(files)[0] ?? '');
   }
 
-  it('takes the controls of files beside the file it stands in, three deep', () => {
+  it('reads the settings of files beside the importing file, three levels deep', () => {
     const first = writeTree({
       'a.conf': `${REQUIRED}import = sub/b.conf # beside\nHashType=SHA1\n`,
       'sub/b.conf': 'RunTimeLimit=1\nImport=deeper/c.conf\nImport=../e.conf\n',
@@ -320,7 +320,7 @@ describe('Import', () => {
     );
   });
 
-  it('that goes round in a circle ends, with file and line', () => {
+  it('that forms a cycle ends with file and line', () => {
     const circle = writeTree({ 'a.conf': 'Import=b.conf\n', 'b.conf': '\nImport=a.conf\n' });
     assert.equal(
       failureOf(circle).message,
@@ -358,14 +358,14 @@ describe('webjob.conf', () => {
     assert.equal(settings.clientId, 'client1');
   });
 
-  it('refuses a control that is given twice, in one file or in two', () => {
+  it('refuses a setting that is given twice, in one file or in two', () => {
     const one = writeConf(`${REQUIRED}\nclientid=client2\n`);
     assert.equal(failureOf(one).message, `${one} line 4: clientid is given twice`);
     const two = writeConf('# other\nClientId=client1\n');
     assert.equal(failureOf(`${writeConf(REQUIRED)},${two}`).message, `${two} line 2: ClientId is given twice`);
   });
 
-  it('refuses a stray line and an unknown control, naming file and line', () => {
+  it('refuses a malformed line and an unknown setting, naming file and line', () => {
     const stray = writeConf(`${REQUIRED}\n\nHashType MD5\n`);
     assert.equal(failureOf(stray).message, `${stray} line 5: not Key=value`);
     for (const key of ['SSLVerifyPeer', 'GetHook', 'Imports', 'constructor', 'toString']) {
@@ -374,7 +374,7 @@ describe('webjob.conf', () => {
     }
   });
 
-  it('refuses a file without the required controls, and one that cannot be read', () => {
+  it('refuses a file that lacks required settings, and one that cannot be read', () => {
     assert.equal(failureOf(writeConf('URLGetURL=http://h/\n')).message, 'ClientId is required');
     assert.equal(failureOf(writeConf('ClientId=c\nURLGetURL=\n')).message, 'URLGetURL is required');
     assert.match(failureOf(writeConf('')).hints.join(), /^add a line ClientId=/);
@@ -382,7 +382,7 @@ describe('webjob.conf', () => {
     assert.equal(failureOf(folder).message, `${folder} cannot be read: EISDIR`);
   });
 
-  it('prefers user and password of a URL, decoded, and takes them out of it', () => {
+  it('prefers user and password from a URL, decoded, and takes them out of the URL', () => {
     const own = 'URLUsername=own\nURLPassword=pair\nURLAuthType=basic\n';
     const conf = `ClientId=c\nURLGetURL=http://us%65r:p%40ss@h/x\nURLPutURL=http://h/y\n${own}`;
     const { get, put } = readSettings(writeConf(conf));

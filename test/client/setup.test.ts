@@ -102,7 +102,7 @@ function under<Type>(umask: number, work: () => Type): Type {
   }
 }
 
-describe('webjob.conf', () => {
+describe('the webjob.conf of a client kit', () => {
   const server = { url: 'http://h/webjob/nph-webjob.cgi', bundle: undefined, commonName: undefined };
   const secure = { url: 'https://h/x', bundle: 'PEM', commonName: 'h' };
   const facts: ConfFacts = {
@@ -137,7 +137,7 @@ describe('webjob.conf', () => {
   };
   const PASSWORD = { URLAuthType: 'basic', URLUsername: 'client1', URLPassword: 'p' };
 
-  it('has the password, and of TLS what the server has', () => {
+  it('has the password, and the TLS settings that the server has', () => {
     assert.deepEqual(format(), { ...COMMON, ...PASSWORD });
     const url = { URLGetURL: secure.url, URLPutURL: secure.url };
     assert.deepEqual(format({ server: secure }), {
@@ -159,7 +159,7 @@ describe('webjob.conf', () => {
     });
   });
 
-  it('has a certificate with a password or without', () => {
+  it('has a certificate with or without a password', () => {
     const certificate = {
       SSLUseCertificate: 'Y',
       SSLPublicCertFile: '/etc/w/client1.crt',
@@ -170,7 +170,7 @@ describe('webjob.conf', () => {
     assert.deepEqual(format({ hasCertificate: true, password: undefined }), alone);
   });
 
-  it('names its files beside itself and has a spool, except for a C client', () => {
+  it('names files beside itself, and has a spool except for a C client', () => {
     const kit = format({ server: secure, installFolder: undefined, isForC: false, hasCertificate: true });
     const paths = {
       SSLBundledCAsFile: 'webjob-server.crt',
@@ -185,7 +185,7 @@ describe('webjob.conf', () => {
     assert.deepEqual(installed, { ...COMMON, ...PASSWORD, SpoolDirectory: '/etc/w/spool', SpoolLimit: '1073741824' });
   });
 
-  it('holds a password byte for byte, and refuses what a line cannot hold', () => {
+  it('holds a password byte for byte, and refuses one that a line cannot hold', () => {
     assert.equal(format({ password: '\xe4=\xff' }).URLPassword, '\xe4=\xff');
     for (const installFolder of ['/a#b', '/a\nb', '/a\x7fb'])
       assert.throws(() => format({ installFolder, hasCertificate: true }), usage, JSON.stringify(installFolder));
@@ -212,7 +212,7 @@ describe('webjob.conf', () => {
   });
 });
 
-describe('the folder that a client is given', () => {
+describe('the client kit', () => {
   const issued: Issued = { certificate: 'CERTIFICATE', key: 'KEY', request: 'REQUEST' };
   const parcel = (folder: string) => {
     return {
@@ -250,7 +250,7 @@ describe('the folder that a client is given', () => {
     }
   });
 
-  it('takes the place of nothing that is another one', () => {
+  it('replaces nothing that belongs to another client', () => {
     for (const name of ['webjob.conf', 'client1.key', 'client1.csr', 'client1.crt', 'client1.result.key']) {
       const folder = folderOf();
       checkParcelFolder(folder, 'client1');
@@ -314,7 +314,7 @@ describe('the arguments of a client', () => {
     for (const id of ['', 'x'.repeat(65), 'a b', '../a', 'a.b']) assert.throws(() => parseClientId(id), id);
   });
 
-  it('are the first line of a file of any editor', () => {
+  it('are the first line of a file from any editor', () => {
     const file = join(folderOf(), 'password');
     for (const [bytes, password] of [
       ['secret\nmore\n', 'secret'],
@@ -331,14 +331,14 @@ describe('the arguments of a client', () => {
   });
 });
 
-describe('the server that a client is told of', () => {
+describe('the server name that a client gets', () => {
   const etcDirectory = folderOf();
   const context = (sslRequireSsl: boolean, folder = etcDirectory): Context =>
     ({ etcDirectory: folder, settings: { sslRequireSsl } }) as Context;
   const own = (): string => readFileSync(join(etcDirectory, 'webjob-server.crt'), 'utf8');
   before(() => makeServerCertificate(etcDirectory, 'webjob.example.com'));
 
-  it('is that of its certificate, or the one given', () => {
+  it('is that of the certificate, or the given one', () => {
     const path = '/webjob/nph-webjob.cgi';
     const found = (...args: Parameters<typeof findServer>) => {
       const { url, bundle, commonName } = findServer(...args);
@@ -357,7 +357,7 @@ describe('the server that a client is told of', () => {
       assert.throws(() => findServer(context(true), url, undefined), usage, url);
   });
 
-  it('keeps its key to itself, and the certificate of others', () => {
+  it('protects its key, and shows others the certificate', () => {
     assert.deepEqual(
       ['key', 'crt'].map((kind) => mode(join(etcDirectory, `webjob-server.${kind}`))),
       [0o600, 0o644],
@@ -379,7 +379,7 @@ describe('the server that a client is told of', () => {
   });
 });
 
-describe('the file of users', () => {
+describe('the user file', () => {
   obtainHtpasswd();
   it('is read as httpd reads it', () => {
     const path = join(folderOf(), 'users');
@@ -407,7 +407,7 @@ describe('the file of users', () => {
     assert.equal(removeUser(join(root, 'none'), 'client1'), false);
   });
 
-  it('gets a user in the place of the earlier one', () => {
+  it('gets a user in place of the earlier one', () => {
     const path = join(folderOf(), 'users');
     assert.throws(() => setUser(path, 'client1', 'p'), failed);
     assert.ok(!existsSync(path));
@@ -424,7 +424,7 @@ describe('the file of users', () => {
   });
 });
 
-it('a command for clients needs a site', async () => {
+it('is not written by a command without a site', async () => {
   for (const [words, said] of [
     [['-c', '/nowhere.cfg'], '/nowhere.cfg does not exist'],
     [[], 'there is no nph-webjob.cfg'],
@@ -469,7 +469,7 @@ describe('the CA of the clients', () => {
   });
   const own = (client: string) => listCertificates(etc).filter((one) => one.client === client);
 
-  it('is on disk before it has its name, and open to nobody', () => {
+  it('is on disk before it has its name, readable by nobody else', () => {
     const named = steps.indexOf('name webjob-ca');
     for (const name of ['ca.key', 'ca.crt', 'ca.cnf', 'index.txt', 'issued'])
       assert.ok(steps.slice(0, named).includes(`fsync ${name}`), `${name} is not on disk: ${steps}`);
@@ -488,7 +488,7 @@ describe('the CA of the clients', () => {
     );
   });
 
-  it('gives back what httpd needs of it when that is gone', () => {
+  it('restores what httpd needs of it when that is lost', () => {
     const crt = readFileSync(join(etc, 'webjob-ca.crt'), 'utf8');
     for (const kind of ['crt', 'crl']) rmSync(join(etc, `webjob-ca.${kind}`));
     openAuthority(etc);
@@ -496,7 +496,7 @@ describe('the CA of the clients', () => {
     assert.match(readFileSync(join(etc, 'webjob-ca.crl'), 'utf8'), /BEGIN X509 CRL/);
   });
 
-  it('lists what it issued: of a client the one that lasts longest counts', () => {
+  it('lists what it issued, the longest-lived certificate for each client', () => {
     const days = own('client1').map(({ until }) => daysLeft(until));
     assert.deepEqual(days, [9, 799, 19]);
     const latest = findLatest(listCertificates(etc), 'client1');
@@ -515,7 +515,7 @@ describe('the CA of the clients', () => {
     assert.deepEqual([key, new X509Certificate(certificate).subject], ['', 'CN=client1']);
   });
 
-  it('revokes what it is told to, in its list and for httpd', () => {
+  it('revokes certificates in its list and for httpd', () => {
     const [{ serial = '' } = {}] = own('client3');
     revokeCertificates(etc, [serial]);
     assert.deepEqual(
@@ -532,7 +532,7 @@ describe('the CA of the clients', () => {
     assert.equal(findLatest(listCertificates(etc), 'client3'), undefined);
   });
 
-  it('is what client list and client show tell, with users and profiles', async () => {
+  it('appears in client list and client show, with users and profiles', async () => {
     const rows = async (code: number, ...more: string[]): Promise<string[]> =>
       (await run(code, '--json', 'client', 'list', ...more))
         .split('\n')
@@ -564,7 +564,7 @@ describe('the CA of the clients', () => {
     assert.equal(await run(1, 'client', 'remove', 'client4'), '');
   });
 
-  it('is changed for a client by one command at a time, and remove takes what the one before has given', async () => {
+  it('serves one command at a time for each client, and remove takes back what add issued', async () => {
     writeFileSync(join(etc, 'webjob.htpasswd'), 'client7:{SHA}x\n');
     issueCertificate(etc, 'client7', 5, 'new key');
     issueCertificate(etc, 'client7', 6, 'new key');
@@ -596,7 +596,7 @@ describe('the CA of the clients', () => {
     );
   });
 
-  it('renews for the key that a client has, by the request that it kept', async () => {
+  it('renews with the key that a client has, by the request that it kept', async () => {
     const out = join(base, 'renewed');
     const before = readFileSync(join(ca, 'client1.csr'), 'utf8');
     await run(0, 'client', 'renew', 'client1', '--days', '30', '--out', out, '--new-key');

@@ -35,7 +35,7 @@ function isGood(publicKey: Buffer, signature: Buffer, message: Buffer, pieceLeng
 }
 
 describe('Ed25519 in pieces', () => {
-  it('takes and refuses what node:crypto does', () => {
+  it('accepts and refuses what node:crypto does', () => {
     for (let n = 0; n < 40; n += 1) {
       const { publicKey, privateKey } = generateKeyPairSync('ed25519');
       const [key, message] = [rawOf(publicKey), randomBytes(n * 11)];
@@ -63,7 +63,7 @@ describe('Ed25519 in pieces', () => {
     }
   });
 
-  it('refuses keys and signatures of small order, which anybody can make', () => {
+  it('refuses keys and signatures of small order, which anyone can make', () => {
     const SMALL = [
       `01${'00'.repeat(31)}`,
       `ec${'ff'.repeat(30)}7f`,
@@ -110,7 +110,7 @@ describe('a signed program of 100 MB', {
   });
 
   for (const [kind, { publicKey, privateKey }] of Object.entries(pairs)) {
-    it(`takes no more memory than a small one, with ${kind}; and one wrong byte at its end is seen`, async () => {
+    it(`needs no more memory than a small one, with ${kind}, and one wrong last byte is found`, async () => {
       const keyFile = join(client.root, `${kind}.pub`);
       writeFileSync(keyFile, publicKey.export({ type: 'spki', format: 'pem' }));
       client.configure({ URLGetURL: fake.url, DsvVerifySignature: 'Y', DsvPublicKeyFile: keyFile });

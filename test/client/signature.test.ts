@@ -79,27 +79,27 @@ const WRONG = "the program's signature is wrong";
 
 describe('a program', () => {
   for (const type of TYPES) {
-    it(`signed with an ${type} key is run`, async () => {
+    it(`runs when it is signed with an ${type} key`, async () => {
       signer('--key', key(`${type}.key`), program);
       assert.match(readFileSync(`${program}.sig`, 'latin1'), /^[A-Za-z0-9+/]{86,98}={0,2}\n$/);
       verifyWith(key(`${type}.pub`));
       await assertRun();
     });
 
-    it(`signed with another key than the ${type} one is not`, async () => {
+    it(`does not run when it is signed with another key than the ${type} one`, async () => {
       signer('--key', key('other.key'), program);
       verifyWith(key(`${type}.pub`));
       await assertRefused(WRONG);
     });
 
-    it(`changed by one byte after it was signed with an ${type} key is not`, async () => {
+    it(`does not run when one byte was changed after signing with an ${type} key`, async () => {
       signer('--key', key(`${type}.key`), program);
       verifyWith(key(`${type}.pub`));
       home.add('host.sh', readFileSync(program, 'latin1').replace(': >', ':> '));
       await assertRefused(WRONG);
     });
 
-    it(`with a signature that is no ${type} signature is not`, async () => {
+    it(`does not run with a signature that is not an ${type} signature`, async () => {
       verifyWith(key(`${type}.pub`));
       signer('--key', key(`${type}.key`), program);
       const good = readFileSync(`${program}.sig`, 'latin1').trim();
@@ -120,14 +120,14 @@ describe('a program', () => {
     });
   }
 
-  it('with the signature of another program is not', async () => {
+  it('does not run with the signature of another program', async () => {
     home.add('other.sh', '#!/bin/sh\n');
     signer('--key', key('ed25519.key'), join(home.site.profiles, 'client1', 'other.sh'));
     copyFileSync(join(home.site.profiles, 'client1', 'other.sh.sig'), `${program}.sig`);
     await assertRefused(WRONG);
   });
 
-  it('without one is not even served; and not run when a server serves it', async () => {
+  it('is not served without a signature, and not run when a server serves it anyway', async () => {
     await assertRefused('GET of host.sh failed: Status = [459], Reason = [Signature Not Available]');
     configure(home.site, {});
     try {
@@ -137,7 +137,7 @@ describe('a program', () => {
     }
   });
 
-  it('is judged before its GetHook', async () => {
+  it('is checked before its GetHook', async () => {
     const hooked = join(home.client.root, 'hooked');
     home.add('host.sh.x', readFileSync(program));
     signer('--key', key('other.key'), `${program}.x`);
@@ -150,7 +150,7 @@ describe('a program', () => {
     assert.equal(existsSync(hooked), true);
   });
 
-  it('is not run with a DsvPublicKeyFile that is none: exit code 2', async () => {
+  it('does not run with an invalid DsvPublicKeyFile: exit code 2', async () => {
     signer('--key', key('ed25519.key'), program);
     openssl('genrsa', '-out', 'rsa.key', '2048');
     openssl('rsa', '-in', 'rsa.key', '-pubout', '-out', 'rsa.pub');
@@ -188,7 +188,7 @@ describe('openssl', () => {
     assert.match(openssl('dgst', '-sha256', '-verify', 'p256.pub', '-signature', decoded(), program), /Verified OK/);
   });
 
-  it('makes keys and signatures that the client takes, and keys that webjob-sign takes', async () => {
+  it('makes keys and signatures that the client accepts, and keys that webjob-sign accepts', async () => {
     openssl('genpkey', '-algorithm', 'ed25519', '-out', 'openssl-ed25519.key');
     openssl('ecparam', '-name', 'prime256v1', '-genkey', '-noout', '-out', 'openssl-p256.key');
     for (const type of TYPES) {
@@ -208,7 +208,7 @@ describe('openssl', () => {
 describe('webjob-sign', () => {
   const mode = (path: string): number => statSync(path).mode & 0o777;
 
-  it('makes a private key that only its owner reads, and never overwrites one', () => {
+  it('makes a private key that only its owner can read, and never overwrites one', () => {
     for (const type of TYPES) {
       assert.equal(mode(key(`${type}.key`)), 0o600);
       assert.match(readFileSync(key(`${type}.pub`), 'utf8'), /^-----BEGIN PUBLIC KEY-----\n/);
@@ -229,7 +229,7 @@ describe('webjob-sign', () => {
     );
   });
 
-  it('signs several files, and anew in the place of an older signature', () => {
+  it('signs several files, and replaces an older signature', () => {
     const files = ['a', 'b'].map((name) => key(`file-${name}`));
     for (const file of files) writeFileSync(file, file);
     for (const name of ['other', 'ed25519']) signer('--key', key(`${name}.key`), ...files);
@@ -244,7 +244,7 @@ describe('webjob-sign', () => {
     );
   });
 
-  it('explains itself, and what was wrong', () => {
+  it('explains its usage and its errors', () => {
     openssl('genrsa', '-out', 'rsa2.key', '2048');
     const FAILURES: [words: string[], status: number, stderr: RegExp][] = [
       [[], 2, /^webjob-sign: error: use one of --make-key and --key\nwebjob-sign: hint: webjob-sign --help\n$/],

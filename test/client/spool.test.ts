@@ -124,7 +124,7 @@ describe('a PUT that fails', () => {
     });
   }
 
-  it('keeps out, err, record and job id exactly, and private', async () => {
+  it('keeps out, err, record and job id unchanged and private', async () => {
     const first = await uploadsOf(async () => {
       fake.put = afterBody(formatAnswer('', '503 Service Unavailable'));
       await keep('x');
@@ -143,7 +143,7 @@ describe('a PUT that fails', () => {
     assert.ok(parseEpoch(PutEpoch) < (Date.now() - 1000) * 1000, 'told when it was, not when it was delivered');
   });
 
-  it('says nothing and keeps nothing when it did not fail', async () => {
+  it('reports and keeps nothing when it succeeds', async () => {
     fake.put = TAKES;
     assert.deepEqual(await client.execute(['host.sh']), { code: 0, signal: null, stdout: '', stderr: '' });
     assert.deepEqual([jobs(), client.left()], [[], []]);
@@ -154,7 +154,7 @@ describe('--flush', () => {
   const names = (uploads: { body: string }[]): string[] =>
     uploads.map(({ body }) => /^out of (\w+)\0/.exec(body)?.[1] ?? '');
 
-  it('delivers in the order of the runs; so does the next run that can upload, after its own', async () => {
+  it('delivers in the order of the runs, as does the next run that can upload, after its own', async () => {
     await keep('a', 'b', 'c');
     fake.put = TAKES;
     assert.deepEqual(names(await uploadsOf(flush)), ['a', 'b', 'c']);
@@ -167,7 +167,7 @@ describe('--flush', () => {
     assert.deepEqual(jobs(), []);
   });
 
-  it('after a run tries each job once: the run holds its lock all the time', async () => {
+  it('tries each job once after a run, which holds its lock throughout', async () => {
     await keep('a');
     configure({ RetryLimit: '5', RetryDelay: '0' });
     let taken = 0;
@@ -180,7 +180,7 @@ describe('--flush', () => {
     assert.deepEqual(names(uploads), ['b', 'a']);
   });
 
-  it('ends when the network fails, and says what is left', async () => {
+  it('ends when the network fails, and reports what is left', async () => {
     await keep('a', 'b', 'c');
     let taken = 0;
     fake.put = (socket, received) => (taken++ === 0 ? TAKES : BREAKS)(socket, received);
@@ -197,7 +197,7 @@ describe('--flush', () => {
     assert.deepEqual(names(await uploadsOf(flush)), ['b', 'c']);
   });
 
-  it('lets no job that the server refuses, or that is damaged, keep the others waiting', async () => {
+  it('delivers the others when the server refuses a job or a job is damaged', async () => {
     await keep('a', 'b', 'c', 'd', 'e');
     const [, second = '', third = '', fourth = ''] = jobs();
     writeFileSync(join(spool, second, 'parcel.json'), '{"clientId":"../x"}');
@@ -270,7 +270,7 @@ describe('--flush', () => {
       'out cannot be read: ELOOP',
     ],
   };
-  it(`sends no job as a whole one of which ${Object.keys(DAMAGES).join(', or ')}, and the others all the same`, async () => {
+  it(`never sends a damaged job as a complete one (${Object.keys(DAMAGES).join(', or ')})`, async () => {
     const damages = Object.entries(DAMAGES);
     await keep('a', ...damages.map((_, index) => `b${index}`), 'c');
     const damaged = jobs().slice(1, -1);
@@ -288,7 +288,7 @@ describe('--flush', () => {
     assert.deepEqual(jobs(), damaged);
   });
 
-  it('sends jobs that were kept before September 2001 in their order, too', async () => {
+  it('also sends jobs from before September 2001 in their order', async () => {
     await keep('a', 'b', 'c');
     for (const [index, time] of ['5', '999999999999', '1000000000000'].entries())
       renameSync(
@@ -299,7 +299,7 @@ describe('--flush', () => {
     assert.deepEqual(names(await uploadsOf(flush)), ['a', 'b', 'c']);
   });
 
-  it('sends a job that was kept before 1970', needsFakeClock, async () => {
+  it('sends a job from before 1970', needsFakeClock, async () => {
     const clock = makeFakeClock(join(client.root, 'clock'));
     clock.set('@1969-12-30 20:13:27');
     assert.equal((await client.execute(['host.sh', 'old'], { environment: clock.environment })).code, 5);
@@ -308,7 +308,7 @@ describe('--flush', () => {
     assert.deepEqual(jobs(), []);
   });
 
-  it('by two at once delivers each job once', async () => {
+  it('delivers each job once when two run at once', async () => {
     await keep('a', 'b', 'c', 'd', 'e', 'f');
     fake.put = TAKES;
     const delivered = await uploadsOf(async () => {
@@ -322,7 +322,7 @@ describe('--flush', () => {
     assert.deepEqual(jobs(), []);
   });
 
-  it('has nothing to do without a spool folder, and needs SpoolDirectory', async () => {
+  it('does nothing without a spool directory, and needs SpoolDirectory', async () => {
     assert.deepEqual(await flush(), { code: 0, signal: null, stdout: '', stderr: '' });
     configure({ SpoolDirectory: '' });
     const { code, stderr } = await flush();
@@ -332,7 +332,7 @@ describe('--flush', () => {
 
 describe('a client that is ended while it sends', () => {
   for (const signal of ['SIGKILL', 'SIGTERM'] as const) {
-    it(`by ${signal}: the next --flush delivers what it sent, whatever the server has`, async () => {
+    it(`has its job delivered by the next --flush, whatever the server has (${signal})`, async () => {
       let isSending = false;
       fake.put = () => {
         isSending = true;
@@ -351,7 +351,7 @@ describe('a client that is ended while it sends', () => {
     });
   }
 
-  it('leaves alone what a living one sends', async () => {
+  it('keeps its job as long as it lives', async () => {
     await keep('a');
     const [job = ''] = jobs();
     const sending = `sending-${process.pid}-${startOf(process.pid)}-${job}`;
@@ -366,8 +366,8 @@ describe('a client that is ended while it sends', () => {
   });
 });
 
-describe('the spool folder', () => {
-  it('takes no more than SpoolLimit; what is over waits until it is asked for by its name', async () => {
+describe('the spool directory', () => {
+  it('takes no more than SpoolLimit; what is over waits until it is sent by its name', async () => {
     configure();
     await keep('a', 'b');
     const bytes = readdirSync(spool, { recursive: true, withFileTypes: true })
@@ -394,7 +394,7 @@ describe('the spool folder', () => {
     assert.deepEqual(jobs(), []);
   });
 
-  it('that others can write is refused before anything is run or sent', async () => {
+  it('is refused before anything is run or sent when others can write to it', async () => {
     mkdirSync(spool);
     fake.put = TAKES;
     for (const mode of [0o777, 0o1777, 0o770]) {
@@ -408,7 +408,7 @@ describe('the spool folder', () => {
     }
   });
 
-  it('of somebody else, or behind a link of somebody else, is refused', {
+  it('of another user, or behind a link of another user, is refused', {
     skip: process.getuid?.() !== 0 && 'only root can give away',
   }, async () => {
     const elsewhere = mkdtempSync(join(tmpdir(), 'webjob-spool-'));
@@ -430,7 +430,7 @@ describe('the spool folder', () => {
     }
   });
 
-  it('that is not a directory is refused', async () => {
+  it('is refused when it is not a directory', async () => {
     writeFileSync(spool, '');
     for (const { code, stderr } of [await client.execute(['host.sh']), await flush()]) {
       assert.match(stderr, /^webjob: error: SpoolDirectory cannot be used: E[A-Z]+\n$/);
@@ -439,8 +439,8 @@ describe('the spool folder', () => {
   });
 });
 
-describe('httpd that was stopped while a job ran', () => {
-  it('has the result after it was started and --flush', async () => {
+describe('an httpd that was stopped while a job ran', () => {
+  it('has the result after a restart and --flush', async () => {
     const home = await startClientSite();
     const { site, server } = home;
     try {
@@ -470,7 +470,7 @@ describe('httpd that was stopped while a job ran', () => {
 });
 
 describe('a file of a job', () => {
-  it('holds what was written last, be it shorter than what was there', () => {
+  it('holds what was written last, even if that is shorter than the earlier content', () => {
     const folder = JobFolder.makeRun(client.root);
     try {
       for (const text of ['the first record', 'the next']) {

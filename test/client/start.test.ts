@@ -41,7 +41,7 @@ async function fail(program: string | Buffer, command = ['job.sh']): Promise<str
 }
 
 describe('a script', () => {
-  it('with CR LF names the CR, and a remedy that works', async () => {
+  it('with CR LF is reported with the CR and a remedy that works', async () => {
     for (const line of ['#!/bin/sh', '#! /bin/sh', '#!/usr/bin/perl']) {
       const script = `${line}\r\necho it runs\r\n`;
       const why = await fail(script);
@@ -57,19 +57,19 @@ describe('a script', () => {
     }
   });
 
-  it('without its interpreter names it, and never what a terminal obeys', async () => {
+  it('without its interpreter is reported by name, without terminal sequences', async () => {
     assert.equal(await fail('#!/usr/bin/none -x\n'), 'its interpreter /usr/bin/none does not exist');
     assert.equal(await fail('#!none'), 'its interpreter none does not exist');
     assert.equal(await fail('#!/etc/passwd/none\n'), 'its interpreter /etc/passwd/none does not exist');
     assert.equal(await fail('#!/\x1b[2Jnone\n'), 'its interpreter /?[2Jnone does not exist');
   });
 
-  it('whose interpreter may not be executed names it', async () => {
+  it('whose interpreter is not executable is reported by name', async () => {
     assert.equal(await fail('#!/etc/passwd\n'), 'its interpreter /etc/passwd may not be executed (EACCES)');
     assert.equal(await fail('#!/etc\n'), 'its interpreter /etc may not be executed (EACCES)');
   });
 
-  it('without #! is run by a shell, as ever', async () => {
+  it('without #! is run by a shell, as before', async () => {
     for (const program of ['exit 3\n', '', 'exit 3\n\0 what it carries \xff\0']) {
       fake.get = serve(Buffer.from(program, 'latin1'));
       const earlier = fake.requests().length;
@@ -83,7 +83,7 @@ describe('a script', () => {
 describe('a binary', { skip: process.platform !== 'linux' && 'for ELF' }, () => {
   const own = readFileSync('/bin/true');
 
-  it('of another machine is not given to a shell', async () => {
+  it('for another machine is not given to a shell', async () => {
     for (const [number, bits, endian] of [
       [243, 2, 1],
       [8, 1, 2],
@@ -99,27 +99,27 @@ describe('a binary', { skip: process.platform !== 'linux' && 'for ELF' }, () => 
     }
   });
 
-  it('of no machine is not given to a shell', async () => {
+  it('for no machine is not given to a shell', async () => {
     const expected = 'it is neither a script with #! nor a program for this machine (ENOEXEC)';
     for (const bytes of ['\x1f\x8b\x08\x00\x00', 'MZ\x90\x00\x03', '\x00', 'PK\x03\x04\x14\x00\nx'])
       assert.equal(await fail(Buffer.from(bytes, 'latin1')), expected);
   });
 
-  it('whose loader is missing names it', async () => {
+  it('whose loader is missing is reported with the loader', async () => {
     const path = /\/[\w/.-]*ld[\w.-]*\.so\.\d(?=\0)/.exec(own.toString('latin1'))?.[0] ?? '';
     const other = `${path.slice(0, -1)}7`;
     const patched = Buffer.from(own.toString('latin1').replace(path, other), 'latin1');
     assert.equal(await fail(patched), `its loader ${other} does not exist`);
   });
 
-  it('of this machine runs', async () => {
+  it('for this machine runs', async () => {
     fake.get = serve(own);
     assert.equal((await client.execute(['true'])).code, 0);
   });
 });
 
 describe('TempDirectory mounted noexec', { skip: findMountObstacle() }, () => {
-  it('is named with its mount point and a remedy, for scripts and binaries', async () => {
+  it('is reported with its mount point and a remedy, for scripts and binaries', async () => {
     const disk = join(client.root, 'disk');
     mkdirSync(disk);
     const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'noexec,mode=755,size=4m', 'none', disk]);
@@ -137,7 +137,7 @@ describe('TempDirectory mounted noexec', { skip: findMountObstacle() }, () => {
   });
 });
 
-describe('other reasons', () => {
+describe('other reasons for a failed start', () => {
   const path = join(client.root, 'program');
 
   /** Why the program is not started, when `prepare` has made that impossible. */
@@ -156,7 +156,7 @@ describe('other reasons', () => {
     return ending.error?.replace(/^cannot be run: /, '') ?? 'it ran';
   }
 
-  it('have plain words: an argument that is too long, a file that is open for writing', async () => {
+  it('are described in plain words: an argument too long, a file open for writing', async () => {
     const long = await reasonOf(() => undefined, ['x'.repeat(200_000)]);
     assert.equal(long, 'its arguments and the environment are larger than this system accepts (E2BIG)');
     const busy = await reasonOf((path) => {
@@ -167,7 +167,7 @@ describe('other reasons', () => {
     assert.equal(await reasonOf(() => undefined), 'it ran');
   });
 
-  it('of the system are told apart', () => {
+  it('are told apart by their system error', () => {
     writeFileSync(path, '#!/bin/sh\n');
     const fd = openSync(path, 'r');
     const explain = (code: string): string =>

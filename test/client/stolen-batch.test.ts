@@ -120,7 +120,7 @@ const resigned = (change: (whole: string) => string): Order =>
   order({ note: signNote(change(formatAssignmentText(text())), BOTH) });
 
 describe('a signed assignment', () => {
-  it('runs with its very arguments, once, also when its servers say another number', async () => {
+  it('runs with its exact arguments, once, even when its servers claim another number', async () => {
     const { code, stderr } = await runBatch(order());
     assert.deepEqual([code, whatRan()], [0, RAN], stderr);
     const hash = createHash('sha256').update(formatAssignmentText(text())).digest('hex');
@@ -132,7 +132,7 @@ describe('a signed assignment', () => {
     ]);
   });
 
-  it('runs twice in no batch that holds it twice', async () => {
+  it('runs once even when a batch holds it twice', async () => {
     const { code, stdout } = await runBatch(order(), order());
     assert.equal(whatRan(), RAN);
     assert.deepEqual(
@@ -153,7 +153,7 @@ describe('a signed assignment', () => {
     assert.match(stdout, /assignment 1 .* exit 3\nassignment 2 .* exit 0\nassignment 3 .* exit 3\n$/);
   });
 
-  it('that comes again runs each time, no earlier one, and none twice', async () => {
+  it('that recurs runs each time, never an earlier time, and never twice', async () => {
     const period = 3600;
     const from = NOW - 10 * period - 1200;
     const again = { schedule: { kind: 'every', seconds: period }, notBefore: new Date(from * 1000) } as const;
@@ -171,7 +171,7 @@ describe('a signed assignment', () => {
     await assertRefused([['the same', due(10), /^it was run before/]]);
   });
 
-  it('of a cron expression is due when that says', async () => {
+  it('with a cron expression is due when the expression says', async () => {
     const minute = NOW - (NOW % 60);
     const cron = { schedule: { kind: 'cron', cron: '* * * * *' }, notBefore: new Date((NOW - DAY) * 1000) } as const;
     await assertRefused([
@@ -182,7 +182,7 @@ describe('a signed assignment', () => {
     assert.equal(whatRan(), RAN);
   });
 
-  it('runs at a client whose clock is a few minutes behind', async () => {
+  it('runs on a client whose clock is a few minutes behind', async () => {
     const soon = { notBefore: new Date((NOW + 500) * 1000) };
     assert.equal((await runBatch(order({ due: NOW + 500, note: note(soon) }))).code, 0);
     assert.equal(whatRan(), RAN);
@@ -220,7 +220,7 @@ describe('a stolen server', () => {
     ]);
   });
 
-  it('cannot give other arguments, or another program', async () => {
+  it('cannot give other arguments or another program', async () => {
     await assertRefused([
       ['another program', order({ command: 'wipe.sh' }), /^it is for collect\.sh, not wipe\.sh$/],
       ['no arguments', order({ args: [] }), /^it is for other arguments$/],
@@ -251,7 +251,7 @@ describe('a stolen server', () => {
     ]);
   });
 
-  it('cannot give it outside of its time', async () => {
+  it('cannot give it outside its time', async () => {
     const at = (from: number, to: number): Partial<Order> => ({
       due: NOW + from,
       note: note({ notBefore: new Date((NOW + from) * 1000), notAfter: new Date((NOW + to) * 1000) }),
@@ -301,7 +301,7 @@ describe('a stolen server', () => {
     ]);
   });
 
-  it('cannot give a script in the place of the batch, nor one of another kind', async () => {
+  it('cannot give a script in place of the batch, or one of another kind', async () => {
     const program = `#!/bin/sh\n# What is assigned to client1\n#orders []\n: > '${ran}'\n`;
     for (const answer of [
       formatAnswer(`#!/bin/sh\n: > '${ran}'\n`),
@@ -323,7 +323,7 @@ describe('a stolen server', () => {
     assert.match(stderr, /the program has no manifest\n/);
   });
 
-  it('has its refusals told by the report of the run and by exit code 3', async () => {
+  it('has its refusals reported by the run and by exit code 3', async () => {
     configure({ URLPutURL: fake.url });
     const { code, stdout, stderr } = await runBatch(order({ note: undefined }));
     assert.deepEqual([code, stdout, whatRan()], [3, '', '']);
@@ -337,7 +337,7 @@ describe('a stolen server', () => {
   });
 });
 
-describe('DsvSerialFile and what lies beside it', () => {
+describe('DsvSerialFile and the file beside it', () => {
   for (const [what, content] of Object.entries({
     'is cut off': `client1 ${'0'.repeat(64)} 5`,
     'contains other files': 'hello\n',
@@ -358,7 +358,7 @@ describe('DsvSerialFile and what lies beside it', () => {
     assert.match(stderr, /assignment 1 is refused: DsvSerialFile: \S+ cannot be written: .*ENOENT\n/);
   });
 
-  it('forgets what ended more than a year ago, and nothing else', async () => {
+  it('forget what ended more than a year ago, and nothing else', async () => {
     const lines = [`client1 ${'1'.repeat(64)} 5 ${NOW - 300 * DAY}\n`, `client2 ${'2'.repeat(64)} 5 ${NOW + 5}\n`];
     const old = `client1 ${'0'.repeat(64)} 5 ${NOW - 401 * DAY}\n`;
     writeFileSync(join(client.root, 'serials.assignments'), [old, ...lines].join(''));
@@ -371,7 +371,7 @@ describe('DsvSerialFile and what lies beside it', () => {
     );
   });
 
-  it('lets one of two runs at the same time run it', async () => {
+  it('let one of two concurrent runs run it', async () => {
     orders = [order()];
     const ended = await Promise.all(
       [1, 2, 3].map(() => runWebjob(['--batch', '-f', client.conf], { wrapper: ['env'] })),
@@ -381,7 +381,7 @@ describe('DsvSerialFile and what lies beside it', () => {
 });
 
 describe('DsvRequireManifest=N', () => {
-  it('runs what is not signed, and no note that is wrong', async () => {
+  it('runs unsigned programs, but no note that is wrong', async () => {
     configure({ DsvRequireManifest: 'N' });
     const { code, stdout } = await runBatch(
       order({ note: undefined }),
@@ -391,7 +391,7 @@ describe('DsvRequireManifest=N', () => {
     assert.match(stdout, /assignment 1 .* exit 0\nassignment 2 .* exit 3\n$/);
   });
 
-  it('is as if nothing were signed with DsvVerifyManifest=N', async () => {
+  it('runs as if nothing were signed with DsvVerifyManifest=N', async () => {
     configure({ DsvVerifyManifest: 'N' });
     assert.equal((await runBatch(order({ note: 'x' }))).code, 0);
     assert.deepEqual([whatRan(), dueTimes()], [RAN, '']);

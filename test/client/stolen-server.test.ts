@@ -312,9 +312,9 @@ for (const [what, lines, why] of [
     REFUSED,
   ],
 ] satisfies [string, () => string, RegExp][])
-  attack('a header that', what, () => head(lines()), why);
+  attack('a header which', what, () => head(lines()), why);
 for (let part = 1; part < 10; part++)
-  attack('a header that', `holds ${part} tenths of the manifest`, () => {
+  attack('a header which', `holds ${part} tenths of the manifest`, () => {
     const note = Buffer.from(good());
     return head(manifestHeader(note.subarray(0, Math.floor((note.length * part) / 10))));
   });
@@ -379,8 +379,8 @@ attack('a text', 'of another kind of note, by the same keys', () =>
   answerOf(COLLECT(), signNote('site.example/log\n4\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n', BOTH)),
 );
 
-describe(`a stolen server, ${attacks.length} attacks: nothing runs for`, () => {
-  it('more than a hundred of them', (context) => {
+describe(`a stolen server (${attacks.length} attacks)`, () => {
+  it('is tried with more than 200 different attacks', (context) => {
     context.diagnostic(`${attacks.length} attacks on programs`);
     assert.ok(attacks.length >= 200);
     const names = attacks.map(({ kind, what }) => `${kind} ${what}`);
@@ -388,7 +388,7 @@ describe(`a stolen server, ${attacks.length} attacks: nothing runs for`, () => {
   });
 
   for (const kind of new Set(attacks.map((one) => one.kind)))
-    it(kind, async () => {
+    it(`gets nothing run by ${kind}`, async () => {
       for (const { what, answer, why } of attacks.filter((one) => one.kind === kind)) {
         const was = readFileSync(serials(), 'utf8');
         fake.get = reply(answer());

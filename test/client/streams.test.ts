@@ -48,7 +48,7 @@ describe('an unexpected error', () => {
     'in a promise that nobody waits for': "setTimeout(() => Promise.reject(new TypeError('boom \\x1b[31m')), 400);",
   };
   for (const [where, code] of Object.entries(WAYS)) {
-    it(`${where} is one line with the exit code 70, and the program of the job is put away`, async () => {
+    it(`${where} prints one line with exit code 70, and the job's program is removed`, async () => {
       if (where !== 'in a call') fake.get = () => {};
       const environment = inject(code);
       const { code: exit, stdout, stderr } = await client.execute(['x'], { environment });
@@ -65,7 +65,7 @@ describe('an unexpected error', () => {
     });
   }
 
-  it('that leaves nothing to wait for is none of a wrong command line', async () => {
+  it('that leaves nothing to wait for is not reported as a wrong command line', async () => {
     const silent = "Object.assign(new (require('node:events').EventEmitter)(), { destroy() {} })";
     const environment = inject(`require('node:net').connect = () => ${silent};`);
     assert.equal((await client.execute(['x'], { environment })).code, 70);
@@ -84,7 +84,7 @@ describe('an unexpected error', () => {
 });
 
 describe('a stderr without a reader', () => {
-  it('ends no job, whatever there is to be said', async () => {
+  it('ends no job, however much is printed', async () => {
     client.configure({ URLGetURL: fake.url, URLPutURL: fake.url, RetryLimit: '3', RetryDelay: '0' });
     let failures = 2;
     fake.get = (socket, received) =>
@@ -115,7 +115,7 @@ describe('a stderr without a reader', () => {
   });
 });
 
-describe('a stdout', () => {
+describe('stdout', () => {
   const MODES: [name: string, words: string[]][] = [
     ...PROGRAMS.flatMap((name): [string, string[]][] => [
       [name, ['--help']],
@@ -131,7 +131,7 @@ describe('a stdout', () => {
     });
   };
   for (const [name, words] of MODES) {
-    it(`that is closed ends ${name} ${words[0]} without a word`, async () => {
+    it(`that is closed ends ${name} ${words[0]} silently`, async () => {
       const child = start(name, words, 'pipe');
       child.stdout?.destroy();
       const [code, stderr] = await Promise.all([exitCode(child), text(child.stderr as NodeJS.ReadableStream)]);
@@ -150,7 +150,7 @@ describe('a stdout', () => {
     });
   }
 
-  it('that is read in part is left when its reader has seen enough', async () => {
+  it('that is read in part ends the program when its reader leaves', async () => {
     const child = start('webjob', ['--get-url', 'URL'], 'pipe');
     child.stdout?.once('data', () => child.stdout?.destroy());
     assert.equal(await exitCode(child), 0);

@@ -62,7 +62,7 @@ async function run(command: string[]): Promise<{ ended: Ended; body: string | un
   return { ended, body: put?.body.toString(), requests: requests.length };
 }
 
-describe('a folder in which another user could exchange the program', needsRoot, () => {
+describe('a directory in which another user could replace the program', needsRoot, () => {
   const above = join(temp, '..');
   const cases: [what: string, make: () => void, message: RegExp][] = [
     ['of everybody', () => chmodSync(temp, 0o777), /others can replace files in \S+\/temp$/],
@@ -104,7 +104,7 @@ describe('a folder in which another user could exchange the program', needsRoot,
       assert.deepEqual(readdirSync(temp), []);
     });
 
-  it('is none with these owners and modes', async () => {
+  it('does not include these owners and modes', async () => {
     const allowed: [what: string, make: () => void][] = [
       ['everybody, sticky', () => chmodSync(temp, 0o1777)],
       ['a group, sticky', () => chmodSync(temp, 0o1775)],
@@ -127,7 +127,7 @@ describe('a folder in which another user could exchange the program', needsRoot,
     }
   });
 
-  it('cannot become one while an attacker waits: the program of another user runs 0 times of 200', async () => {
+  it('is never usable by a waiting attacker, whose program runs 0 times of 200', async () => {
     const attacked = join(client.root, 'attacked');
     const source = `
       const { chmodSync, mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } = require('node:fs');
@@ -183,7 +183,7 @@ function mock(): () => void {
   };
 }
 
-describe('a name in TempDirectory that is not ours to take', () => {
+describe('a name in TempDirectory that is already taken', () => {
   /** As made by a process of another user, when there can be one. */
   function plant(script: string): void {
     const { status, stderr } = spawnSync('sh', ['-c', script], { cwd: temp, encoding: 'utf8', ...user });
@@ -206,7 +206,7 @@ describe('a name in TempDirectory that is not ours to take', () => {
     }
   });
 
-  it('may be a file of another user, when we are not root', needsRoot, async () => {
+  it('may be a file of another user, when webjob does not run as root', needsRoot, async () => {
     chmodSync(temp, 0o1777);
     writeFileSync(join(temp, 'host.sh'), '#!/bin/sh\necho attacked\n', { mode: 0o755 });
     const conf = join(client.root, 'user.conf');
@@ -248,7 +248,7 @@ describe('a name in TempDirectory that is not ours to take', () => {
     }
   });
 
-  it('is told from our own, which another run took away: then the program is put back', () => {
+  it("is told from the run's own, which another run removed and webjob restores", () => {
     const fetched = join(temp, 'webjob-private');
     mkdirSync(fetched);
     writeFileSync(join(fetched, 'host.sh'), 'text');
@@ -353,8 +353,8 @@ describe('a file that decides what runs', needsRoot, () => {
   });
 });
 
-describe("a program's name", () => {
-  it('under which nothing could be stored is refused before anything is fetched', async () => {
+describe('the name of a program', () => {
+  it('is refused before anything is fetched when nothing could be stored under it', async () => {
     for (const [length, more, most] of [
       [248, {}, 247],
       [253, {}, 247],

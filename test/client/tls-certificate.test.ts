@@ -95,15 +95,15 @@ function writePhrase(text: string): string {
 }
 
 describe('SSLUseCertificate', () => {
-  it('shows the certificate to a server that asks', () => assertProven(MINE));
+  it('shows the certificate to a server that asks for one', () => assertProven(MINE));
 
-  it('shows none unless it is Y', async () => {
+  it('shows no certificate unless it is Y', async () => {
     configure({ ...MINE, SSLUseCertificate: 'N', SSLPrivateKeyFile: '/nowhere' });
     assert.equal((await client.execute(['x'])).code, 0);
     assert.deepEqual(seen, [false, false]);
   });
 
-  it('takes a pass phrase from webjob.conf, or from a file with or without an end of line', async () => {
+  it('reads a pass phrase from webjob.conf, or from a file with or without a newline', async () => {
     await assertProven({ ...MINE, SSLPrivateKeyFile: encrypted, SSLPassPhrase: PHRASE });
     for (const end of ['', '\n', '\r\n']) {
       seen = [];
@@ -113,7 +113,7 @@ describe('SSLUseCertificate', () => {
 
   it('ignores a pass phrase for a key without one', () => assertProven({ ...MINE, SSLPassPhrase: PHRASE }));
 
-  it('is refused with a wrong pass phrase, and with files that are none', async () => {
+  it('is refused with a wrong pass phrase, and with invalid files', async () => {
     const unusable = /^webjob: error: SSLPrivateKeyFile and SSLPublicCertFile cannot be used: \w[\w ]+\n/;
     await assertUnusable({ SSLPrivateKeyFile: encrypted, SSLPassPhrase: `${PHRASE}x` }, unusable);
     await assertUnusable({ SSLPrivateKeyFile: encrypted, SSLPassPhraseFile: writePhrase(` ${PHRASE}`) }, unusable);
@@ -127,7 +127,7 @@ describe('SSLUseCertificate', () => {
     await assertUnusable({ SSLPrivateKeyFile: encrypted, SSLPassPhraseFile: '/nowhere' }, noPhrase);
   });
 
-  it('is refused by name with the key of another certificate, also one of another type', async () => {
+  it('is refused by name with the key of another certificate, even one of another type', async () => {
     const mismatch = 'webjob: error: SSLPrivateKeyFile is not the key of the certificate in SSLPublicCertFile';
     const hint = '\nwebjob: hint: name the two files of one pair\n$';
     const otherKey = join(folder, `${other.name}.key`);
@@ -145,7 +145,7 @@ describe('SSLUseCertificate', () => {
     await assertUnusable(encryptedRsa, new RegExp(`^${mismatch}: that is of type rsa`));
   });
 
-  it('may have 1024 bits and SHA-1 with SSLMinVersion=TLSv1, and else is called weak', async () => {
+  it('accepts 1024 bits and SHA-1 with SSLMinVersion=TLSv1, and calls them weak otherwise', async () => {
     const weak = issue(folder, { subject: '/CN=client1', issuer: root, rsaBits: 1024, digest: 'sha1' });
     const [weakCert, weakKey] = [join(folder, `${weak.name}.crt`), join(folder, `${weak.name}.key`)];
     const controls = { ...MINE, SSLPublicCertFile: weakCert, SSLPrivateKeyFile: weakKey };
@@ -166,7 +166,7 @@ describe('SSLUseCertificate', () => {
       /^webjob: error: SSLPrivateKeyFile requires a pass phrase\nwebjob: hint: set SSLPassPhraseFile, or run webjob on a terminal\n$/,
     ));
 
-  it('ends with exit code 3 when the server does not take the certificate', async () => {
+  it('ends with exit code 3 when the server rejects the certificate', async () => {
     const strict = await startFake('#!/bin/sh\n', {
       ...issue(folder, { subject: '/CN=localhost', issuer: root }),
       requestCert: true,

@@ -130,12 +130,12 @@ const VERIFY = { SSLVerifyPeerCert: 'Y', SSLBundledCAsFile: BUNDLE };
 const untrusted = (reason: string): string => `the server's certificate is not trusted: ${reason}`;
 
 describe('SSLVerifyPeerCert', () => {
-  it('accepts a server with a certificate of any CA in the bundle, whatever its name', async () => {
+  it('accepts a server with a certificate from any CA in the bundle, whatever its name', async () => {
     const elsewhere = issue(folder, { subject: '/CN=elsewhere', names: 'DNS:elsewhere.example', issuer: root });
     for (const identity of [good, elsewhere]) await withServer(identity, (server) => assertTaken(server, VERIFY));
   });
 
-  it('refuses certificates of a CA outside the bundle, and self-signed ones', async () => {
+  it('refuses certificates from a CA outside the bundle, and self-signed ones', async () => {
     const other = issue(folder, { subject: '/CN=Root', isCa: true });
     const foreign = issue(folder, { subject: '/CN=localhost', issuer: other });
     await withServer(foreign, (server) =>
@@ -150,13 +150,13 @@ describe('SSLVerifyPeerCert', () => {
     );
   });
 
-  it('takes one that signed itself when the bundle holds it', async () => {
+  it('accepts a self-signed certificate that is in the bundle', async () => {
     const own = join(folder, 'own.pem');
     writeFileSync(own, selfSigned.cert);
     await withServer(selfSigned, (server) => assertTaken(server, { ...VERIFY, SSLBundledCAsFile: own }));
   });
 
-  it('refuses one past its date or before it', async () => {
+  it('refuses a certificate that has expired or is not yet valid', async () => {
     const authority = join(folder, 'dates');
     mkdirSync(authority);
     const dates = new Authority(authority);
@@ -182,7 +182,7 @@ describe('SSLVerifyPeerCert', () => {
     });
   });
 
-  it('is off unless said, as in the original', async () => {
+  it('is off by default, as in the original', async () => {
     // Once, although there are two connections.
     const warning =
       "webjob: warning: the server's certificate is not checked: set SSLVerifyHost=Y, or SSLVerifyPeerCert=Y and SSLBundledCAsFile\n";
@@ -192,7 +192,7 @@ describe('SSLVerifyPeerCert', () => {
     });
   });
 
-  it('requires a readable bundle with certificates: else exit code 2 without a request', async () => {
+  it('requires a readable bundle with certificates, or ends with exit code 2', async () => {
     const empty = join(folder, 'empty.pem');
     writeFileSync(empty, 'nothing\n');
     await withServer(good, async (server) => {
@@ -231,7 +231,7 @@ describe('SSLMaxChainLength', () => {
     });
   }
 
-  it('does not help a server that does not send the CAs between', async () => {
+  it('does not help with a server that omits the intermediate CAs', async () => {
     const identity = issue(folder, { subject: '/CN=localhost', issuer: middle });
     const alone = {
       ...identity,
@@ -246,7 +246,7 @@ describe('SSLExpectedPeerCN', () => {
   const WRONG = "the CN of the server's certificate is not SSLExpectedPeerCN";
   const expect = (name: string): Record<string, string> => ({ ...VERIFY, SSLExpectedPeerCN: name });
 
-  it('is the whole CN and nothing else', async () => {
+  it('matches the whole CN and nothing else', async () => {
     const identity = issue(folder, { subject: '/O=webjob/CN=WebJob server', names: 'DNS:other', issuer: root });
     await withServer(identity, async (server) => {
       await assertTaken(server, expect('WebJob server'));
@@ -255,7 +255,7 @@ describe('SSLExpectedPeerCN', () => {
     });
   });
 
-  it('is not one of several CNs, and no certificate has the CN that it lacks', async () => {
+  it('does not match one of several CNs, or a missing CN', async () => {
     for (const subject of [
       '/CN=evil/CN=server',
       '/CN=server/CN=evil',
@@ -284,7 +284,7 @@ describe('SSLVerifyHost', () => {
     [undefined, ['localhost'], ['127.0.0.1']],
   ];
   for (const [names, taken, refused] of NAMES) {
-    it(`with ${names ?? 'nothing but CN=localhost'} takes ${taken} and refuses ${refused}`, async () => {
+    it(`with ${names ?? 'nothing but CN=localhost'} accepts ${taken} and refuses ${refused}`, async () => {
       const identity = issue(folder, { subject: '/CN=localhost', issuer: root, ...(names && { names }) });
       await withServer(identity, async (server) => {
         for (const host of taken) await assertTaken(server, HOST, host);
@@ -293,19 +293,19 @@ describe('SSLVerifyHost', () => {
     });
   }
 
-  it('trusts no CA but those of the bundle', async () => {
+  it('trusts no CA outside the bundle', async () => {
     await withServer(selfSigned, (server) =>
       assertRefused(server, HOST, untrusted('DEPTH_ZERO_SELF_SIGNED_CERT'), 'localhost'),
     );
   });
 
-  it('asks for neither the CN nor the length of the chain: those are for SSLVerifyPeerCert', async () => {
+  it('checks neither the CN nor the chain length, which SSLVerifyPeerCert checks', async () => {
     const deep = issue(folder, { subject: '/CN=server', names: 'DNS:localhost', issuer: low });
     const others = { ...HOST, SSLMaxChainLength: '1', SSLExpectedPeerCN: 'other' };
     await withServer(deep, (server) => assertTaken(server, others, 'localhost'));
   });
 
-  it('is asked beside SSLExpectedPeerCN, which does not replace it', async () => {
+  it('is checked in addition to SSLExpectedPeerCN', async () => {
     const identity = issue(folder, { subject: '/CN=server', names: 'DNS:else.example', issuer: root });
     const both = { ...VERIFY, ...HOST, SSLExpectedPeerCN: 'server' };
     await withServer(identity, (server) => assertRefused(server, both, notFor('localhost'), 'localhost'));
@@ -315,7 +315,7 @@ describe('SSLVerifyHost', () => {
 describe('SSLMinVersion', () => {
   const VERSIONS = ['TLSv1', 'TLSv1.1', 'TLSv1.2', 'TLSv1.3'] as const satisfies SecureVersion[];
   for (const version of VERSIONS) {
-    it(`lets in a server that speaks ${version} only when it says so`, async () => {
+    it(`accepts a server that speaks ${version} only when it allows that version`, async () => {
       const old = { minVersion: version, maxVersion: version, ciphers: 'DEFAULT@SECLEVEL=0' };
       await withServer({ ...good, ...old }, async (server) => {
         let spoken: string | null = '';
@@ -364,7 +364,7 @@ describe('a weak certificate of a server', () => {
     ],
   ];
   for (const [what, wish, controls, why] of WEAK) {
-    it(`is named as such, and taken with SSLMinVersion=TLSv1: ${what}`, async () => {
+    it(`is reported as weak, and accepted with SSLMinVersion=TLSv1: ${what}`, async () => {
       const identity = { ...issue(folder, wish), ciphers: 'DEFAULT@SECLEVEL=0' };
       await withServer(identity, async (server) => {
         const hint = await assertRefused(server, controls, `the server's certificate is too weak: ${why}`);
@@ -377,7 +377,7 @@ describe('a weak certificate of a server', () => {
     });
   }
 
-  it('is not what an unknown CA is called', async () => {
+  it('is not confused with an unknown CA', async () => {
     const small = issue(folder, { subject: '/CN=localhost', rsaBits: 1024 });
     await withServer({ ...small, ciphers: 'DEFAULT@SECLEVEL=0' }, (server) =>
       assertRefused(server, { ...VERIFY, SSLMinVersion: 'TLSv1' }, untrusted('DEPTH_ZERO_SELF_SIGNED_CERT')),
@@ -385,8 +385,8 @@ describe('a weak certificate of a server', () => {
   });
 });
 
-describe('a server of TLS', () => {
-  it('is told the name that the client asks for, never an address', async () => {
+describe('a TLS server', () => {
+  it('is sent the name that the client asks for, never an address', async () => {
     await withServer(good, async (server) => {
       let name: unknown;
       server.get = (socket, received) => {
@@ -400,7 +400,7 @@ describe('a server of TLS', () => {
     });
   });
 
-  it('that says nothing, or closes in the handshake, is given up within the limit', async () => {
+  it('that is silent, or closes in the handshake, is given up within the limit', async () => {
     await withServer(undefined, async (silent) => {
       configure({ URLGetURL: silent.url.replace('http:', 'https:'), GetTimeLimit: '1', ...VERIFY });
       assertError(await client.execute(['host.sh']), 3, 'GET', 'no complete answer within 1 seconds');
@@ -412,7 +412,7 @@ describe('a server of TLS', () => {
     });
   });
 
-  it('may break off after the handshake: the right error', async () => {
+  it('that breaks off after the handshake causes the right error', async () => {
     await withServer(good, async (server) => {
       server.get = (socket) => socket.end(formatAnswer(PROGRAM).subarray(0, -3));
       configure({ URLGetURL: server.url, ...VERIFY });

@@ -100,7 +100,7 @@ function syncedBy(work: () => void): string[] {
   return synced;
 }
 
-describe('what a program printed', () => {
+describe('the output of a program', () => {
   const digest = (text: string): string => createHash('sha1').update(text).digest('hex');
   const capture = (onFailure: (code: string) => boolean = () => false): Capture =>
     new Capture('stdout', at('out'), { hashType: 'SHA1', isSigned: false, onFailure });
@@ -123,7 +123,7 @@ describe('what a program printed', () => {
     assert.equal(openFiles(), before);
   });
 
-  it('is counted behind what the disk took, and the digest is that of what is there', () => {
+  it('is counted beyond what fit on the disk, and the digest covers what is there', () => {
     const one = capture();
     one.take(Buffer.from('kept'));
     withCalls({ writeSync: fail('ENOSPC') }, () => one.take(Buffer.from('lost')));
@@ -134,7 +134,7 @@ describe('what a program printed', () => {
     one.close();
   });
 
-  it('is what is in the file when that became shorter before it was on disk', () => {
+  it('is what the file holds when that was truncated before it was on disk', () => {
     for (const [bytes, kept] of [
       [2, 'ke'],
       [9, 'kept'],
@@ -153,7 +153,7 @@ describe('what a program printed', () => {
     }
   });
 
-  it('goes on in another file, with all that was kept so far', () => {
+  it('continues in another file, with everything kept so far', () => {
     const before = openFiles();
     const one: Capture = capture(() => {
       one.copyTo(at('copy')).use();
@@ -180,7 +180,7 @@ describe('what a program printed', () => {
     assert.equal(openFiles(), before);
   });
 
-  it('is read up to the length that was taken, and no further', () => {
+  it('is read up to the recorded length, and no further', () => {
     writeFileSync(at('file'), 'x'.repeat(200_000));
     const fd = openSync(at('file'), 'r');
     const taken = takeLength(fd);
@@ -237,7 +237,7 @@ describe('jobs on disk', () => {
     assert.ok(!existsSync(at(`sent-${gone}-job-3-1`)) && existsSync(at('notes')));
   });
 
-  it('have the files that were written last, alone, and are on disk when they say so', () => {
+  it('consist of the latest files only, and are on disk when they are reported to be', () => {
     const job = new JobFolder(folder, 'job');
     mkdirSync(at('job'));
     for (const name of ['out', 'err']) writeFileSync(at(`job/${name}`), '');
@@ -256,7 +256,7 @@ describe('jobs on disk', () => {
     assert.deepEqual(readdirSync(folder), []);
   });
 
-  it('are files, no links to them and no pipes', () => {
+  it('are files, not links to files and not pipes', () => {
     writeFileSync(at('file'), 'x');
     symlinkSync('file', at('link'));
     spawnSync('mkfifo', [at('fifo')]);
@@ -267,7 +267,7 @@ describe('jobs on disk', () => {
     assert.equal(openFiles(), before);
   });
 
-  it('say what they are, or are none', () => {
+  it('describe themselves, or are not jobs', () => {
     const good = { version: 'v', system: 's', clientId: 'c', fileName: 'x.sh', runType: 'snapshot', jobId: 'job' };
     const read = (parcel: object | string): void => {
       writeFileSync(at('parcel.json'), typeof parcel === 'string' ? parcel : JSON.stringify(parcel));
@@ -299,7 +299,7 @@ describe('jobs on disk', () => {
     assert.equal(flushCommand('/a.conf'), 'webjob --flush --file /a.conf');
   });
 
-  it('lie in folders of which every name is on disk', () => {
+  it('are in directories whose names are all on disk', () => {
     const make = (): string[] => syncedBy(() => openSpool(at('a/b/c'))).sort();
     assert.deepEqual(make(), [folder, at('a'), at('a/b')].sort());
     assert.equal(statSync(at('a/b/c')).mode & 0o777, 0o700);
@@ -307,8 +307,8 @@ describe('jobs on disk', () => {
   });
 });
 
-describe('a folder that decides what runs', needsRoot, () => {
-  it('is unsafe if another user could replace a directory of the path', () => {
+describe('a directory that decides what runs', needsRoot, () => {
+  it('is unsafe if another user could replace a directory in the path', () => {
     mkdirSync(at('a/b'), { recursive: true });
     const weak = (path = at('a/b')): string | undefined => findWeakness(path);
     assert.equal(weak(), undefined);
@@ -330,7 +330,7 @@ describe('a folder that decides what runs', needsRoot, () => {
   });
 });
 
-describe('the program in its place', () => {
+describe('a placed program', () => {
   it('has a name that can be kept, stored and fetched', () => {
     const settings = (more: object) =>
       ({ getHookEnable: false, getHookSuffix: '.gpg', put: undefined, ...more }) as ClientSettings;
@@ -350,7 +350,7 @@ describe('the program in its place', () => {
     );
   });
 
-  it('is put back whole when another run took it away, and is removed when it is still the same', () => {
+  it('is restored when another run removed it, and is removed when it is unchanged', () => {
     const before = openFiles();
     writeFileSync(at('fetched'), 'program '.repeat(20_000));
     const program = new PlacedProgram(at('fetched'), at('x.sh'), true);
@@ -399,7 +399,7 @@ describe('the journal', () => {
     return existsSync(path) ? statSync(path).size - before : 0;
   };
 
-  it('is a file of ours alone, under one name', () => {
+  it('is a file with one owner and one name', () => {
     assert.ok(write() > 0 && write() > 0);
     assert.equal(statSync(at('journal')).mode & 0o777, 0o600);
     const line = JSON.parse(readFileSync(at('journal'), 'utf8').split('\n')[0] ?? '');
@@ -420,14 +420,14 @@ describe('the journal', () => {
     assert.equal(write(), 0);
   });
 
-  it('is on disk line by line, and its name with the first', () => {
+  it('is on disk line by line, and its name with the first line', () => {
     const count = (): number => syncedBy(() => void write()).length;
     assert.deepEqual([count(), count()], [2, 1]);
   });
 });
 
 describe('a lock', () => {
-  it('is given back by removing it, unless another is in its place', () => {
+  it('is released by removing it, unless another is in its place', () => {
     const before = openFiles();
     takeLock('')();
     const release = takeLock(at('lock'));
@@ -460,7 +460,7 @@ describe('a lock', () => {
     assert.equal(openFiles(), before);
   });
 
-  it('that another run took while we looked at the abandoned one is not removed', () => {
+  it('is not removed when another run took it during the check of an abandoned one', () => {
     const sleeper = spawn('sleep', ['60'], { stdio: 'ignore' });
     const own = `${sleeper.pid}\n`;
     try {
@@ -487,7 +487,7 @@ describe('a lock', () => {
 });
 
 describe('the wait before another try', () => {
-  it('doubles up to an hour, is never less than was asked for, and grows by half by chance', () => {
+  it('doubles up to an hour, is at least what was asked for, and grows by chance', () => {
     assert.deepEqual(
       [delaySeconds(10, 0, 0, 0), delaySeconds(10, 3, 0, 0), delaySeconds(10, 20, 0, 0)],
       [10, 80, 3600],
@@ -497,7 +497,7 @@ describe('the wait before another try', () => {
 });
 
 describe('bytes', () => {
-  it('are text when they are UTF-8, and %hh in a URL', () => {
+  it('are text when they are valid UTF-8, and %hh in a URL', () => {
     assert.deepEqual(['abc', '\xc3\xa4', '\xe4', '\xc3', '\xc0\x80'].map(decodeUtf8), [
       'abc',
       '\u00e4',

@@ -104,7 +104,7 @@ describe('the user file', () => {
     });
   }
 
-  it('keeps every byte of names that are not UTF-8 when somebody else is added', async () => {
+  it('keeps every byte of names that are not UTF-8 when another user is added', async () => {
     const others = `M\xfcller:${HASH}\n\xff\xfe:${HASH}\r\n\n   # Jos\xe9\n Jos\xe9:${HASH}\n`;
     fill(others);
     setUser(userFile, 'client8', 'secret');
@@ -118,7 +118,7 @@ describe('the user file', () => {
     assert.deepEqual(readUserFile(userFile), [{ name: 'Jürgen', scheme: 'other' }]);
   });
 
-  it('adds a line of its own behind one that a backslash leaves open', async () => {
+  it('gets a line of its own after one that ends in a backslash', async () => {
     for (const open of ['other:x\\', 'other:x\\\n', 'other:x\\\r\n']) {
       fill(open);
       setUser(userFile, 'client8', 'secret');
@@ -128,7 +128,7 @@ describe('the user file', () => {
     }
   });
 
-  it('reports an unknown user, and changes nothing', () => {
+  it('is not changed for an unknown user, who is reported', () => {
     fill(`other:x\\`);
     assert.equal(removeUser(userFile, 'client7'), false);
     assert.equal(text(), 'other:x\\');

@@ -59,7 +59,7 @@ function unquoteByProgram(word: string): string {
 }
 
 describe('a command line for a batch file', () => {
-  it('is that of the documentation', () => {
+  it('follows the documentation', () => {
     for (const [arg, expected] of [
       ['plain', 'plain'],
       ['-n:1', '-n:1'],
@@ -82,7 +82,7 @@ describe('a command line for a batch file', () => {
     assert.equal(formatBatchLine('C:\\a & b\\x.bat', []), '"C:\\a & b\\x.bat"');
   });
 
-  it('is one command, of as many words as there are arguments, each of which programs read as it was given', () => {
+  it('is one command with one word for each argument, which programs read unchanged', () => {
     const piece = fc.constantFrom(
       '"',
       '""',
@@ -136,7 +136,7 @@ describe('a command line for a batch file', () => {
     );
   });
 
-  it('has 8191 characters at most', () => {
+  it('has at most 8191 characters', () => {
     const rest = 8191 - `"${SCRIPT}" `.length;
     assert.equal(findBatchObstacle(SCRIPT, ['x'.repeat(rest)]), undefined);
     const message = 'the command must be at most 8191 characters for cmd.exe (got 8192)';
@@ -147,7 +147,7 @@ describe('a command line for a batch file', () => {
 });
 
 describe('cmd.exe', () => {
-  it('takes what stands between the outer quotes, without AutoRun and without !NAME!', () => {
+  it('accepts what is between the outer quotes, without AutoRun and without !NAME!', () => {
     const shell = 'C:\\Win dows\\System32\\cmd.exe';
     assert.deepEqual(makeShellCommand(shell, '"C:\\a b.exe" "c"', true), {
       file: shell,
@@ -190,7 +190,7 @@ describe('the name of a program', () => {
       assert.equal(findNameObstacle(name)?.message, `Windows cannot store a program named ${name}: ${why}`);
   });
 
-  it('says how it is run', () => {
+  it('shows how it is run', () => {
     const kinds = (name: string): boolean[] => [isRunnable(name), isBatch(name)];
     for (const name of ['x.bat', 'x.CMD', 'x.exe.bat']) assert.deepEqual(kinds(name), [true, true], name);
     for (const name of ['x.exe', 'x.COM', 'x.bat.exe']) assert.deepEqual(kinds(name), [true, false], name);
@@ -217,7 +217,7 @@ describe('a program that runs where it was fetched, as on Windows', () => {
     new PlacedProgram(fetched, join(root, 'x.exe'), overwrite, true);
   const left = (): string[] => readdirSync(root).filter((name) => name === 'x.exe');
 
-  it('meets no other run of itself', () => {
+  it('does not meet another run of itself', () => {
     const [one, two] = [fetch('one'), fetch('two')];
     const [first, second] = [place(one), place(two)];
     assert.deepEqual([first.path, second.path, left()], [one, two, []]);
@@ -227,7 +227,7 @@ describe('a program that runs where it was fetched, as on Windows', () => {
     assert.equal(existsSync(one), false);
   });
 
-  it('is left in TempDirectory when it has run', () => {
+  it('stays in TempDirectory after it has run', () => {
     for (const text of ['one', 'two']) {
       const program = place(fetch(text));
       program.leave();

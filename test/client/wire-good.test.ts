@@ -42,7 +42,7 @@ function configure(more: Record<string, string> = {}): void {
   });
 }
 
-describe('to a good server the client', () => {
+describe('a client of a good server', () => {
   const PRINTS = '#!/bin/sh\nprintf "out\\000put"\nprintf error >&2\n';
 
   /** The requests of one job. */
@@ -85,7 +85,7 @@ describe('to a good server the client', () => {
     assert.equal(parseRecord(env).fields.Jid, 'server_1_1085355126_00723');
   });
 
-  it('sends no Authorization unless told, and no Job-Id that is none', async () => {
+  it('sends no Authorization unless told, and no invalid Job-Id', async () => {
     for (const header of [
       '',
       'Job-Id: a b\r\n',
@@ -104,7 +104,7 @@ describe('to a good server the client', () => {
     }
   });
 
-  it('takes an answer that is unusual but right', async () => {
+  it('accepts an answer that is unusual but correct', async () => {
     configure({ URLPutURL: '' });
     const printing = '#!/bin/sh\necho ran\n';
     const header = (name: string): string => `HTTP/1.0 200 OK\r\n${name}: ${printing.length}\r\n`;
@@ -125,7 +125,7 @@ describe('to a good server the client', () => {
     }
   });
 
-  it('takes every acknowledgement that a WebJob server can give', async () => {
+  it('accepts every acknowledgement that a WebJob server can send', async () => {
     const answers = ['', 'Content-Type: application/octet-stream\r\n', 'content-type: Text/Plain; charset=x\r\n'].map(
       (header) => `HTTP/1.0 200 OK\r\nserver: x\r\n${header}content-length: 0\r\n\r\n`,
     );

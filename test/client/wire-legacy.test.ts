@@ -70,7 +70,7 @@ function answerOf(body: string, statusLine = 'HTTP/1.1 200 OK'): string {
   return `${statusLine}\r\n${EXTRAS}job-id: server_1_1085355126_00723\r\ncontent-length:${body.length}   \r\n\r\n${body}`;
 }
 
-describe('an old server is understood when it', () => {
+describe('an old server', () => {
   const WAYS: Record<string, Behaviour> = {
     'writes its header in lower case, with lines that mean nothing to us': reply(answerOf(PROGRAM)),
     'speaks HTTP/1.0': reply(answerOf(PROGRAM, 'HTTP/1.0 200 OK')),
@@ -88,7 +88,7 @@ describe('an old server is understood when it', () => {
     },
   };
   for (const [what, behaviour] of Object.entries(WAYS)) {
-    it(what, async () => {
+    it(`is understood when it ${what}`, async () => {
       configure({ GetTimeLimit: '20', PutTimeLimit: '20' });
       fake.get = behaviour;
       fake.put = (socket, received) => {
@@ -103,7 +103,7 @@ describe('an old server is understood when it', () => {
   }
 });
 
-describe('an old server gets the right error when it', () => {
+describe('an old server', () => {
   const TIME_OUT = 'no complete answer within 1 seconds';
   const TOO_LONG = 'the header of the answer is longer than 16383 bytes';
   const refusal = 'HTTP/1.1 453 Access Denied\r\n\r\n';
@@ -125,7 +125,7 @@ describe('an old server gets the right error when it', () => {
     'starts its answer, and waits': [(socket) => socket.write('HTTP/1.1 200 O'), TIME_OUT],
   };
   for (const [what, [behaviour, why]] of Object.entries(WAYS)) {
-    it(what, async () => {
+    it(`gets the right error when it ${what}`, async () => {
       await Promise.all([assertGetFails(behaviour, why), assertPutFails(behaviour, why)]);
     });
   }
@@ -154,7 +154,7 @@ describe('an old server gets the right error when it', () => {
     }
   }
 
-  it('sends a program that never comes to its end', async () => {
+  it('is given up when it sends a program that never ends', async () => {
     configure({ GetTimeLimit: '1' });
     fake.get = flood(`HTTP/1.1 200 OK\r\ncontent-length: 999999999\r\n\r\n${PROGRAM}`, '\n', 10);
     assertError(await client.execute(['host.sh']), `webjob: error: GET of host.sh failed: ${TIME_OUT}\n`, 3);

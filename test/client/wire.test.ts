@@ -222,9 +222,9 @@ const WRONG_ANSWERS: Record<string, [answer: string, why: RegExp | string, hint?
   ],
 };
 
-describe('a GET from a server that', () => {
+describe('a GET', () => {
   for (const [what, [answer, why, hint]] of Object.entries(WRONG_ANSWERS)) {
-    it(what, async () => {
+    it(`fails when the server ${what}`, async () => {
       configure();
       fake.get = reply(answer);
       const before = fake.requests().length;
@@ -233,57 +233,57 @@ describe('a GET from a server that', () => {
     });
   }
 
-  it('resets the connection', async () => {
+  it('fails when the server resets the connection', async () => {
     configure();
     fake.get = (socket) => socket.resetAndDestroy();
     assertFailure(await client.execute(['host.sh']), 3, BROKE_OFF);
   });
 
-  it('dribbles its answer past GetTimeLimit', async () => {
+  it('fails when the server dribbles its answer past GetTimeLimit', async () => {
     configure({ GetTimeLimit: '1' });
     fake.get = dribble(`${OK}Content-Length: 1000\r\n\r\n${PROGRAM}`);
     assertFailure(await client.execute(['host.sh']), 3, 'no complete answer within 1 seconds');
   });
 
-  it('says nothing within GetTimeLimit', async () => {
+  it('fails when the server is silent for GetTimeLimit', async () => {
     configure({ GetTimeLimit: '1' });
     fake.get = () => {};
     assertFailure(await client.execute(['host.sh']), 3, 'no complete answer within 1 seconds');
   });
 
-  it('announces more than URLDownloadLimit', async () => {
+  it('fails when the server announces more than URLDownloadLimit', async () => {
     configure({ URLDownloadLimit: String(PROGRAM.length - 1) });
     assertFailure(await client.execute(['host.sh']), 3, 'the program is larger than URLDownloadLimit');
     fake.get = reply(`${OK}Content-Length: 999999999999999\r\n\r\n${PROGRAM}`);
     assertFailure(await client.execute(['host.sh']), 3, 'the program is larger than URLDownloadLimit');
   });
 
-  it('announces just URLDownloadLimit is taken at its word', async () => {
+  it('succeeds when the server announces exactly URLDownloadLimit', async () => {
     configure({ URLDownloadLimit: String(PROGRAM.length), URLPutURL: '' });
     assert.equal((await client.execute(['host.sh'])).code, 0);
     assert.ok(existsSync(marker));
   });
 
-  it('announces a program larger than any disk and closes', async () => {
+  it('fails when the server announces a program larger than any disk and closes', async () => {
     configure();
     fake.get = reply(`${OK}Content-Length: 999999999999999\r\n\r\n${PROGRAM}`);
     assertFailure(await client.execute(['host.sh']), 3, BROKE_OFF);
   });
 
-  it('is not there', async () => {
+  it('fails without a server', async () => {
     const gone = await startFake();
     await gone.close();
     configure({ URLGetURL: gone.url });
     assertFailure(await client.execute(['host.sh']), 3, `connect ECONNREFUSED 127.0.0.1:${gone.port}`);
   });
 
-  it('nobody knows', async () => {
+  it('fails with a name that nobody knows', async () => {
     // A label of 64 characters, which the resolver refuses without a query.
     configure({ URLGetURL: `http://user:${SECRET}@${'x'.repeat(64)}.invalid/` });
     assertFailure(await client.execute(['host.sh']), 3, /^getaddrinfo E\w+ x{64}\.invalid$/);
   });
 
-  it('speaks no TLS where https was asked for', async (test) => {
+  it('fails when the server does not speak TLS on an https port', async (test) => {
     const plain = createTcpServer((socket) =>
       socket.once('data', () => socket.end('HTTP/1.1 400 Bad Request\r\n\r\n')),
     );
@@ -339,7 +339,7 @@ const NO_RECEIPTS: [what: string, [bytes: string, why: RegExp | string]][] = (
   ],
 ]);
 
-describe('a PUT to a server that', () => {
+describe('a PUT', () => {
   const answers: Record<string, [bytes: string, why: RegExp | string]> = {
     'answers 451': [`HTTP/1.1 451 File Already Exists\r\n${NO_BODY}`, 'Status = [451], Reason = [File Already Exists]'],
     'answers 500': [`HTTP/1.1 500 Oh\x1b[31m\r\n${NO_BODY}`, /^Status = \[500\], Reason = \[Oh\?\[31m\]$|not HTTP/],
@@ -354,27 +354,27 @@ describe('a PUT to a server that', () => {
     ],
   };
   for (const [what, [bytes, why]] of Object.entries(answers)) {
-    it(what, async () => {
+    it(`fails when the server ${what}`, async () => {
       configure();
       fake.put = afterBody(Buffer.from(bytes, 'latin1'));
       assertFailure(await client.execute(['host.sh']), 5, why);
     });
   }
 
-  it('does not answer within PutTimeLimit', async () => {
+  it('fails when the server does not answer within PutTimeLimit', async () => {
     configure({ PutTimeLimit: '1' });
     fake.put = () => {};
     assertFailure(await client.execute(['host.sh']), 5, 'no complete answer within 1 seconds');
   });
 
-  it('stops reading, past PutTimeLimit', async () => {
+  it('fails when the server stops reading past PutTimeLimit', async () => {
     configure({ PutTimeLimit: '1' });
     fake.get = serve(`${PROGRAM}head -c ${20 * MEGABYTE} /dev/zero\n`);
     fake.put = (socket) => socket.pause();
     assertFailure(await client.execute(['host.sh']), 5, 'no complete answer within 1 seconds');
   });
 
-  it('answers before it has read the body, and closes: its answer is what counts, not the broken pipe', async () => {
+  it('counts an answer that comes before the body is read, not the broken pipe', async () => {
     configure();
     fake.get = serve(`${PROGRAM}head -c ${20 * MEGABYTE} /dev/zero\n`);
     const closings: Behaviour[] = [(s) => s.destroy(), (s) => s.resetAndDestroy(), (s) => s.end()];
@@ -389,14 +389,14 @@ describe('a PUT to a server that', () => {
     }
   });
 
-  it('closes in the middle of the body without a word', async () => {
+  it('fails when the server closes in the middle of the body', async () => {
     configure();
     fake.get = serve(`${PROGRAM}head -c ${20 * MEGABYTE} /dev/zero\n`);
     fake.put = (socket) => socket.destroy();
     assertFailure(await client.execute(['host.sh']), 5, BROKE_OFF);
   });
 
-  it('is not there', async () => {
+  it('fails without a server', async () => {
     const gone = await startFake();
     await gone.close();
     configure({ URLPutURL: gone.url });
@@ -411,13 +411,13 @@ describe('a signal to webjob', () => {
     ['SIGHUP', 129],
   ];
   for (const [signal, code] of SIGNALS) {
-    it(`${signal} in GET ends it, cleaned up, with exit code ${code}`, async () => {
+    it(`ends it during GET, cleaned up, with exit code ${code} (${signal})`, async () => {
       assert.deepEqual(await signalDuring('get', signal), { code, signal: null, stdout: '', stderr: '' });
       assert.deepEqual(client.left(), []);
       assert.ok(!existsSync(marker));
     });
 
-    it(`${signal} in PUT ends it with exit code ${code}, and says where the output is`, async () => {
+    it(`ends it during PUT with exit code ${code}, and says where the output is (${signal})`, async () => {
       const { stderr, ...ended } = await signalDuring('put', signal);
       assert.deepEqual(ended, { code, signal: null, stdout: '' });
       assert.match(

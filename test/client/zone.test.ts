@@ -53,7 +53,7 @@ describe('zoneAbbreviation', { skip: !existsSync('/usr/share/zoneinfo/Europe/Ber
     });
   }
 
-  it('never puts the name of a zone on the time of another', () => {
+  it("never gives one time zone's name to the time of another", () => {
     for (const tz of [
       'IST-5:30',
       // JavaScript takes these for UTC.
