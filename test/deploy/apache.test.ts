@@ -46,7 +46,7 @@ for (const mpm of ['prefork', 'event'] as const) {
       assert.equal(await ask(server.port, 'GET', `${script}?${QUERY}`, 'client2:bar'), 453);
     });
 
-    it('asks for the password, and lets GET and PUT through alone', async () => {
+    it('asks for the password, and admits only GET and PUT', async () => {
       for (const method of ['GET', 'PUT', 'HEAD']) {
         assert.equal(await ask(server.port, method, `${script}?${QUERY}`), 401, `${method} without a password`);
       }
@@ -71,7 +71,7 @@ for (const mpm of ['prefork', 'event'] as const) {
       writeFileSync(path, text);
     });
 
-    it('keeps the password from the script', async () => {
+    it('hides the password from the script', async () => {
       const path = join(site.cgiDirectory, 'nph-env.cgi');
       writeFileSync(path, "#!/bin/sh\nprintf 'HTTP/1.1 200 OK\\r\\n\\r\\n'; env\n", { mode: 0o755 });
       const text = await sendRaw(server.port, formatRequest('GET', '/webjob/nph-env.cgi', 'client1:foo'));
@@ -81,7 +81,7 @@ for (const mpm of ['prefork', 'event'] as const) {
       rmSync(path);
     });
 
-    it('leaves the cap on uploads to nph-webjob.cfg', async () => {
+    it('leaves the upload limit to nph-webjob.cfg', async () => {
       configure(site, { CapContentLength: 'Y', MaxContentLength: '1000000000000' });
       const query = `${QUERY}&RUNTYPE=linktest&STDOUT_LENGTH=0&STDERR_LENGTH=0&STDENV_LENGTH=0`;
       const head = formatRequest('PUT', `${script}?${query}`, 'client1:foo', 2_000_000_000_000).toString();
@@ -95,7 +95,7 @@ for (const mpm of ['prefork', 'event'] as const) {
   });
 }
 
-describe('a site with a cap of its own', async () => {
+describe('a site with its own upload limit', async () => {
   const site = makeSite();
   const server = await startHttpd({ site, mpm: 'event', before: 'Define WEBJOB_LIMIT_REQUEST_BODY 1000' });
   after(async () => {
@@ -118,7 +118,7 @@ describe('a site with a cap of its own', async () => {
   });
 });
 
-describe('apache/webjob.conf as it stands', () => {
+describe('apache/webjob.conf as shipped', () => {
   const { binary, modulesDirectory, libraryPath } = obtainHttpd();
   const env = { PATH: process.env.PATH, ...(libraryPath && { LD_LIBRARY_PATH: libraryPath }) };
   let folder: string;
@@ -147,7 +147,7 @@ describe('apache/webjob.conf as it stands', () => {
   });
 
   // httpd would serve the script's source, and the client would run it as the program it requested.
-  it('does not without a module that runs scripts', () => {
+  it('fails configtest without a module that runs scripts', () => {
     const { status, stderr } = check(['mpm_event', 'authz_core', 'alias', 'env']);
     assert.equal(status, 1);
     assert.match(stderr, /no module that runs scripts/);

@@ -38,7 +38,7 @@ describe('two servers behind a balancer', async () => {
       .map((line) => parseLogLine(line));
   const addressOf = () => logged().map(({ remoteAddress }) => remoteAddress);
 
-  it('takes them in turn: a GET on one and its PUT on the other', async () => {
+  it('alternate: a GET reaches one and its PUT the other', async () => {
     const served = [];
     for (let run = 0; run < 3; run++) {
       const got = await ask(port, getHead(), CLIENT);
@@ -57,7 +57,7 @@ describe('two servers behind a balancer', async () => {
     assert.deepEqual(new Set(addressOf()), new Set([CLIENT]));
   });
 
-  it('answers a strict client with bodies of any size, both ways', async () => {
+  it('answer a strict client with bodies of any size, both ways', async () => {
     for (const bytes of [0, 1000, 1_000_000, 50_000_000]) {
       const taken = await askStrictly({ port, head: putHead(bytes), body: zeros(bytes) });
       assert.deepEqual([taken.status, taken.reason, taken.headers.get('content-length')], [200, 'OK', '0']);
@@ -71,7 +71,7 @@ describe('two servers behind a balancer', async () => {
     }
   });
 
-  it('passes on refusals with their reasons, whoever makes them, when a large body comes with them', async () => {
+  it('refuse large bodies with their reasons, which the balancer passes on', async () => {
     const body = () => zeros(20_000_000);
     const linkTest = await askStrictly({ port, head: putHead(20_000_000, {}, 'linktest'), body: body() });
     assert.deepEqual([linkTest.status, linkTest.reason], [251, 'Link Test OK']);
@@ -88,7 +88,7 @@ describe('two servers behind a balancer', async () => {
   });
 
   describe('the address of a client', () => {
-    it('is the one that reaches the balancer, whatever the client says', async () => {
+    it('is the one that reaches the balancer, whatever the client claims', async () => {
       const forgeries = [
         ['X-Forwarded-For: 127.0.0.4'],
         ['X-Forwarded-For: 127.0.0.4', `X-Forwarded-For: ${BALANCER}`],
@@ -110,14 +110,14 @@ describe('two servers behind a balancer', async () => {
       );
     });
 
-    it("is the balancer's own for a client on its machine, whatever that says", async () => {
+    it("is the balancer's own for a client on its machine, whatever the client claims", async () => {
       writeFileSync(hosts, 'client1=127.0.0.4\n');
       const request = getHead({ headers: ['X-Forwarded-For: 127.0.0.4'] });
       assert.equal((await ask(port, request, BALANCER)).status, 472);
       assert.deepEqual(addressOf(), [BALANCER]);
     });
 
-    it('is the one that reaches a node past the balancer, whatever the client says', async () => {
+    it('is the one that reaches a node directly, whatever the client claims', async () => {
       writeFileSync(hosts, 'client1=127.0.0.4\n');
       for (const [index, node] of nodes.entries()) {
         for (const header of ['127.0.0.4', `127.0.0.4, ${BALANCER}`]) {
@@ -138,7 +138,7 @@ describe('two servers behind a balancer', async () => {
     });
   });
 
-  it('passes over a node that is up and does not work', async () => {
+  it('stays the same when the balancer skips a node that is up and does not work', async () => {
     const file = join(site.root, 'node_1/webjob/.htaccess');
     const text = readFileSync(file);
     appendFileSync(file, 'NoSuchDirective on\n');
@@ -148,12 +148,12 @@ describe('two servers behind a balancer', async () => {
     await untilAlternation(port, true);
   });
 
-  describe('with a node that is down', () => {
+  describe('a balancer with a node that is down', () => {
     before(async () => {
       await nodes[0]?.stop();
     });
 
-    it('hands every request to the other, its body too', async () => {
+    it('sends every request to the other node, with its body', async () => {
       for (let run = 0; run < 4; run++) {
         assert.equal((await askStrictly({ port, head: getHead() })).status, 200);
         const bytes = run === 0 ? 20_000_000 : 1000;
@@ -164,12 +164,12 @@ describe('two servers behind a balancer', async () => {
     });
   });
 
-  describe('with no node left', () => {
+  describe('a balancer without a working node', () => {
     before(async () => {
       await nodes[1]?.stop();
     });
 
-    it('says 503 to a strict client', async () => {
+    it('answers a strict client with 503', async () => {
       const answer = await askStrictly({ port, head: putHead(20_000_000), body: zeros(20_000_000) });
       assert.equal(answer.status, 503);
     });

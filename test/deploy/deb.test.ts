@@ -57,13 +57,13 @@ describe('npm run build:deb', needsDpkg, () => {
   });
   after(() => folder.remove());
 
-  it('makes the same bytes again', () => {
+  it('builds the same bytes again', () => {
     const first = sha256(file);
     rmSync(file);
     assert.equal(sha256(buildDeb(folder.path)), first);
   });
 
-  it('makes a package without a finding of lintian', {
+  it('builds a package that lintian accepts', {
     skip: spawnSync('lintian', ['--version']).error && 'lintian is missing',
   }, () => {
     const { status, stdout, stderr } = spawnSync('lintian', ['--fail-on', 'error,warning', file], { encoding: 'utf8' });
@@ -131,7 +131,7 @@ describe('the Debian package', { skip: NO_DEBIAN, timeout: 900_000 }, () => {
     assert.equal(debian.must('getent passwd webjob-view | cut -d : -f 7').trim(), '/usr/sbin/nologin');
   });
 
-  it('has the files that webjobctl init would make, where a site has nothing of its own', () => {
+  it('contains the files that webjobctl init would make, where a site has none of its own', () => {
     const plan = debian.must('webjobctl --json init --prefix debian --dry-run');
     const steps = plan
       .trim()
@@ -175,7 +175,7 @@ htpasswd -bB /etc/webjob/webjob-view.htpasswd alice secret 2>&1`);
     assert.deepEqual(runJob(), ['done 200', 'done 200']);
   });
 
-  it('is upgraded: the script is new, and edited settings stay', () => {
+  it('gets a new script and keeps edited settings on upgrade', () => {
     debian.must(`echo '# mine' >> /etc/webjob/webjob-view.conf; echo '# mine' >> /etc/webjob/nph-webjob.cfg`);
     assert.match(debian.must(`tail -1 ${SCRIPT}`), /the earlier script/);
     const before = evidence();
@@ -190,7 +190,7 @@ htpasswd -bB /etc/webjob/webjob-view.htpasswd alice secret 2>&1`);
     debian.must(`${CONTROL}; webjobctl verify`);
   });
 
-  it('is removed: httpd serves it no longer, and settings and evidence stay', () => {
+  it('is no longer served after removal, which leaves settings and evidence', () => {
     const before = evidence();
     debian.must('DEBIAN_FRONTEND=noninteractive dpkg -r webjob 2>&1; sleep 1');
     assert.equal(debian.must('ls /etc/apache2/conf-enabled').includes('webjob'), false);
@@ -202,14 +202,14 @@ htpasswd -bB /etc/webjob/webjob-view.htpasswd alice secret 2>&1`);
     debian.must('test -s /etc/webjob/webjob.htpasswd && test -s /etc/webjob/nph-webjob.cfg');
   });
 
-  it('is installed again, and the site continues', () => {
+  it('can be installed again, and the site continues', () => {
     install(packages.current);
     assert.ok(debian.must('ls /etc/apache2/conf-enabled').includes('webjob.conf'));
     debian.must('apachectl graceful 2>&1; sleep 2');
     assert.deepEqual(runJob(), ['done 200', 'done 200', 'done 200', 'done 200']);
   });
 
-  it('is purged: settings and passwords are gone, evidence and the keys behind it stay', () => {
+  it('takes settings and passwords along when purged, and leaves evidence and its keys', () => {
     const before = evidence();
     debian.must('echo key > /etc/webjob/webjob-ca.key');
     const { code, stdout, stderr } = debian.run('DEBIAN_FRONTEND=noninteractive dpkg -P webjob');

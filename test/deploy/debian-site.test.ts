@@ -29,7 +29,7 @@ printf '#!/bin/sh\\nhostname\\n' > /var/lib/webjob/profiles/client1/commands/hos
     assert.equal(ask('https://localhost/webjob/nph-webjob.cgi'), 401);
   });
 
-  it('refuses requests to the script without TLS, also at the path of Debian', () => {
+  it('refuses requests to the script without TLS, even at the path of Debian', () => {
     for (const path of [
       '/cgi-bin/webjob/nph-webjob.cgi',
       '/cgi-bin/webjob/./nph-webjob.cgi',
@@ -85,7 +85,7 @@ apachectl restart 2>&1; sleep 2`);
       .sort();
   };
 
-  it('leaves no way to the script open, and configtest has tried each', () => {
+  it('leaves no way to the script open, and configtest has tried each one', () => {
     assert.deepEqual(test(), ['note requests without credentials are refused to the script httpd']);
   });
 

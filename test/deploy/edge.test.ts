@@ -78,7 +78,7 @@ async function askSecurely(port: number, request: string, identity?: Identity): 
 const bare = (job: Job = {}): string =>
   getHead(job).replace(/Authorization: .*/, job.password === undefined ? NO_PASSWORD : '$&');
 
-describe('certificates that end at the balancer', async () => {
+describe('client certificates that end at the balancer', async () => {
   const site = makeSite();
   addUser(site, 'client2', 'bar');
   addCommand(site, 'client2', 'host.sh', HOST_SH);
@@ -114,7 +114,7 @@ describe('certificates that end at the balancer', async () => {
     );
   });
 
-  it("are no other client's, and no other CA's", async () => {
+  it('never count for another client, or from another CA', async () => {
     assert.equal(await askSecurely(secure, bare({ clientId: 'client2' }), client1), 453);
     assert.equal(await askSecurely(secure, bare()), 403);
     await assert.rejects(askSecurely(secure, bare(), rogue.client1));
@@ -122,7 +122,7 @@ describe('certificates that end at the balancer', async () => {
       assert.ok([403, 453].includes(await askSecurely(secure, bare(), authority.issue({ subject }))), subject);
   });
 
-  it('are asked for beside a password, and neither takes the place of the other', async () => {
+  it('are required beside a password, and neither replaces the other', async () => {
     for (const node of ['node_1', 'node_2']) permit(site, node, 'htaccess');
     assert.equal(await askSecurely(secure, bare({ password: 'foo' }), client1), 200);
     assert.equal(await askSecurely(secure, bare({ password: 'foo' })), 458);
@@ -156,7 +156,7 @@ describe('certificates that end at the balancer', async () => {
     });
   }
 
-  it('would be believed with the key of the balancer, so the attacks above reach what they attack', async () => {
+  it("would be believed with the balancer's key, so the attacks above reach their target", async () => {
     const to = nodes[0]?.ports[0] ?? 0;
     const claim = (...headers: string[]): string =>
       bare({ headers: ['WebJob-Client-Name: client1', 'Connection: close', ...headers] });
@@ -164,7 +164,7 @@ describe('certificates that end at the balancer', async () => {
     assert.equal((await ask(to, claim(`WebJob-Balancer-Key: ${KEY}`), '127.0.0.3')).status, 403, 'from elsewhere');
   });
 
-  it('are not for others with a login on the machine of the balancer to claim', async () => {
+  it("cannot be claimed by other users of the balancer's machine", async () => {
     for (const { ports } of nodes) {
       for (const key of [
         '',
@@ -223,7 +223,7 @@ describe('certificates that end at the balancer', async () => {
     );
   });
 
-  it('mean nothing to a server that was not told to believe them', async () => {
+  it('mean nothing to a server that is not configured to believe them', async () => {
     const unbelieving = await startNode(site, 'node_3', { settings });
     permit(site, 'node_3', 'htaccess-behind-proxy');
     try {

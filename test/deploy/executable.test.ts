@@ -39,7 +39,7 @@ describe('the standalone executable', { skip }, () => {
   };
   const run = (...args: string[]) => runWith({}, ...args);
 
-  it('says what the script says', () => {
+  it('prints what the script prints', () => {
     for (const args of [['--version'], ['--help'], ['--hashsum', '--type', 'SHA256', WEBJOB], ['--nonsense'], []]) {
       const script = spawnSync(process.execPath, [WEBJOB, ...args]);
       const expected = { status: script.status, stdout: `${script.stdout}`, stderr: `${script.stderr}` };
@@ -47,11 +47,11 @@ describe('the standalone executable', { skip }, () => {
     }
   });
 
-  it('takes the options of Node for those of the program', () => {
+  it('takes options of Node for options of the program', () => {
     assert.equal(run('--eval', '1').status, 1);
   });
 
-  it('takes no switch of Node from the environment, and leaves it to the program', () => {
+  it('takes no switch of Node from the environment, and passes it to the program', () => {
     const loaded = join(folder, 'loaded.cjs');
     writeFileSync(loaded, 'console.log("loaded"); process.exit(9);\n');
     site.configure({ URLPutURL: '' });
@@ -62,7 +62,7 @@ describe('the standalone executable', { skip }, () => {
     }
   });
 
-  it('goes where its settings say, whatever else is in the environment of Node', () => {
+  it('uses the URLs of its settings, whatever the environment of Node says', () => {
     site.configure({ URLPutURL: '' });
     site.add('plain.sh', '#!/bin/sh\necho plain\n');
     const nowhere = 'http://127.0.0.1:1/';
@@ -71,7 +71,7 @@ describe('the standalone executable', { skip }, () => {
     assert.deepEqual(runWith(environment, '-e', '-f', site.client.conf, 'plain.sh'), expected);
   });
 
-  it('has no debugger for SIGUSR1', async () => {
+  it('starts no debugger on SIGUSR1', async () => {
     site.configure({ URLPutURL: '' });
     site.add('slow.sh', '#!/bin/sh\nsleep 1\necho slow\n');
     const child = spawn(alone, ['-e', '-f', site.client.conf, 'slow.sh'], { env: BARE });
@@ -97,7 +97,7 @@ describe('the standalone executable', { skip }, () => {
     assert.deepEqual(site.client.left(), []);
   });
 
-  it('shows a certificate over TLS', async () => {
+  it('presents a certificate over TLS', async () => {
     const clients = join(folder, 'clients');
     mkdirSync(clients);
     makeServerCertificate(folder);

@@ -50,7 +50,7 @@ async function waitForStatus(port: number, status: number): Promise<void> {
   assert.equal(seen, status);
 }
 
-describe('apache/README.md, its commands run as they are printed', async () => {
+describe('the commands of apache/README.md, run as printed', async () => {
   const root = makeRoot();
   const paths = ['/usr/local/apache', '/var/integrity', '/etc/logrotate.d'];
   const guide = readGuide('apache/README.md', root, paths);
@@ -78,13 +78,13 @@ describe('apache/README.md, its commands run as they are printed', async () => {
   const [install = '', locker = '', users = ''] = ['2. ', '3. ', '4. '].flatMap((number) => guide.blocks('sh', number));
   const [include = '', elsewhere = ''] = guide.blocks('apache', '5. ');
 
-  it('installs the script, the locker and who may enter', () => {
+  it('install the script, the locker and access for clients', () => {
     runCommands([install.replace(/^WEB_USER=.*$/m, `WEB_USER=${webUser}`), locker, users], run);
     assert.match(readFileSync(join(serverRoot, 'etc/nph-webjob.cfg'), 'utf8'), /^BaseDirectory=.*\/var\/integrity$/m);
     assert.match(readFileSync(join(serverRoot, 'etc/webjob.htpasswd'), 'utf8'), /^client1:\$(?:2y|apr1)\$/);
   });
 
-  it('gives the web user uploads, the log and the custody record, and nothing else', needsRoot, () => {
+  it('give the web user uploads, the log and the custody record, and nothing else', needsRoot, () => {
     const base = join(root, 'var/integrity');
     assert.equal(owner(join(base, 'incoming')), `drwxr-xr-x ${webUser} root`);
     for (const file of ['nph-webjob.log', 'nph-webjob-custody.server_1.jsonl'])
@@ -94,7 +94,7 @@ describe('apache/README.md, its commands run as they are printed', async () => {
     assert.equal(owner(join(serverRoot, 'webjob/nph-webjob.cgi')), '-rwxr-xr-x root root');
   });
 
-  it('serves host.sh through the real client after the Include and one graceful restart', async () => {
+  it('serve host.sh through the real client after the Include and one graceful restart', async () => {
     configure(httpd.ports, include);
     assert.match(runCommands(guide.blocks('sh', '5. '), run), /Syntax OK/);
     await waitForStatus(port, 404);
@@ -103,7 +103,7 @@ describe('apache/README.md, its commands run as they are printed', async () => {
     checkPromise(join(root, 'var/integrity'));
   });
 
-  it('takes other paths from the Defines', async () => {
+  it('use other paths from the Defines', async () => {
     const places = [...elsewhere.matchAll(/ (\/opt\S+)/g)].map(([, path = '']) => path);
     assert.equal(places.length, 2);
     const moved = elsewhere.replaceAll('/opt/', `${root}/opt/`);
@@ -117,7 +117,7 @@ describe('apache/README.md, its commands run as they are printed', async () => {
     await waitForStatus(port, 550);
   });
 
-  it('is gone without the Include, and the locker stays', async () => {
+  it('serve nothing without the Include, and keep the locker', async () => {
     configure(httpd.ports);
     assert.equal(httpd.control('-k', 'graceful').code, 0);
     await waitForStatus(port, 403);
@@ -198,7 +198,7 @@ IncludeOptional sites-enabled/*.conf
 
 const a2 = findProgram('a2enconf') ? "Debian's a2enconf" : 'the links that a2enconf makes, which is not installed';
 
-describe(`apache/debian/README.md, its commands run as they are printed, with ${a2}`, async () => {
+describe(`the commands of apache/debian/README.md, run as printed, with ${a2}`, async () => {
   const root = makeRoot();
   const paths = ['/etc/apache2', '/etc/webjob', '/etc/logrotate.d', '/usr/lib/cgi-bin', '/var/lib/webjob'];
   const guide = readGuide('apache/debian/README.md', root, paths);
@@ -242,7 +242,7 @@ describe(`apache/debian/README.md, its commands run as they are printed, with ${
     rmSync(root, { recursive: true, force: true });
   });
 
-  it('is installed, switched on and started', async () => {
+  it('install the site, enable it and start httpd', async () => {
     const said = runCommands(
       ['1. ', '2. ', '3. ', '4. '].flatMap((number) => guide.blocks('sh', number)),
       run,
@@ -255,13 +255,13 @@ describe(`apache/debian/README.md, its commands run as they are printed, with ${
     [port = 0] = httpd.ports;
   });
 
-  it('serves host.sh through the real client', () => {
+  it('serve host.sh through the real client', () => {
     fillClientConf(run.checkout, `http://127.0.0.1:${port}/webjob/nph-webjob.cgi`);
     assert.equal(runCommands(guide.blocks('sh', '5. '), run), '');
     checkPromise(base);
   });
 
-  it('is as closed under /cgi-bin/ as under /webjob/', async () => {
+  it('protect /cgi-bin/ as well as /webjob/', async () => {
     const script = '/cgi-bin/webjob/nph-webjob.cgi';
     assert.equal((await ask(port, getHead({ script }))).status, 200);
     const refused = await ask(port, getHead({ script, password: 'wrong', headers: ['Connection: close'] }));
@@ -270,7 +270,7 @@ describe(`apache/debian/README.md, its commands run as they are printed, with ${
     assert.equal(file.status, 403);
   });
 
-  it('gives the web user uploads, the log and the custody record, and nothing else', needsRoot, () => {
+  it('give the web user uploads, the log and the custody record, and nothing else', needsRoot, () => {
     assert.equal(owner(join(base, 'incoming')), `drwxr-xr-x ${webUser} root`);
     for (const file of ['nph-webjob.log', 'nph-webjob-custody.server_1.jsonl'])
       assert.equal(owner(join(base, 'logfiles', file)), `-rw-r--r-- ${webUser} root`);

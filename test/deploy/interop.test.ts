@@ -29,7 +29,7 @@ function readTable(name: string): string[][] {
 }
 
 describe('the tables of docs/interop.md', () => {
-  it('have every client, process model and way to prove who one is, and no other', () => {
+  it('have every client, process model and authentication, and no other', () => {
     const [heading, ...rows] = readTable('clients');
     assert.deepEqual(heading, HEADING);
     assert.deepEqual(
@@ -48,13 +48,13 @@ describe('the tables of docs/interop.md', () => {
     );
   });
 
-  it('say what they were made with', () => {
+  it('name the versions that they were made with', () => {
     for (const { name } of CLIENTS) assert.match(PAGE, new RegExp(`^- ${name}: .+$`, 'm'));
   });
 });
 
-describe('a cell', () => {
-  it('is what the page says, for one process model, each proof and the clients that cost little', async () => {
+describe('a cell of the tables', () => {
+  it('is what the page says, for one process model, each authentication and the quick clients', async () => {
     const model = PROCESS_MODELS.filter(({ way }) => way === 'mod_proxy_fcgi');
     const [heading = [], ...rows] = readTable('clients');
     const columns = CHEAP.map(({ name }) => heading.indexOf(name));
@@ -70,14 +70,14 @@ describe('a cell', () => {
     assert.ok(found.flat().filter((cell) => cell === 'yes').length >= 2 * PROOFS.length);
   });
 
-  it('is what the page says, for the fronts that no other test has', async () => {
+  it('is what the page says, for the fronts that no other test covers', async () => {
     const own = FRONTS.filter(({ tests }) => tests.includes('interop.test.ts'));
     const said = readTable('fronts').filter(([name]) => own.some((front) => front.name === name));
     assert.deepEqual(await measureFronts(certificates, own), said);
     assert.equal(said.length, 2);
   });
 
-  it('is not yes for a client that stores nothing or other bytes, receives others, or is refused', async () => {
+  it('is not yes for a client that stores or receives other bytes, or is refused', async () => {
     const strict = CLIENTS[0];
     assert.ok(strict);
     type Asked = Awaited<ReturnType<typeof strict.ask>>;

@@ -101,14 +101,14 @@ describe('a server that is killed under load', async () => {
     for (const { jobId, sha256: digest } of acknowledged) assert.equal(stored.get(jobId), digest, jobId);
   });
 
-  it('leaves no group that looks complete and is not, acknowledged or not', () => {
+  it('leaves no upload that looks complete and is not, acknowledged or not', () => {
     for (const group of groups()) {
       assert.equal(sha256(readFileSync(`${group}.out`)), bodies.get(jobOf(group)), group);
       for (const stream of ['err', 'env']) assert.equal(readFileSync(`${group}.${stream}`).length, 0);
     }
   });
 
-  it('never issues a job id twice, and no name is taken', () => {
+  it('never issues a job id twice, so no name is taken', () => {
     assert.equal(new Set(issued).size, issued.length);
     for (const node of ['node_1', 'node_2'])
       assert.ok(
@@ -126,7 +126,7 @@ describe('a server that is killed under load', async () => {
     assert.deepEqual([...served].sort(), ['node_1', 'node_2']);
   });
 
-  it('costs clients a refusal in so many words, or nothing', () => {
+  it('costs clients an explicit refusal, or nothing', () => {
     // Clients of the killed server got 502; a refused connection is retried at the other server,
     // with the body.
     const broken = refusals.filter((refusal) => !REFUSALS.includes(Number(refusal)));

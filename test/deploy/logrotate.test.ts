@@ -30,7 +30,7 @@ describe('a log that is rotated', { skip: !user && 'owners need root' }, () => {
   };
 
   const noLogrotate = spawnSync('logrotate', ['--version']).error && 'logrotate is not installed';
-  it('goes on in a new one of the same owner, and is read with it', { skip: noLogrotate }, async () => {
+  it('continues in a new one of the same owner, and is read with it', { skip: noLogrotate }, async () => {
     const first = (await its.get('client1', 'host.sh')).jobId;
     const text = readFileSync(SHIPPED, 'utf8').replaceAll('/var/integrity/logfiles', logs);
     const file = join(site.root, 'webjob.logrotate');
@@ -50,7 +50,7 @@ describe('a log that is rotated', { skip: !user && 'owners need root' }, () => {
     assert.deepEqual(await jobIds(), [first, second].sort());
   });
 
-  it('takes the line of a request that ends while it has no name', (t) => {
+  it('gets the line of a request that ends while the log has no name', (t) => {
     rmSync(site.logFile);
     const asUser = (uid = user?.uid ?? 0): void => process.seteuid?.(uid);
     const waited = t.mock.method(Atomics, 'wait', () => {
@@ -70,7 +70,7 @@ describe('a log that is rotated', { skip: !user && 'owners need root' }, () => {
     assert.deepEqual([readFileSync(site.logFile, 'utf8'), waited.mock.callCount()], ['a line\n', 3]);
   });
 
-  it('that nobody makes again costs a fifth of a second, and the line is told', async () => {
+  it('costs a fifth of a second when nobody recreates it, and the line is reported', async () => {
     rmSync(site.logFile, { force: true });
     const { stdout, stderr } = await runBare(GET_HOST_SH, bareOptions(site));
     assert.equal(statusOf(stdout), 200);

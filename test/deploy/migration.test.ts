@@ -30,12 +30,12 @@ const project = join(import.meta.dirname, '..', '..');
 /** Stands for the site's old script, and can be distinguished from ours. */
 const OLD_SCRIPT = "#!/bin/sh\ncat > /dev/null\nprintf 'HTTP/1.1 200 OK\\r\\nContent-Length: 4\\r\\n\\r\\nperl'\n";
 
-describe('what docs/guide/migration.md says', () => {
+describe('docs/guide/migration.md', () => {
   const page = readFileSync(join(project, PAGE), 'utf8');
   const sectionOf = (heading: string): string =>
     page.split(/^## /m).find((section) => section.startsWith(heading)) ?? '';
 
-  it('names every control once, and none that does not exist', () => {
+  it('names every setting once, and no unknown one', () => {
     const table = sectionOf('What is the same').split('Setting by setting')[1] ?? '';
     const rows = [...table.matchAll(/^\| (`.*?) \|/gm)].map(([, cell = '']) => cell);
     const named = rows.flatMap((cell) => [...cell.matchAll(/`(\w+)`/g)].map(([, key]) => key));
@@ -53,7 +53,7 @@ describe('what docs/guide/migration.md says', () => {
   });
 });
 
-describe('a site that goes from another script to ours and back', async () => {
+describe('a site that migrates from another script and back', async () => {
   const root = makeRoot();
   const serverRoot = join(root, 'usr/local/apache');
   const base = join(root, 'var/integrity');
@@ -123,7 +123,7 @@ ScriptAlias /webjob/ "${serverRoot}/webjob/"
     assert.equal(runCommands(commands('What is stricter'), run), `${root}/elsewhere/tool\n`);
   });
 
-  it('learns beforehand whether its settings are well', () => {
+  it('checks its settings beforehand', () => {
     const look = commands('Looking before switching');
     assert.match(runCommands(look, run), /^HTTP\/1\.1 452 Username Undefined\r$/m);
     const settings = readFileSync(settingsFile);
@@ -133,7 +133,7 @@ ScriptAlias /webjob/ "${serverRoot}/webjob/"
     writeFileSync(settingsFile, settings);
   });
 
-  it('has both side by side', async () => {
+  it('runs both scripts side by side', async () => {
     runCommands(commands('Both side by side'), run);
     const [lines = ''] = guide.blocks('apache', 'Both side by side');
     const moved = lines.replace('Listen 8080', `Listen 127.0.0.1:${newPort}`).replace('*:8080', `127.0.0.1:${newPort}`);
@@ -150,7 +150,7 @@ ScriptAlias /webjob/ "${serverRoot}/webjob/"
     assert.match(logged().at(-1) ?? '', / server_1_1085355126_00723 client1 127\.0\.0\.1 PUT .* 200 -- Success$/);
   });
 
-  it('switches between two requests, and none is lost', async () => {
+  it('switches between two requests and loses none', async () => {
     const served: string[] = [];
     let isDone = false;
     const client = async (): Promise<void> => {
@@ -184,7 +184,7 @@ ScriptAlias /webjob/ "${serverRoot}/webjob/"
     assert.deepEqual([served[0], served.at(-1)], ['old', 'ours']);
   });
 
-  it('sees what is refused', async () => {
+  it('shows the requests that are refused', async () => {
     addUser({ userFile } as Site, 'client2', 'bar');
     const stranger = getHead({ clientId: 'client2', password: 'bar' }).replace('CLIENTID=client2', 'CLIENTID=client1');
     assert.equal((await ask(port, stranger)).status, 453);
@@ -195,7 +195,7 @@ ScriptAlias /webjob/ "${serverRoot}/webjob/"
     );
   });
 
-  it('goes back', async () => {
+  it('goes back to the other script', async () => {
     runCommands(commands('Going back'), run);
     for (const deadline = Date.now() + 60_000; Date.now() < deadline; await sleep(20))
       if ((await whoServes()) === 'old') break;

@@ -36,7 +36,7 @@ for (const [name, node] of Object.entries(NODES)) {
         assert.equal(readdirSync(site.incoming).filter((file) => file.endsWith('.rdy')).length, 1);
       });
 
-      it('leaves no word in the error log, and nothing lies beside the script', () => {
+      it('leaves the error log empty, and no files beside the script', () => {
         assert.deepEqual(readdirSync(site.cgiDirectory).sort(), ['.htaccess', 'nph-webjob.cgi']);
         // httpd logs a script's stderr, and there Node would warn of whatever it dislikes.
         assert.equal(readFileSync(server.errorLog, 'utf8').match(/Warning|AH01215/), null);
@@ -53,7 +53,7 @@ for (const [name, node] of Object.entries(NODES)) {
   }
 }
 
-it('a launcher whose program was never built says so, and answers in HTTP', () => {
+it('has a launcher that reports an unbuilt program, and answers in HTTP', () => {
   const site = makeSite();
   try {
     const launcher = join(site.root, 'nph-webjob');

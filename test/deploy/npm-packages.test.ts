@@ -35,7 +35,7 @@ describe('npm run build:npm', () => {
     return stdout + stderr;
   }
 
-  it('packs a client that npx runs', () => {
+  it('builds a client package that npx runs', () => {
     assert.match(
       run('npx', ['--offline', 'webjob', '--version']),
       new RegExp(`^webjob ${version.replaceAll('.', '\\.')}`),
@@ -44,7 +44,7 @@ describe('npm run build:npm', () => {
       assert.ok(run('npx', ['--offline', program, '--version']).includes(version), program);
   });
 
-  it('packs a client with its manuals, and no package beside it', () => {
+  it('builds a client package with its manuals and no dependencies', () => {
     const installed = join(place, 'node_modules/webjob');
     assert.match(readFileSync(join(installed, 'man/webjob.1'), 'utf8'), /^\.Dt WEBJOB 1$/m);
     const { dependencies } = JSON.parse(readFileSync(join(installed, 'package.json'), 'utf8'));
@@ -52,7 +52,7 @@ describe('npm run build:npm', () => {
     assert.ok(!existsSync(join(place, 'node_modules/commander')));
   });
 
-  it('packs node-cgi-compat as JavaScript', () => {
+  it('builds node-cgi-compat as JavaScript', () => {
     writeFileSync(
       join(place, 'nph-hello.mjs'),
       `import { serveScript } from 'node-cgi-compat';
@@ -70,7 +70,7 @@ serveScript(() => ({ status: 200, reason: 'OK', headers: [], contentLength: 0 })
     assert.match(stdout, /^HTTP\/1\.1 200 OK\r\n/, stderr);
   });
 
-  it('packs node-cgi-compat with types, which a strict compiler accepts and which refuse what is wrong', () => {
+  it('builds node-cgi-compat with types that a strict compiler accepts and that refuse misuse', () => {
     mkdirSync(join(place, 'node_modules/@types'), { recursive: true });
     for (const name of ['@types/node', 'undici-types'])
       symlinkSync(join(root, 'node_modules', name), join(place, 'node_modules', name));
@@ -104,7 +104,7 @@ describe('npm run release', { skip: obstacle }, () => {
   });
   after(() => folder.remove());
 
-  it('lists its files with sums that sha256sum checks, and a signature that openssl checks', () => {
+  it('lists its files with checksums for sha256sum, and a signature for openssl', () => {
     const key = join(folder.path, 'release.key');
     execFileSync('openssl', ['genpkey', '-algorithm', 'ed25519', '-out', key], { stdio: 'ignore' });
     const target = join(folder.path, 'release');

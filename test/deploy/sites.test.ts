@@ -76,7 +76,7 @@ for (const kind of ['name', 'port'] as const) {
     const put = (job: Job): string => `${putHead(5, job)}hello`;
     const logged = (site: Site): string[] => readFileSync(site.logFile, 'utf8').split('\n').filter(Boolean);
 
-    it('serves each its own commands, and stores what each is given', async () => {
+    it('serve their own commands, and store their own uploads', async () => {
       for (const [site, password] of [
         [east, 'foo'],
         [west, 'bar'],
@@ -95,7 +95,7 @@ for (const kind of ['name', 'port'] as const) {
       assert.equal(logged(east).length, 2, 'nothing of west in the log of east');
     });
 
-    it("lets nobody in with the other site's password, or with a name that only the other knows", async () => {
+    it("admit nobody with the other site's password, or with a name that only the other knows", async () => {
       const before = [east, west].map(({ incoming }) => readdirSync(incoming).length);
       const attempts: [Named, Job][] = [
         [east, { password: 'bar' }],
@@ -112,7 +112,7 @@ for (const kind of ['name', 'port'] as const) {
       );
     });
 
-    it('takes settings of the one without touching the other', async () => {
+    it("read their own settings without touching the other's", async () => {
       const file = join(root, 'usr/local/apache/etc/west.cfg');
       const text = readFileSync(file);
       writeFileSync(file, `${text}\nEnableGetService=N\n`);

@@ -22,7 +22,7 @@ const read = (unit: string): string => readFileSync(join(import.meta.dirname, '.
 const missing = (program: string): string | false =>
   spawnSync(program, ['--version']).status !== 0 && `${program} is not installed`;
 
-describe('the units', { skip: missing('systemd-analyze') || (!findWebUser() && 'no www-data') }, () => {
+describe('the systemd units', { skip: missing('systemd-analyze') || (!findWebUser() && 'no www-data') }, () => {
   const folder = mkdtempSync(join(tmpdir(), 'webjob-units-'));
   after(() => rmSync(folder, { recursive: true }));
 
@@ -43,14 +43,14 @@ describe('the units', { skip: missing('systemd-analyze') || (!findWebUser() && '
     return { status, said: stderr };
   }
 
-  it('are what systemd takes', () => {
+  it('are accepted by systemd', () => {
     assert.match(read('webjob.service'), new RegExp(`^ExecStart=${SCRIPT} `, 'm'));
     assert.match(read('webjob-view.service'), new RegExp(`^ExecStart=${VIEW} `, 'm'));
     assert.match(read('webjob-acts.service'), new RegExp(`^ExecStart=${CONTROL} .* acts$`, 'm'));
     assert.deepEqual(verify(), { status: 0, said: '' });
   });
 
-  it('would be complained about with a word misspelt', () => {
+  it('are rejected with a misspelt word', () => {
     assert.match(
       verify((text) => text.replace('NoNewPrivileges', 'NoNewPrivilege')).said,
       /Unknown key .*NoNewPrivilege/,
@@ -62,7 +62,7 @@ describe('timers in the guides', { skip: missing('systemd-analyze') }, () => {
   const [, schedule = ''] =
     /^OnCalendar=(.*)$/m.exec(readFileSync(join(import.meta.dirname, '../../docs/guide/client.md'), 'utf8')) ?? [];
 
-  it('leave out no hour when summer time ends', () => {
+  it('skip no hour when summer time ends', () => {
     // 2026-10-25 in Berlin: at 01:00 UTC it is 2 o'clock for the second time.
     const args = ['calendar', '--iterations=4', '--base-time=2026-10-24 23:30:00 UTC', schedule];
     const env = { ...process.env, TZ: 'Europe/Berlin', LC_ALL: 'C' };
@@ -75,7 +75,7 @@ describe('timers in the guides', { skip: missing('systemd-analyze') }, () => {
 });
 
 describe('systemd-socket-activate', { skip: missing('systemd-socket-activate') }, () => {
-  it('starts what the unit starts at the first request, and keeps the socket from whoever it started', async () => {
+  it('starts what the unit starts on the first request, and hides the socket from its caller', async () => {
     const site = makeSite({ resident: true });
     const socket = join(site.root, 'activated');
     const [, words = ''] = /^ExecStart=\S+ (.+)$/m.exec(read('webjob.service')) ?? [];

@@ -34,14 +34,14 @@ for (const mpm of part(['prefork', 'event'] as const, 1)) {
     }
 
     for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
-      it(`lets in a client by the one, by the other, and by both of its own, over ${maxVersion}`, async () => {
+      it(`admits a client with either of its own, and with both, over ${maxVersion}`, async () => {
         await assertServed({ user: 'client1:foo', maxVersion });
         await assertServed({ identity: client1, maxVersion });
         await assertServed({ identity: client1, user: 'client1:foo', maxVersion });
         await assertServed({ identity: client2, clientId: 'client2', maxVersion });
       });
 
-      it(`lets in nobody with the password of one and the certificate of another, over ${maxVersion}`, async () => {
+      it(`admits nobody with the password of one and the certificate of another, over ${maxVersion}`, async () => {
         for (const clientId of ['client1', 'client2']) {
           await assertStatus(use(), 401, { identity: client1, user: 'client2:bar', clientId, maxVersion });
           await assertStatus(use(), 401, { identity: client2, user: 'client1:foo', clientId, maxVersion });
@@ -49,7 +49,7 @@ for (const mpm of part(['prefork', 'event'] as const, 1)) {
         }
       });
 
-      it(`lets in nobody with a certificate and a password that is wrong, over ${maxVersion}`, async () => {
+      it(`admits nobody with a certificate and a wrong password, over ${maxVersion}`, async () => {
         for (const user of ['client1:bar', 'client1:', ':foo', 'client2:foo', 'nobody:foo'])
           await assertStatus(use(), 401, { identity: client1, user, maxVersion });
         for (const Authorization of [
@@ -62,7 +62,7 @@ for (const mpm of part(['prefork', 'event'] as const, 1)) {
           await assertStatus(use(), 401, { identity: client1, headers: { Authorization }, maxVersion });
       });
 
-      it(`lets in nobody on a session that is resumed, with what is not its own, over ${maxVersion}`, async () => {
+      it(`admits nobody in a resumed session with foreign credentials, over ${maxVersion}`, async () => {
         const { session } = await use().ask({ identity: client1, maxVersion });
         assert.ok(session);
         use().newLines();

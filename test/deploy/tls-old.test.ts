@@ -93,20 +93,20 @@ function takeUpload(): Buffer {
 
 describe('the virtual host for clients of old TLS', () => {
   for (const version of ['TLSv1', 'TLSv1.1', 'TLSv1.2'] as const)
-    it(`serves a key of 1024 bits with SHA-1 over ${version}`, async () => {
+    it(`accepts a key of 1024 bits with SHA-1 over ${version}`, async () => {
       const { status, body } = await ask(oldPort, old, version);
       assert.deepEqual([status, body.toString()], [200, HOST_SH]);
       assert.equal((await ask(oldPort, old, version, UPLOAD)).status, 200);
       assert.ok(takeUpload().equals(UPLOAD));
     });
 
-  it('still wants a certificate of the site, and that of the client', async () => {
+  it('still requires the certificate of the client from the site CA', async () => {
     await assert.rejects(ask(oldPort, certificates.rogue.client1, 'TLSv1'));
     const client2 = certificates.site.issue({ subject: '/CN=client2' });
     assert.equal((await ask(oldPort, client2, 'TLSv1')).status, 453);
   });
 
-  it('is tried by the command of the guide', () => {
+  it('is tested by the command of the guide', () => {
     const command = readBlock('sh try-old').replace(`${SERVER_NAME}:8443`, `127.0.0.1:${oldPort}`);
     const { folder } = certificates.site;
     const { stdout } = spawnSync('sh', ['-c', command], { cwd: folder, encoding: 'utf8', input: '' });
@@ -114,8 +114,8 @@ describe('the virtual host for clients of old TLS', () => {
   });
 });
 
-describe('the strict virtual host beside it', () => {
-  it('refuses TLS 1.0 and 1.1 of a client with a good key', async () => {
+describe('the strict virtual host beside that for old clients', () => {
+  it('refuses TLS 1.0 and 1.1 from a client with a good key', async () => {
     assert.equal((await ask(use.port, client1, 'TLSv1.2')).status, 200);
     for (const version of ['TLSv1', 'TLSv1.1'] as const) await assert.rejects(ask(use.port, client1, version));
   });
@@ -127,7 +127,7 @@ describe('the strict virtual host beside it', () => {
 });
 
 describe("the guide's server certificate for old clients", () => {
-  it('has 1024 bits and SHA-1, and is no CA', () => {
+  it('has 1024 bits and SHA-1, and is not a CA', () => {
     const folder = mkdtempSync(join(tmpdir(), 'webjob-old-'));
     try {
       execFileSync('sh', ['-ec', readBlock('sh server-old')], { cwd: folder, stdio: 'pipe' });

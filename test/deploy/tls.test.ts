@@ -64,16 +64,16 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
     const use = useSite({ certificates, mpm, virtualHost: 'password' });
     before(() => use().configure('password'));
 
-    it('gets and puts', async () => {
+    it('serves GET and PUT', async () => {
       await assertServed(use(), { user: 'client1:foo' });
       await assertStored(use(), { user: 'client1:foo' });
     });
 
-    it('lets in a client that speaks TLS 1.2 and names no server', async () => {
+    it('admits a client that speaks TLS 1.2 and sends no server name', async () => {
       await assertServed(use(), { user: 'client1:foo', maxVersion: 'TLSv1.2', servername: '' });
     });
 
-    it('does not serve the same without TLS', async () => {
+    it('is not accepted without TLS', async () => {
       const answer = await use().ask({ user: 'client1:foo', plain: true });
       assert.deepEqual([answer.status, answer.reason], [458, 'Secure Transport Required']);
       assert.equal(use().newLines()[0]?.remoteUser, 'client1');
@@ -84,7 +84,7 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
       await assertStatus(use(), 458, { user: 'client1:foo', plain: true, headers: lies });
     });
 
-    it('refuses a password that is wrong, missing or not that of the client id', async () => {
+    it('is refused when it is wrong, missing or not that of the client id', async () => {
       for (const user of [undefined, 'client1:bar', 'client1:', ':foo']) {
         await assertStatus(use(), 401, user === undefined ? {} : { user });
       }
@@ -92,7 +92,7 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
       await assertStatus(use(), 453, { user: 'client1:foo', clientId: 'client2' });
     });
 
-    it('takes no certificate for a password', async () => {
+    it('cannot be replaced by a certificate', async () => {
       await assertStatus(use(), 401, { identity: client1 });
     });
   });
@@ -104,7 +104,7 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
       use().permit('htaccess-certificates');
     });
 
-    it('gets and puts, and its CN is the user', async () => {
+    it('serves GET and PUT, and its CN is the user', async () => {
       await assertServed(use(), { identity: client1 });
       await assertServed(use(), { identity: client2, clientId: 'client2' });
       await assertStored(use(), { identity: client1 });
@@ -112,7 +112,7 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
       await assertStored(use(), { identity: client1, maxVersion: 'TLSv1.2' });
     });
 
-    it('may resume its session', async () => {
+    it('can be used in a resumed session', async () => {
       for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
         const { session } = await use().ask({ identity: client1, maxVersion });
         assert.ok(session);
@@ -123,19 +123,19 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
       use().newLines();
     });
 
-    it('lets nobody through the handshake without a certificate', async () => {
+    it('ends the handshake of clients without it', async () => {
       await assertNoHandshake(use(), {}, NO_CERTIFICATE);
       await assertNoHandshake(use(), { user: 'client1:foo' }, NO_CERTIFICATE);
     });
 
     // The handshake is mod_ssl's, whatever the MPM.
     for (const [what, identity, alert] of mpm === 'event' ? BAD : BAD.slice(0, 1)) {
-      it(`lets nobody through the handshake with ${what}`, async () => {
+      it(`ends the handshake with ${what}`, async () => {
         await assertNoHandshake(use(), { identity }, alert);
       });
     }
 
-    it("refuses another client's, with 453, and with 471 where RequireMatch is off", async () => {
+    it('of another client is refused with 453, or 471 with RequireMatch off', async () => {
       const call = { identity: client1, clientId: 'client2' };
       await assertStatus(use(), 453, call);
       await assertStatus(use(), 453, { ...call, user: 'client2:bar' });
@@ -146,7 +146,7 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
       assert.equal(use().newLines()[0]?.remoteUser, 'client1');
     });
 
-    it('refuses one without a CN, with 452, and with 470 where RequireUser is off', async () => {
+    it('without a CN is refused with 452, or 470 with RequireUser off', async () => {
       const call = { identity: nameless };
       await assertStatus(use(), 452, call);
       use().configure('certificate', { RequireUser: 'N', SslRequireCn: 'Y' });
@@ -158,7 +158,7 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
       use().configure('certificate');
     });
 
-    it('takes no CN for the client id that only looks like it, and none can forge a line of the log', async () => {
+    it('whose CN only resembles the client id is refused, and none can forge a line of the log', async () => {
       const forged = 'client1\n2026-01-01 00:00:00 server_1_1_00001 client1 127.0.0.1 GET client1 a 0 0 0 200 -- OK';
       const names = [
         'client1\0',
@@ -185,7 +185,7 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
       use().configure('certificate');
     });
 
-    it('is not to be had without TLS, whatever the headers say', async () => {
+    it('cannot be claimed in headers without TLS', async () => {
       const headers = { 'Ssl-Client-Verify': 'SUCCESS', 'Ssl-Client-S-Dn-Cn': 'client1', 'Remote-User': 'client1' };
       await assertStatus(use(), 403, { plain: true, headers });
       await assertStatus(use(), 403, { plain: true, headers, user: 'client1:foo' });
@@ -202,7 +202,7 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
       await assertStored(use(), { identity: client1, user: 'client1:foo' });
     });
 
-    it('are refused without each other', async () => {
+    it('are refused one without the other', async () => {
       await assertStatus(use(), 401, { identity: client1 });
       await assertStatus(use(), 401, { identity: client1, user: 'client1:bar' });
       await assertNoHandshake(use(), { user: 'client1:foo' }, NO_CERTIFICATE);
@@ -243,7 +243,7 @@ describe('SSLVerifyClient optional', () => {
     await assertStatus(use(), 471, { user: 'client1:foo' });
   });
 
-  it('has httpd refuse them, when a certificate alone is asked for', async () => {
+  it('makes httpd refuse them, when only a certificate is required', async () => {
     use().permit('htaccess-certificates');
     use().configure('certificate');
     await assertStatus(use(), 200, { identity: client1 });
@@ -256,7 +256,7 @@ describe('SSLVerifyClient optional', () => {
   }
 });
 
-describe('SSLVerifyClient optional_no_ca, which nobody should set', () => {
+describe('SSLVerifyClient optional_no_ca, which is unsafe', () => {
   const use = useSite({
     certificates,
     virtualHost: 'certificate',
@@ -265,14 +265,14 @@ describe('SSLVerifyClient optional_no_ca, which nobody should set', () => {
   });
   const withoutVerification = { text: 'SSLUserName SSL_CLIENT_S_DN_CN\nRequire method GET PUT\n' };
 
-  it('makes a user of a certificate that nobody verified, when no Require looks at the verdict', async () => {
+  it('makes an unverified certificate a user, unless a Require checks the verdict', async () => {
     use().permit(withoutVerification);
     use().configure('certificate', { SslRequireMatch: 'N' });
     assert.equal(await use().status({ identity: rogue.client1 }), 200);
     assert.equal(use().newLines()[0]?.remoteUser, 'client1');
   });
 
-  it('does not get it past SslRequireCn and SslRequireMatch', async () => {
+  it('does not get a certificate past SslRequireCn and SslRequireMatch', async () => {
     use().permit(withoutVerification);
     use().configure('certificate', { SslRequireCn: 'Y' });
     await assertStatus(use(), 470, { identity: rogue.client1 });
@@ -283,7 +283,7 @@ describe('SSLVerifyClient optional_no_ca, which nobody should set', () => {
     assert.deepEqual(readdirSync(use().site.incoming), []);
   });
 
-  it('does not get it past the shipped .htaccess', async () => {
+  it('does not get a certificate past the shipped .htaccess', async () => {
     use().permit('htaccess-certificates');
     use().configure('certificate', { SslRequireMatch: 'N' });
     await assertStatus(use(), 403, { identity: rogue.client1 });
@@ -291,7 +291,7 @@ describe('SSLVerifyClient optional_no_ca, which nobody should set', () => {
     await assertStatus(use(), 200, { identity: client1 });
   });
 
-  it('does not get it past a password either', async () => {
+  it('does not get a certificate past a password either', async () => {
     use().permit('htaccess');
     use().configure('both');
     await assertStatus(use(), 471, { identity: rogue.client1, user: 'client1:foo' });
@@ -311,7 +311,7 @@ describe('SSLVerifyClient optional_no_ca beside the shipped file', () => {
   ] as const) {
     const name = typeof htaccess === 'string' ? htaccess : 'an .htaccess that does not look at the verdict';
 
-    it(`lets nobody in whom httpd has not verified, on a resumed session neither, with ${name}`, async () => {
+    it(`admits no client that httpd has not verified, even in a resumed session, with ${name}`, async () => {
       use().permit(htaccess);
       for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
         // A page that is not WebJob's asks for no certificate, and the session is the visitor's
