@@ -26,7 +26,7 @@ after(() => certificates.remove());
 const TRIES = { password: 'htaccess', certificate: 'htaccess-certificates', both: 'htaccess' } as const;
 
 describe('the guide to authentication', () => {
-  it('has no block that no test uses', () => {
+  it('has no block without a test', () => {
     const sh = [
       'server',
       'authority',
@@ -54,14 +54,14 @@ describe('the guide to authentication', () => {
     );
   });
 
-  it('shows what a certificate says', () => {
+  it('shows what a certificate contains', () => {
     const said = execFileSync('sh', ['-ec', readBlock('sh inspect')], { cwd: authority.folder, encoding: 'utf8' });
     assert.match(said, /^subject=CN ?= ?client1$/m);
     assert.match(said, /^issuer=CN ?= ?WebJob clients$/m);
     assert.match(said, /^client1\.crt: OK$/m);
   });
 
-  it('has keys that nobody else can read', () => {
+  it('makes keys that nobody else can read', () => {
     const modes = execFileSync('stat', ['-c', '%a', 'ca.key', 'client1.key', '../webjob-server.key'], {
       cwd: authority.folder,
     });
@@ -78,7 +78,7 @@ describe('the guide to authentication', () => {
   });
 });
 
-describe("the guide's curl", { skip: NO_CURL }, () => {
+describe('the curl command of the guide', { skip: NO_CURL }, () => {
   before(() =>
     copyFileSync(join(certificates.folder, 'webjob-server.crt'), join(authority.folder, 'webjob-server.crt')),
   );
@@ -111,7 +111,7 @@ describe('a revocation list', () => {
   before(() => authority.revokeClient1());
   const revoked = () => readBlock('apache revoked');
 
-  it('ends the handshake of revoked clients, and of no others', async () => {
+  it('ends the handshakes of revoked clients, and of no others', async () => {
     const site = await startSecureSite({ certificates, virtualHost: 'certificate', before: revoked() });
     try {
       site.permit('htaccess-certificates');
@@ -124,7 +124,7 @@ describe('a revocation list', () => {
     }
   });
 
-  it('ends the handshake of every client when it has expired', async () => {
+  it('ends the handshake of every client once it has expired', async () => {
     authority.makeStaleList('webjob-ca.crl');
     const site = await startSecureSite({ certificates, virtualHost: 'certificate', before: revoked() });
     try {
@@ -145,7 +145,7 @@ describe('a host list', () => {
   };
   before(() => use().configure('hosts'));
 
-  it('is needed once it is turned on', async () => {
+  it('is required once it is turned on', async () => {
     await assertStatus(use(), 550, { user: 'client1:foo' });
   });
 
@@ -162,16 +162,16 @@ describe('a host list', () => {
     await assertStatus(use(), 200, { user: 'client2:bar', clientId: 'client2' });
   });
 
-  it('is 550 for all requests while a line of it is wrong', async () => {
+  it('causes 550 for all requests while it contains a malformed line', async () => {
     write(`${readBlock('hosts hosts.access')}client2=127.0.0.1/33\n`);
     await assertStatus(use(), 550, { user: 'client1:foo' });
   });
 });
 
-describe('several access checks', () => {
+describe('a request that fails several checks', () => {
   const use = useSite({ certificates, virtualHost: 'certificate', before: readBlock('apache optional') });
 
-  it('refuse in the order that the guide gives', async () => {
+  it('is refused in the order that the guide gives', async () => {
     const [, order = ''] = /the order is ([\d,\s]+)\./.exec(readGuideText()) ?? [];
     const steps = order.split(',').map(Number);
     const none = 'Require method GET PUT\n';
@@ -191,14 +191,14 @@ describe('several access checks', () => {
   });
 });
 
-describe('SSLVerifyClient of a folder, which the shipped file warns of', () => {
+describe('SSLVerifyClient of a directory, which the shipped file warns of', () => {
   const use = useSite({
     certificates,
     virtualHost: 'password',
     before: `SSLCACertificateFile "${authority.folder}/ca.crt"\n<Location "/webjob/">\nSSLVerifyClient require\n</Location>`,
   });
 
-  it('is 413 for a large PUT with TLS 1.2 and 403 with TLS 1.3', async () => {
+  it('causes 413 for a large PUT with TLS 1.2 and 403 with TLS 1.3', async () => {
     const call = { identity: client2, user: 'client2:bar', clientId: 'client2', upload: Buffer.alloc(300_000) };
     await assertStatus(use(), 413, { ...call, maxVersion: 'TLSv1.2' });
     const { upload: _, ...get } = call;
@@ -206,7 +206,7 @@ describe('SSLVerifyClient of a folder, which the shipped file warns of', () => {
   });
 });
 
-describe('a virtual host beside another that asks for no certificate', () => {
+describe('a virtual host beside one that requires no certificate', () => {
   const OTHER = 'other.example.com';
   const use = useSite({
     certificates,
@@ -220,7 +220,7 @@ describe('a virtual host beside another that asks for no certificate', () => {
 </VirtualHost>`,
   });
 
-  it('cannot be entered through that one', async () => {
+  it('cannot be entered through the other', async () => {
     use().permit('htaccess-certificates');
     use().configure('certificate');
     await assertStatus(use(), 200, { identity: client2, clientId: 'client2' });

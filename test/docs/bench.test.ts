@@ -19,7 +19,7 @@ function runBench(name: string, ...args: string[]): { status: number | null; std
   return spawnSync(process.execPath, [join(bench, name), ...args], { encoding: 'utf8', timeout: 240_000 });
 }
 
-it('measures, one value a line, and draws', () => {
+it('bench/all.ts measures, prints one value a line, and draws charts', () => {
   const folder = mkdtempSync(join(tmpdir(), 'webjob-bench-'));
   try {
     const chart = join(folder, 'chart.svg');
@@ -49,7 +49,7 @@ it('measures, one value a line, and draws', () => {
   }
 });
 
-it('says how it is used, and what is wrong', () => {
+it('bench/all.ts explains its usage and its errors', () => {
   assert.match(run('--help').stdout, /^Usage: node bench\/all\.ts /);
   const { status, stderr } = run('--turns', 'many');
   assert.equal(status, 1);

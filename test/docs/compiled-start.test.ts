@@ -54,7 +54,7 @@ describe('bin/webjobctl', () => {
     assert.equal(lstatSync(kept[0] ?? '').ino, ino);
   });
 
-  it('makes directories that only its user can read and write, whatever the umask is', () => {
+  it('makes directories that only its user can read and write, whatever the umask', () => {
     run(0);
     const [version = ''] = readdirSync(compiled);
     assert.equal(lstatSync(join(compiled, version)).mode & 0o777, 0o700);
@@ -73,7 +73,7 @@ describe('bin/webjobctl', () => {
     assert.deepEqual(readdirSync(compiled), []);
   });
 
-  it('keeps nothing where a link leads', () => {
+  it('keeps nothing behind a link', () => {
     const other = join(root, 'other');
     mkdirSync(other);
     rmSync(compiled, { recursive: true });
@@ -82,13 +82,13 @@ describe('bin/webjobctl', () => {
     assert.deepEqual(readdirSync(other), []);
   });
 
-  it('starts without the directory, and makes none', () => {
+  it('starts without the directory, and does not create it', () => {
     rmSync(compiled, { recursive: true });
     run();
     assert.deepEqual(readdirSync(join(root, 'dist')).sort(), ['package.json', 'webjobctl']);
   });
 
-  it('says how to build the program when it is missing', () => {
+  it('explains how to build the program when it is missing', () => {
     rmSync(join(root, 'dist', 'webjobctl'));
     const { status, stderr } = spawnSync(process.execPath, [join(root, 'bin', 'webjobctl')], { encoding: 'utf8' });
     assert.equal(status, 4);

@@ -33,9 +33,9 @@ for (const [shell, { ask, skip }] of Object.entries(shells)) {
 
     it('offers the options of webjob --help, and no other', () => offers('webjob -', options));
 
-    it('offers long options by their start', () => offers('webjob --fl', ['--flush']));
+    it('completes long options from their beginning', () => offers('webjob --fl', ['--flush']));
 
-    it('offers the options that go with a mode', () => {
+    it('offers the options that match a mode', () => {
       const offered = ask('webjob --execute -');
       for (const option of ['-f', '--file']) assert.ok(offered.includes(option), `${offered}`);
     });
@@ -45,23 +45,23 @@ for (const [shell, { ask, skip }] of Object.entries(shells)) {
       offers('webjob -h -t SHA', ['SHA1', 'SHA256', 'SHA512']);
     });
 
-    it('offers files for --file, and again behind a comma', () => {
+    it('offers files for --file, and again after a comma', () => {
       offers('webjob --execute --file al', ['alpha.conf', 'alphabet.conf']);
       offers('webjob -e -f alpha.conf,b', ['alpha.conf,beta.conf']);
     });
 
     it('offers files for --hashsum', () => offers('webjob --hashsum --type MD5 be', ['beta.conf']));
 
-    it('leaves the name of the program free', () => offers('webjob -e -f alpha.conf al', []));
+    it('leaves the program name free', () => offers('webjob -e -f alpha.conf al', []));
 
-    it('offers files and no options behind the name of the program', () => {
+    it('offers files and no options after the program name', () => {
       offers('webjob -e -f alpha.conf host.sh al', ['alpha.conf', 'alphabet.conf']);
       offers('webjob -e -f alpha.conf host.sh -', []);
     });
   });
 }
 
-describe('the completions', () => {
+describe('the completion scripts', () => {
   it('describe every option as webjob --help does', async () => {
     const { stdout } = await runWebjob(['--help']);
     const texts = [...stdout.matchAll(/^ {2}(?:-[a-z], )?--[a-z-]+(?: <\w+>)? +(.+)$/gm)].map(([, text = '']) =>

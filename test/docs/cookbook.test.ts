@@ -260,7 +260,7 @@ describe('the cookbook', () => {
 
   for (const page of pages)
     describe(page, () => {
-      it('says what to put into the profile, what to type, and what one sees', () => {
+      it('says what to put into the profile, what to type, and what appears', () => {
         const text = readFileSync(join(cookbook, page), 'utf8');
         assert.match(text, /^## (?:In the profile|Before)$/m);
         assert.match(text, /^## What you see$/m);

@@ -54,7 +54,7 @@ describe('docs/guide/custody.md', () => {
     return { status, said: `${stdout}${stderr}` };
   }
 
-  it('has the commands that are tried here, of which the first makes keys and a checkpoint', () => {
+  it('has the commands that are tested here, the first of which makes keys and a checkpoint', () => {
     assert.equal(BLOCKS.length, NAMES.length);
     assert.deepEqual(run('keys'), { status: 0, said: '' });
     assert.match(
@@ -108,7 +108,7 @@ describe('docs/guide/custody.md', () => {
     },
   ];
   for (const { name, good, bad, change } of steps) {
-    it(`${name}: passes over what is well, and tells what was changed`, () => {
+    it(`accepts what is unchanged and reports what was changed: ${name}`, () => {
       const first = run(name);
       assert.deepEqual([first.status, good.test(first.said)], [0, true], first.said);
       const paths = [custodyOf(site), join(site.incoming, 'client1_c.out'), join(folder, 'checkpoints')];
@@ -121,7 +121,7 @@ describe('docs/guide/custody.md', () => {
     });
   }
 
-  it('finds nothing after holds, packs, prunes, repeated uploads and a second server, and then a change', async () => {
+  it('finds only a change after holds, packs, prunes, repeated uploads and a second server', async () => {
     const webjobctl = async (...args: string[]): Promise<void> => {
       const { code, stderr } = await runWebjobctl(['--config', site.propertiesFile, ...args]);
       assert.equal(code, 0, stderr);
@@ -213,7 +213,7 @@ describe('docs/guide/custody.md', () => {
     }
   }
 
-  it('finds records that were moved, and a file that was cut short', () => {
+  it('finds records that were moved, and a truncated file', () => {
     const path = custodyOf(site);
     const whole = readFileSync(path, 'latin1');
     const [a, b, c, d] = whole.split('\n');

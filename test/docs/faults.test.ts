@@ -114,7 +114,7 @@ describe('npm run test:faults', () => {
     return results.map(({ outcome, line, by }) => [outcome, line ?? null, by ?? null]);
   }
 
-  it('tells what is noticed, and by which test, from what is not and what could not be tried', async () => {
+  it('tells faults that are noticed, and by which test, from unnoticed and untried ones', async () => {
     list(NOTICED, UNNOTICED, STALE, TWICE, NO_TEST, UNTESTED, NOT_BUILT);
     assert.deepEqual(await outcomesOf('--jobs', '2'), [
       ['noticed', 3, 'test/add.test.ts: adds'],
@@ -134,7 +134,7 @@ describe('npm run test:faults', () => {
           .filter((line) => line.includes(temporary))
       : [];
 
-  it('counts a test that hangs as one that noticed', async () => {
+  it('counts a test that hangs as one that noticed the fault', async () => {
     list(HUNG);
     const { text, exitCode } = await run('--limit', '8');
     assert.match(
@@ -144,7 +144,7 @@ describe('npm run test:faults', () => {
     assert.equal(exitCode, 0);
   });
 
-  it('exits with 0 only if all are noticed, and with 2 for a wrong command line', async () => {
+  it('exits with 0 only if all faults are noticed, and with 2 for a wrong command line', async () => {
     list(NOTICED);
     assert.equal((await run()).exitCode, 0);
     list(UNNOTICED);
@@ -156,7 +156,7 @@ describe('npm run test:faults', () => {
       assert.equal((await run(...args)).exitCode, 2, args.join(' '));
   });
 
-  it('takes only the faults of the files that are named or that changed', async () => {
+  it('tries only the faults of files that are named or that changed', async () => {
     list(STALE, { ...STALE, place: 'src/other.ts' });
     const placesOf = async (...args: string[]): Promise<string[]> =>
       [...(await run(...args)).text.matchAll(/src\/\w+\.ts/g)].map(([place]) => place);
@@ -180,7 +180,7 @@ describe('npm run test:faults', () => {
     }
   });
 
-  it('leaves nothing behind when it is interrupted, nor what its test has mounted', async () => {
+  it('leaves nothing behind when it is interrupted, not even mounts of its tests', async () => {
     list(HUNG_BESIDE_DISK);
     const obstacle = findMountObstacle();
     const child = start();
@@ -204,7 +204,7 @@ describe('npm run test:faults', () => {
 });
 
 describe('test/faults.json', () => {
-  it('says of each fault where it is, what changes, what should notice it and why, each once', () => {
+  it('describes each fault once: its place, the change, its tests and the effect', () => {
     const faults = JSON.parse(readFileSync(join(import.meta.dirname, '..', 'faults.json'), 'utf8')) as Record<
       string,
       unknown

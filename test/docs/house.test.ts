@@ -82,11 +82,11 @@ interface Diagnostic {
 }
 
 describe('the import rules in docs/architecture.md', () => {
-  it('are the imports there are', () => {
+  it('match the imports in the sources', () => {
     assert.deepEqual(names(foundImports()), names(listedImports()));
   });
 
-  it('have no cycle of folders', () => {
+  it('have no cycle of directories', () => {
     const listed = listedImports();
     const folderOf = (name: string): string => (name.endsWith('.ts') ? dirname(name) : name);
     const visit = (folder: string, path: readonly string[]): void => {
@@ -96,7 +96,7 @@ describe('the import rules in docs/architecture.md', () => {
     for (const folder of listed.keys()) visit(folder, []);
   });
 
-  describe('and those in biome.json', () => {
+  describe('the import rules in biome.json', () => {
     const MODULES: Record<string, string[]> = {
       'cgi/protocol': ['node:fs', 'node:path'],
       'cgi/locker': ['node:http', 'node:child_process'],
@@ -144,7 +144,7 @@ describe('the import rules in docs/architecture.md', () => {
       writeFileSync(join(folder.path, path), text);
     }
 
-    it('are the same: they stop what is not on the page, and nothing else', () => {
+    it('match those on the page: they stop everything else', () => {
       assert.ok(offenders.size > 20, `cannot read the page: ${[...offenders.keys()]}`);
       for (const [file, imports] of offenders) {
         const lines = found
@@ -169,8 +169,8 @@ function lint(folder: string): Diagnostic[] {
   return diagnostics;
 }
 
-describe('a subcommand of webjobctl', () => {
-  it('is the file of its name in admin/commands, and no other file is there', () => {
+describe('the subcommands of webjobctl', () => {
+  it('are in files of their names in admin/commands, which has no other file', () => {
     const program = join(root, 'dist', 'webjobctl');
     const { stdout } = spawnSync(process.execPath, [program, 'completion', '--json'], { encoding: 'utf8' });
     const lines = stdout.trimEnd().split('\n');
@@ -215,7 +215,7 @@ describe('dist/nph-webjob.cgi', () => {
   });
   after(() => site.remove());
 
-  it('is one executable CommonJS file, with the names of its functions and in lines, for stack traces', () => {
+  it('is one executable CommonJS file, with readable stack traces', () => {
     assert.equal(statSync(join(root, 'dist/nph-webjob.cgi')).mode & 0o111, 0o111);
     for (const name of ['handleRequest', 'appendCustody', 'parseKeyValue'])
       assert.ok(text().includes(`function ${name}(`), name);
@@ -236,7 +236,7 @@ describe('dist/nph-webjob.cgi', () => {
     // The one loads the other.
     ['PUT', put, 'ab', 'Y', ['crypto', 'stream']],
   ] as const) {
-    it(`loads and touches on a ${method} with EnableCustody=${custody} only what it needs`, async () => {
+    it(`loads only what it needs on a ${method} with EnableCustody=${custody}`, async () => {
       configure(site, { EnableCustody: custody, PutNameFormat: `custody_${custody}` });
       const preload = join(site.root, 'preload.cjs');
       const notes = join(site.incoming, `${method}.json`);
@@ -260,7 +260,7 @@ describe('dist/nph-webjob.cgi', () => {
 });
 
 describe('dist/webjob', () => {
-  it('is one executable CommonJS file that runs alone in any folder', () => {
+  it('is one executable CommonJS file that runs alone in any directory', () => {
     const text = read('dist/webjob');
     assert.match(text, /^#!\/usr\/bin\/env node\n'use strict';/);
     assertSelfContained(text);
@@ -328,8 +328,8 @@ describe('the layout in docs/architecture.md', () => {
   });
 });
 
-describe('what is in git', () => {
-  it('locks packages without saying which registry they came from', () => {
+describe('package-lock.json', () => {
+  it('names packages without their registry', () => {
     const { packages } = JSON.parse(read('package-lock.json')) as { packages: Record<string, { resolved?: string }> };
     const resolved = Object.values(packages).flatMap((entry) => entry.resolved ?? []);
     assert.ok(Object.keys(packages).length > 10);

@@ -129,15 +129,15 @@ function describeControls(
       return entry;
     };
 
-    it('has every control once, and no other', () => {
+    it('lists every setting once, and no other', () => {
       assert.deepEqual(keysOf(controls).sort(), entries.map(({ key }) => key).sort());
     });
 
-    it('gives each its default', () => {
+    it('gives each setting its default', () => {
       for (const control of controls) assert.equal(find(control).default, control.default, control.key);
     });
 
-    it('says what values each takes', () => {
+    it('gives the values of each setting', () => {
       for (const control of controls) {
         const { good, bad } = sampleValues(find(control).values);
         const isAllowed = (value: string): boolean => new RegExp(`^(?:${control.allowed})$`).test(value);
@@ -149,7 +149,7 @@ function describeControls(
       }
     });
 
-    it('groups and orders them as the shipped file does', () => {
+    it('groups and orders settings as the shipped file does', () => {
       const shipped = read(shippedFile);
       const titles = [...shipped.matchAll(/^# ---- (.+?)(?:: .*)? ----$/gm)].map(([, title]) => title);
       assert.deepEqual(readTitles(readSection(page, 'SETTINGS')), titles);
@@ -166,14 +166,14 @@ describeControls('nph-webjob.cfg(5)', cfgPage, SERVER_CONTROLS, 'conf/nph-webjob
 describeControls('webjob.conf(5)', confPage, CLIENT_CONTROLS, 'conf/webjob.conf');
 
 describe('nph-webjob.cfg(5)', () => {
-  it('looks for the file where the server does', () => {
+  it('looks for the settings file where the server does', () => {
     assert.deepEqual(
       readWords(readSection(cfgPage, 'DESCRIPTION'), 'Pa').slice(0, DEFAULT_FILES.length),
       DEFAULT_FILES,
     );
   });
 
-  it('has every token once, in the order of the tables, and no other', () => {
+  it('lists every token once, in the order of the tables, and no other', () => {
     const tokens = readItems(readSection(cfgPage, 'TOKENS'), 'Cm').map((head) => head.split(' ')[0]);
     assert.deepEqual(
       tokens,
@@ -190,23 +190,23 @@ describe('nph-webjob.cfg(5)', () => {
     }
   });
 
-  it('lists what no override may set', () => {
+  it('lists the settings that no override may change', () => {
     const section = readSection(cfgPage, 'Settings of the main file alone', 'Ss');
     assert.deepEqual(readWords(section, 'Ic').sort(), keysOf(SITE_CONTROLS).sort());
   });
 
-  it('tells the PATH of hooks and triggers', () => {
+  it('gives the PATH of hooks and triggers', () => {
     assert.ok(readWords(readSection(cfgPage, 'HOOKS AND TRIGGERS'), 'Pa').includes(COMMAND_ENVIRONMENT.PATH));
   });
 });
 
 describe('nph-webjob(8)', () => {
-  it('has every status with its reason, and no other', () => {
+  it('lists every status with its reason, and no other', () => {
     const statuses = Object.entries(REASONS).map(([code, reason]) => `${code} ${reason}`);
     assert.deepEqual(readItems(readSection(serverPage, 'STATUS CODES')), statuses);
   });
 
-  it('checks in the order of docs/protocol.md', () => {
+  it('lists checks in the order of docs/protocol.md', () => {
     const codesAfter = (text: string, words: string): string[] =>
       (text.split(words)[1] ?? '').split(/456[;.]/)[0]?.match(/\b[0-9]{3}\b/g) ?? [];
     const documented = codesAfter(read('docs/protocol.md'), 'Checks run in this order');
@@ -215,7 +215,7 @@ describe('nph-webjob(8)', () => {
     assert.deepEqual(codesAfter(page, 'If several apply, the answer is the first in this order'), documented);
   });
 
-  it('has every variable that the sources read, and no other', () => {
+  it('lists every variable that the sources read, and no other', () => {
     const shells = ['request', 'listener'].map((name) => `cgi/node-cgi-compat/${name}.ts`);
     const files = [...shells, ...readdirSync(join(project, 'cgi')).map((name) => `cgi/${name}`)];
     const sources = files
@@ -231,7 +231,7 @@ describe('nph-webjob(8)', () => {
     assert.deepEqual(listed.sort(), [...new Set([...variables, ...headers, 'TZ'])].sort());
   });
 
-  it('shows what request tracking writes of the request in its example', () => {
+  it('shows in its example what request tracking writes of the request', () => {
     const [text = ''] = readDisplays(serverPage).flatMap(({ kind, text }) => (kind === 'json' ? text : []));
     const shown = JSON.parse(text);
     const payload = '#!/bin/sh\nhostname\n';
@@ -269,12 +269,12 @@ function trackExample(payload: string): Record<string, unknown> {
 }
 
 describe('webjob(1)', () => {
-  it('has every exit code, and no other', () => {
+  it('lists every exit code, and no other', () => {
     const codes = readItems(readSection(clientPage, 'EXIT STATUS'));
     assert.deepEqual(codes, [...Object.values(EXIT_CODES).map(String), '128 + n']);
   });
 
-  it('has every mode of webjob --help in its synopsis, in that order', async () => {
+  it('shows every mode of webjob --help in its synopsis, in the same order', async () => {
     const { stdout } = await runWebjob(['--help']);
     const [usage = ''] = /^Usage: .*?\n\n/s.exec(stdout) ?? [];
     const modes = usage
@@ -290,7 +290,7 @@ describe('webjob(1)', () => {
     assert.deepEqual(listed, [...modes.map((mode) => mode?.slice(1)), '-help']);
   });
 
-  it('has every variable that the sources read, and no other', () => {
+  it('lists every variable that the sources read, and no other', () => {
     const own = readdirSync(join(project, 'client')).filter((name) => name.endsWith('.ts'));
     const client = own.map((name) => read(`client/${name}`)).join('\n');
     const shared = readdirSync(join(project, 'cli')).filter((name) => client.includes(`'../cli/${name}'`));
@@ -311,7 +311,7 @@ describe('webjob(1)', () => {
     for (const digest of DIGESTS) assert.match(section, new RegExp(`\\b${digest}\\b`));
   });
 
-  it('has the options of webjob --help, and no other', async () => {
+  it('lists the options of webjob --help, and no other', async () => {
     const { stdout } = await runWebjob(['--help']);
     const offered = [...stdout.matchAll(/^ {2}(?:(-[a-z]), )?(--[a-z-]+) /gm)].map(([, short, long]) =>
       [short, long].filter(Boolean).join(' '),
@@ -376,12 +376,12 @@ function forEachLine(text: string, parse: (line: string) => unknown): void {
 }
 
 describe('the man pages', () => {
-  it('are all named in package.json, and no other', () => {
+  it('are all named in package.json, and no other page is', () => {
     const { man } = JSON.parse(read('package.json'));
     assert.deepEqual([...man].sort(), MAN_PAGES.map((name) => `docs/man/${name}`).sort());
   });
 
-  it('name no control, and refer to no page, that does not exist', () => {
+  it('name only existing settings and refer only to existing pages', () => {
     const keys = [
       ...keysOf(SERVER_CONTROLS),
       ...keysOf(CLIENT_CONTROLS),
@@ -410,7 +410,7 @@ describe('the man pages', () => {
 
   const linter = findLinter();
   const skip = linter ? false : 'neither mandoc, groff nor man is installed';
-  it(`are clean${linter ? `, says ${linter[0]}` : ''}`, { skip }, () => {
+  it(`are free of warnings${linter ? `, says ${linter[0]}` : ''}`, { skip }, () => {
     const [command = '', ...args] = linter ?? [];
     for (const name of MAN_PAGES) {
       const run = spawnSync(command, [...args, join(MAN_FOLDER, name)], { env: { ...process.env, LC_ALL: 'C.UTF-8' } });

@@ -86,7 +86,7 @@ const report = (key: string, missing: readonly string[]): string =>
 
 describe('every setting of the server', () => {
   for (const setting of SERVER_SETTINGS)
-    it(`is in every place: ${setting.key}`, () => {
+    it(`is in every required place: ${setting.key}`, () => {
       const places = [...SERVER_PLACES, ...samplePlace(setting), overridePlace(setting.key)];
       const missing = findMissing(setting.key, setting.default, places);
       assert.equal(missing.length, 0, report(setting.key, missing));
@@ -95,13 +95,13 @@ describe('every setting of the server', () => {
 
 describe('every setting of the client', () => {
   for (const setting of CLIENT_SETTINGS)
-    it(`is in every place: ${setting.key}`, () => {
+    it(`is in every required place: ${setting.key}`, () => {
       const missing = findMissing(setting.key, setting.default, CLIENT_PLACES);
       assert.equal(missing.length, 0, report(setting.key, missing));
     });
 });
 
-describe('a setting that is nowhere', () => {
+describe('a setting that is missing everywhere', () => {
   it('is reported with every place and what to write there', () => {
     const missing = findMissing('NoSuchSetting', 'N', [...SERVER_PLACES, overridePlace('NoSuchSetting')]);
     assert.deepEqual(

@@ -61,7 +61,7 @@ function expect(site: Site, command: string, codes: number[] = [0]): string {
 }
 
 describe('docs/guide/keep.md', () => {
-  it('keeps, holds, packs, unpacks and exports by the commands that it shows', async () => {
+  it('keeps, holds, packs, unpacks and exports with the commands it shows', async () => {
     const past = [401, 100, 99, 98, 97, 96, 95, 40, 39, 1].map((days) => ({ days }));
     const locker = await makeOldLocker([...past, { days: 100, clientId: 'client2' }]);
     const { site } = locker;
@@ -143,7 +143,7 @@ describe('crontabs in the guides', () => {
     ])
     .map(([, text = '']) => text);
 
-  it('say which programs and which site are meant, for cron knows neither', () => {
+  it('name the programs and the site, which cron does not know', () => {
     assert.equal(tabs.length, 6);
     for (const text of tabs) {
       assert.match(text, /^PATH=\/usr\/local\/bin:/m);
@@ -160,7 +160,7 @@ describe('crontabs in the guides', () => {
       );
   });
 
-  it('run with what cron gives them', async () => {
+  it('run with the environment of cron', async () => {
     const locker = makeLockerSite();
     const { site } = locker;
     try {
@@ -193,7 +193,7 @@ describe('crontabs in the guides', () => {
 });
 
 describe('docs/guide/find.md', () => {
-  it('finds by the commands that it shows', async () => {
+  it('finds jobs with the commands it shows', async () => {
     const locker = makeLockerSite();
     const { site } = locker;
     try {
@@ -220,7 +220,7 @@ describe('docs/guide/find.md', () => {
 });
 
 describe('docs/guide/fleet.md', () => {
-  it('assigns and compares by the commands that it shows', async () => {
+  it('assigns and compares with the commands it shows', async () => {
     const locker = makeLockerSite({ BatchCommand: 'batch' });
     const { site } = locker;
     try {
@@ -250,7 +250,7 @@ describe('docs/guide/fleet.md', () => {
 });
 
 describe('docs/guide/alerts.md', () => {
-  it('tells by the rules and commands that it shows', async () => {
+  it('sends alerts with the rules and commands it shows', async () => {
     const locker = makeLockerSite();
     const { site } = locker;
     try {
@@ -278,7 +278,7 @@ describe('docs/guide/alerts.md', () => {
 });
 
 describe('docs/guide/report.md and custody.md', () => {
-  it('report, measure and verify by the commands that they show', async () => {
+  it('report, measure and verify with the commands they show', async () => {
     const locker = makeLockerSite();
     const { site } = locker;
     try {

@@ -32,7 +32,7 @@ describe('the end of a program', () => {
       message: 'Success',
     });
 
-  it('comes when a slow reader has all that was written', async () => {
+  it('comes after a slow reader has everything that was written', async () => {
     writeFileSync(its.site.logFile, Array.from({ length: JOBS }, (_, number) => `${line(number)}\n`).join(''));
     const args = [WEBJOBCTL, '--config', its.site.propertiesFile, '--json', 'jobs'];
     const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] });
@@ -47,7 +47,7 @@ describe('the end of a program', () => {
     assert.equal(JSON.parse(text.trimEnd().split('\n').at(-1) ?? '').client, 'client1');
   });
 
-  it('leaves a store that is whole, and no log of what is not yet in it', async () => {
+  it('leaves a complete store, and no log of anything the store lacks', async () => {
     assert.equal((await its.webjobctl('index')).exitCode, 0);
     assert.equal((await its.webjobctl('jobs', '--limit', '1')).exitCode, 0);
     assert.deepEqual(readdirSync(join(its.site.base, 'index')), ['webjob.sqlite']);

@@ -90,8 +90,8 @@ function run(
   return { status, text: `${stdout}\n${stderr}` };
 }
 
-describe('a run of the tests', () => {
-  it('shows the set-up that failed, and counts the tests that did not run because of it', () => {
+describe('a test run', () => {
+  it('shows the setup that failed, and counts the tests that did not run because of it', () => {
     const { status, text } = run(FAILING);
     assert.equal(status, 1);
     const end = text.slice(text.indexOf('set-ups that failed:'));
@@ -128,7 +128,7 @@ describe('a run of the tests', () => {
     ['a umask that closes all', {}, '077'],
     ['a umask that opens all', {}, '000'],
   ] as const) {
-    it(`sees nothing of ${name}`, () => {
+    it(`is not affected by ${name}`, () => {
       const { status, text } = run(SEES, exported, umask);
       assert.equal(status, 0, text);
       assert.match(text, /1 passed, 0 failed, 0 skipped/);
@@ -139,7 +139,7 @@ describe('a run of the tests', () => {
     ['SIGTERM', 143],
     ['SIGINT', 130],
   ] as const) {
-    it(`that is ended by ${signal} ends the servers of its tests and unmounts their disks`, async () => {
+    it(`ends the servers of its tests and unmounts their disks after ${signal}`, async () => {
       const said = join(folder.path, signal);
       const file = folder.add('endless.test.ts', ENDLESS, 0o644);
       const { NODE_TEST_CONTEXT: _, ...inherited } = process.env;
@@ -167,7 +167,7 @@ describe('a run of the tests', () => {
     }
   });
 
-  it('refuses anything else than a regular file, and says how it is done', () => {
+  it('refuses anything but a regular file, and explains the usage', () => {
     const { status, stderr } = spawnSync(process.execPath, [script, 'test/nothing.test.ts'], { encoding: 'utf8' });
     assert.equal(status, 2);
     assert.match(stderr, /^webjob: error: test\/nothing\.test\.ts is not a test file\nwebjob: hint: npm test conf\n$/);
@@ -175,7 +175,7 @@ describe('a run of the tests', () => {
 });
 
 describe('a process that runs programs', () => {
-  it('says why it cannot run one, and the next one gets another process', async () => {
+  it('reports why it cannot run one, and the next program gets another process', async () => {
     const options = { cwd: '/nonexistent' };
     await assert.rejects(runProgram(WEBJOBCTL, ['--version'], options), /ended its host: 70: .*ENOENT/s);
     assert.equal((await runProgram(WEBJOBCTL, ['--version'])).code, 0);
@@ -183,9 +183,9 @@ describe('a process that runs programs', () => {
 });
 
 describe('scripts/test-files.ts', () => {
-  it('names no slow file that is not there', () => assert.deepEqual(findStaleNames(), []));
+  it('lists no slow file that does not exist', () => assert.deepEqual(findStaleNames(), []));
 
-  it('chooses for test:fast what needs no server, whatever leads there', () => {
+  it('chooses for test:fast what needs no server, even indirectly', () => {
     const fast = findFastFiles();
     assert.ok(
       fast.includes('test/server/conf.test.ts') && fast.includes('test/server/protocol.test.ts'),

@@ -72,7 +72,7 @@ describe('docs/guide/setup.md', () => {
   before(() => startServer('guide'));
   after(() => httpd.stop());
 
-  it('leads from nothing to the first job, and what came of it', async () => {
+  it('leads from nothing to the first job and its result', async () => {
     const page = readMoved('docs/guide/setup.md', 'guide');
     const blocks = [...page.matchAll(/^```sh\n(.*?)^```$/gms)].map(([, block = '']) => block);
     const said: string[] = [];
@@ -126,7 +126,7 @@ describe('README.md', () => {
   before(() => startServer('readme'));
   after(() => httpd.stop());
 
-  it('shows what a newcomer sees who runs a site', async () => {
+  it('shows what a new operator sees', async () => {
     const section =
       readMoved('README.md', 'readme')
         .split('\n## ')

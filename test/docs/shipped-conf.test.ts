@@ -64,11 +64,11 @@ function describeShippedFile(name: string, path: string, controls: readonly Cont
       return line;
     };
 
-    it('shows every control of the table once, and no other', () => {
+    it('shows every setting of the table once, and no other', () => {
       assert.deepEqual(shipped.map(({ key }) => key).sort(), controls.map(({ key }) => key).sort());
     });
 
-    it('sets each to its default; what has none of its own is commented out', () => {
+    it('sets each to its default, and comments out settings without one', () => {
       for (const control of controls) {
         const line = find(control.key);
         assert.equal(line.isCommentedOut, hasNoOwnDefault(control), `${control.key} is commented out`);
@@ -84,7 +84,7 @@ function describeShippedFile(name: string, path: string, controls: readonly Cont
       }
     });
 
-    it('explains each in the line before it, with the values it takes', () => {
+    it('explains each setting in the line before it, with its values', () => {
       for (const { key } of controls) assert.match(find(key).comment, /^\S.{5,}(?: \(.+\))?$/, key);
     });
 
@@ -103,7 +103,7 @@ function describeShippedFile(name: string, path: string, controls: readonly Cont
 describeShippedFile('conf/nph-webjob.cfg', SERVER_FILE, SERVER_CONTROLS);
 describeShippedFile('conf/webjob.conf', CLIENT_FILE, CLIENT_CONTROLS);
 
-describe('conf/nph-webjob.cfg as it ships', () => {
+describe('conf/nph-webjob.cfg as shipped', () => {
   const defaults = parseSettings('', []);
 
   it('reads as the built-in defaults', () => {
@@ -122,7 +122,7 @@ describe('conf/nph-webjob.cfg as it ships', () => {
   });
 });
 
-describe('conf/webjob.conf as it ships', () => {
+describe('conf/webjob.conf as shipped', () => {
   const shipped = readFileSync(CLIENT_FILE, 'utf8');
   const folder = mkdtempSync(join(tmpdir(), 'webjob-shipped-'));
   after(() => rmSync(folder, { recursive: true }));
@@ -132,12 +132,12 @@ describe('conf/webjob.conf as it ships', () => {
     return path;
   };
 
-  it('lacks only what is required', () => {
+  it('lacks only required settings', () => {
     assert.throws(() => readClientSettings(CLIENT_FILE), /ClientId is required/);
     assert.throws(() => readClientSettings(write(`${shipped}ClientId=client1\n`)), /URLGetURL is required/);
   });
 
-  it('with that reads as the built-in defaults', () => {
+  it('reads as the built-in defaults once those are set', () => {
     const required = 'ClientId=client1\nURLGetURL=http://127.0.0.1/webjob/nph-webjob.cgi\n';
     const read = readClientSettings(write(shipped + required));
     assert.deepEqual(read, readClientSettings(write(required)));
@@ -237,7 +237,7 @@ describe('docs/protocol.md', () => {
     assert.equal(rows.length, Object.keys(REASONS).length, 'no code twice');
   });
 
-  it('lists every control of the server with its default', () => {
+  it('lists every setting of the server with its default', () => {
     const documented = readDocumentedControls(4);
     const compared = checkDocumentedDefaults(SERVER_CONTROLS, documented);
     assert.ok(compared >= 15, `${compared} defaults compared`);
@@ -246,7 +246,7 @@ describe('docs/protocol.md', () => {
     assert.deepEqual(unknown, []);
   });
 
-  it('lists every control of the client with its default, and no other', () => {
+  it('lists every setting of the client with its default, and no other', () => {
     const documented = readDocumentedControls(7);
     const compared = checkDocumentedDefaults(CLIENT_CONTROLS, documented);
     assert.ok(compared >= 10, `${compared} defaults compared`);

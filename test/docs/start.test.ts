@@ -167,7 +167,7 @@ describe('npm start', () => {
     ['SIGINT', 130],
     ['SIGTERM', 143],
   ] as const) {
-    it(`--keep serves what it prints until ${signal}`, async () => {
+    it(`serves what it prints until ${signal} with --keep`, async () => {
       const { child, ended, stdout } = start('--keep');
       await until('the explanation', () => /settings {2}\S+\n/.test(stdout()));
       const url = /curl -u client1:foo -H 'Content-Length: 0' '(\S+)'/.exec(stdout())?.[1] ?? '';
@@ -181,7 +181,7 @@ describe('npm start', () => {
     });
   }
 
-  it('a signal before the run is over ends it and leaves nothing', async () => {
+  it('ends and leaves nothing after a signal during the run', async () => {
     const { child, ended } = start();
     await until('a site', () => readdirSync(temporary).length > 0);
     child.kill('SIGTERM');
@@ -189,7 +189,7 @@ describe('npm start', () => {
     await checkNothingLeft();
   });
 
-  it('--help explains, a wrong option is an error', async () => {
+  it('explains itself with --help, and refuses a wrong option', async () => {
     const help = start('--help');
     assert.equal(await help.ended, 0);
     assert.match(help.stdout(), /^Usage: npm start/);

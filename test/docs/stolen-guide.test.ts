@@ -37,7 +37,7 @@ describe('docs/guide/stolen.md', () => {
     assert.match(stdout, output);
   };
 
-  it('makes keys, trusts them, and signs a program by two', () => {
+  it('makes keys, trusts them, and signs a program with two', () => {
     writeFileSync(at('host.sh'), '#!/bin/sh\nhostname\n');
     expect('webjobctl sign keygen alice', 0, /^alice\.key\nalice\.pub\nalice\.vkey\nbob\.key\n/);
     expect('webjobctl sign trust add', 0, /^WEIGHT .*\n +1 .*site\.example\/alice\n +1 .*site\.example\/bob\n$/);
@@ -52,7 +52,7 @@ describe('docs/guide/stolen.md', () => {
     assert.equal(blurred(example).replace(/x+$/gm, ''), blurred(shown.stdout).replace(/x+$/gm, ''));
   });
 
-  it('finds what is not signed, changes a key without a gap, and revokes another', () => {
+  it('finds unsigned programs, replaces a key without a gap, and revokes another', () => {
     mkdirSync(at('profiles/web-1/commands'), { recursive: true });
     for (const name of ['host.sh', 'host.sh.sig', 'host.sh.manifest'])
       cpSync(at(name), at(`profiles/web-1/commands/${name}`));
@@ -73,7 +73,7 @@ describe('docs/guide/stolen.md', () => {
     assert.deepEqual(blocks, []);
   });
 
-  it('shows settings that a client takes', () => {
+  it('shows settings that a client accepts', () => {
     writeFileSync(at('webjob.conf'), 'ClientId=web-1\nURLGetURL=http://127.0.0.1:9/\n', { mode: 0o600 });
     const [, name = '', text = ''] = /^```ini (\S+)\n(.*?)^```$/ms.exec(page) ?? [];
     writeFileSync(at(name), text, { mode: 0o600 });
@@ -81,7 +81,7 @@ describe('docs/guide/stolen.md', () => {
     assert.deepEqual([dsvVerifyManifest, dsvRequireManifest, dsvThreshold], [true, true, 2]);
   });
 
-  it('signs results with the key that it makes, and seals them to recipients of age', async () => {
+  it('signs results with the key that it makes, and seals them to age recipients', async () => {
     for (const [, name = '', text = ''] of page.matchAll(/^```ini (\S+)\n(.*?)^```$/gms))
       writeFileSync(at(name), text, { mode: 0o600 });
     const settings = readSettings(at('sealed.conf'));

@@ -88,14 +88,14 @@ for (const mpm of ['prefork', 'event'] as const) {
       assert.equal(readFileSync(site.propertiesFile, 'utf8').trimEnd(), `BaseDirectory=${site.base}`);
     });
 
-    it('gets host.sh from profiles/client1/, runs it and puts what it prints', () => {
+    it('gets host.sh from profiles/client1/, runs it and uploads its output', () => {
       assert.deepEqual(runClient(conf, 'host.sh'), { code: 0, stdout: '', stderr: '' });
       const [getLine = '', putLine = '', ...more] = readFileSync(site.logFile, 'utf8').trimEnd().split('\n');
       assert.deepEqual(more, []);
       checkJob(site, getLine, putLine);
     });
 
-    it('leaves program and output in TempDirectory, as the conf says', () => {
+    it('leaves program and output in TempDirectory, as the conf file says', () => {
       assert.equal(readFileSync(join(site.root, 'client', 'host.sh'), 'utf8'), '#!/bin/sh\nhostname\n');
       assert.equal(statSync(join(site.root, 'client', 'host.sh')).mode & 0o777, 0o700);
     });
