@@ -65,13 +65,13 @@ const group = ({ length, files }: Appended, offset = 0): PackedGroup => {
   return { name: 'upload', ...facts, offset, length, files };
 };
 
-describe('an upload that is packed', () => {
+describe('a packed upload', () => {
   for (const [what, out] of [
     ['small', Buffer.from(TEXTS.out)],
     ['large', randomBytes(LARGE)],
     ['large and empty of anything but zeros', Buffer.alloc(LARGE)],
   ] as const)
-    it(`is read again as it was: ${what}`, async () => {
+    it(`is read back unchanged: ${what}`, async () => {
       writeFileSync(pathOf('out'), out);
       const times = { env: 1000.5, err: 2000.25, out: 3000.125, rdy: 4000.75 };
       for (const extension of PACKED_EXTENSIONS) utimesSync(pathOf(extension), 0, times[extension]);
@@ -98,7 +98,7 @@ describe('an upload that is packed', () => {
       assert.deepEqual(stdout.split('\n').slice(0, 4), ['upload.env', 'upload.err', 'upload.out', 'upload.rdy']);
     });
 
-  it('is one that tar reads, with files of before 1970 as of its first second', async () => {
+  it('can be read by tar, with files before 1970 dated to its first second', async () => {
     const past = new Date(-86_400_500);
     utimesSync(pathOf('out'), past, past);
     const packed = group(await append());
@@ -110,7 +110,7 @@ describe('an upload that is packed', () => {
     assert.match(stdout, / 1970-01-01 00:00:00 upload\.out\n/);
   });
 
-  it('is refused when one of its files becomes shorter meanwhile', { timeout: 60_000 }, async () => {
+  it('is refused when one of its files shrinks meanwhile', { timeout: 60_000 }, async () => {
     writeFileSync(pathOf('out'), randomBytes(LARGE));
     const before = openFiles();
     const packing = append();
@@ -157,7 +157,7 @@ describe('an upload that could not be packed', () => {
     ['small', 2000],
     ['large', LARGE],
   ] as const)
-    it(`leaves the archive as it was: ${what}`, async () => {
+    it(`leaves the archive unchanged: ${what}`, async () => {
       const first = await append();
       writeFileSync(pathOf('out'), randomBytes(size));
       const packing = append();
@@ -171,7 +171,7 @@ describe('an upload that could not be packed', () => {
     });
 });
 
-describe('uploads that are checked together', () => {
+describe('uploads that are verified together', () => {
   const sizes = [2000, 3000, 1000, 300_000, 300_000, 10, LARGE, 10, 0];
   let groups: PackedGroup[];
   beforeEach(async () => {
@@ -189,7 +189,7 @@ describe('uploads that are checked together', () => {
       groups.map((one, at) => ({ ...one, ...change.find(([index]) => index === at)?.[1] })),
     );
 
-  it('are intact, with gaps between them or without', async () => {
+  it('are intact, with or without gaps between them', async () => {
     const before = openFiles();
     await check();
     await checkGroups(archivePath(), [...groups].reverse());
@@ -212,7 +212,7 @@ describe('uploads that are checked together', () => {
     }
   });
 
-  it('are not what was packed where one digest, name or place differs', async () => {
+  it('do not match the archive when one digest, name or place differs', async () => {
     const [first, second, third] = groups;
     assert.ok(first && second && third);
     const { out } = second.files;
@@ -229,7 +229,7 @@ describe('uploads that are checked together', () => {
 });
 
 describe('an archive that is written piece by piece', () => {
-  it('has every byte once, and what was taken back not at all', () => {
+  it('contains every byte once, and nothing of what was taken back', () => {
     const pieces = [10, 200_000, 100_000, 700_000, 0, 5, 262_144, 1, 262_145, 3].map((size) => randomBytes(size));
     for (const piece of pieces) members.add(piece);
     const end = members.position;
@@ -247,12 +247,12 @@ describe('an archive that is written piece by piece', () => {
   });
 });
 
-describe('an archive that is not what its manifest says', () => {
+describe('an archive that differs from its manifest', () => {
   for (const [what, bytes] of [
     ['small', 2000],
     ['large', LARGE],
   ] as const)
-    it(`is a failure and no bytes of another upload: ${what}`, { timeout: 60_000 }, async () => {
+    it(`is a failure, and yields no bytes of another upload: ${what}`, { timeout: 60_000 }, async () => {
       writeFileSync(pathOf('out'), randomBytes(bytes));
       const packed = group(await append());
       members.flush();
@@ -277,7 +277,7 @@ describe('an archive that is not what its manifest says', () => {
     });
 });
 
-describe('a manifest', () => {
+describe('an archive manifest', () => {
   const sha256 = 'a'.repeat(64);
   const head = { format: 1, day: '2026-10-01', archive: '2026-10-01.tar.gz' };
   const file = { bytes: 1, sha256, mtime: 1 };
@@ -306,7 +306,7 @@ describe('a manifest', () => {
     assert.deepEqual(await read(head, { ...one, name: 'a/b..c/.d', ending }, end), ['a/b..c/.d']);
   });
 
-  it('is closed by the time its reader has seen enough, and after a line that is damaged', async () => {
+  it('is closed when its reader has seen enough, and after a damaged line', async () => {
     await read(head, one, end);
     const before = openFiles();
     for (const { name } of readManifest(join(folder, 'manifest'))) {
@@ -359,8 +359,8 @@ describe('a manifest', () => {
     });
 });
 
-describe('the packs of a site', () => {
-  it('are in the order of their days and numbers, and a new one takes no name that is taken', () => {
+describe('the archives of a site', () => {
+  it('are in the order of their days and numbers, and a new one never reuses a name', () => {
     const base = { baseDirectory: folder };
     writeFileSync(join(folder, 'packed'), 'in the way');
     assert.throws(() => listPacks(base), /packed: ENOTDIR$/);

@@ -46,8 +46,8 @@ const append = (name: string, more = {}): void =>
   appendCustody(file, { event: 'deposit', name, ...more }, { mayCreate: true });
 const textOf = (index: number): string => readFileSync(file, 'latin1').split('\n')[index] ?? '';
 
-describe('a record', () => {
-  it('reads as it was written, whatever it says', () => {
+describe('a custody entry', () => {
+  it('reads as it was written, whatever it contains', () => {
     for (const said of ['"', '\\"}', '\n', '\u2028', '\x1b[2J', '\u{1f600}', '{"covers":[0,0]', ',"sum":"', '\ud800']) {
       const line = formatCustody([3, 17], 'a'.repeat(64), { event: 'deposit', said });
       assert.match(line, /^[\x20-\x7e]+$/);
@@ -60,7 +60,7 @@ describe('a record', () => {
     }
   });
 
-  it('is none while a part of it is missing', () => {
+  it('is not accepted while a part of it is missing', () => {
     const line = formatCustody([0, 0], 'a'.repeat(64), { event: 'deposit' });
     for (let length = 0; length < line.length; length++) assert.equal(parseCustody(line.slice(0, length)), undefined);
     for (const [other, by] of [
@@ -72,7 +72,7 @@ describe('a record', () => {
       assert.equal(parseCustody(line.replace(other as string, by as string)), undefined);
   });
 
-  it('covers exactly the record before it, as sha256sum shows', () => {
+  it('covers exactly the entry before it, as sha256sum shows', () => {
     for (const name of ['a', 'b', 'c']) append(name);
     const sums = [0, 1].map((index) =>
       spawnSync('sha256sum', { input: `${textOf(index)}\n` })
@@ -89,7 +89,7 @@ describe('a record', () => {
     );
   });
 
-  it('is refused over the limit, and where there is no file that may be made', () => {
+  it('is refused over the limit, and where no file may be made', () => {
     assert.throws(() => append('long', { long: 'x'.repeat(MAX_RECORD_BYTES) }), RangeError);
     assert.equal(statSync(file).size, 0);
     rmSync(file);
@@ -115,7 +115,7 @@ describe('a record', () => {
     }
   });
 
-  it('counts behind what the writer of another record left unfinished at the same moment', () => {
+  it('counts from after what another writer left unfinished at the same moment', () => {
     append('first');
     const others = join(folder, 'others.jsonl');
     copyFileSync(file, others);
@@ -131,7 +131,7 @@ describe('a record', () => {
     );
   });
 
-  it('is found behind more than a record of what is none, on the same line', () => {
+  it("is found after more than an entry's length of garbage on the same line", () => {
     append('first');
     const others = join(folder, 'others.jsonl');
     copyFileSync(file, others);
@@ -147,7 +147,7 @@ describe('a record', () => {
     );
   });
 
-  it('of a slow writer stands once: a copy of it breaks the chain, wherever it is put', () => {
+  it('from a slow writer counts once: a copy of it breaks the chain, wherever it is put', () => {
     append('first');
     const others = join(folder, 'others.jsonl');
     copyFileSync(file, others);
@@ -172,7 +172,7 @@ describe('a record', () => {
     }
   });
 
-  it('with forged offsets is found, also behind a place where bytes were taken out', () => {
+  it('with forged offsets is found, even after a place where bytes were removed', () => {
     const forge = (covers: [number, number], prev: string): void => {
       appendFileSync(file, `${formatCustody(covers, prev, { event: 'deposit', name: 'forged' })}\n`);
     };
@@ -200,7 +200,7 @@ describe('a record', () => {
     assert.deepEqual(faults(), ['broken', 'broken']);
   });
 
-  it('goes on behind bytes that are none', () => {
+  it('continues after bytes that are not an entry', () => {
     for (const garbage of ['\n', 'x', '\n\n\n', '{"covers":[9,9],', 'x'.repeat(70_000), `${'x'.repeat(70_000)}\n`]) {
       rmSync(file, { force: true });
       for (const name of ['a', 'b']) append(name);
@@ -244,8 +244,8 @@ async function write(writers: number, killAfter: (writer: number) => number | un
   return told.flat();
 }
 
-describe(`${WRITERS} writers at once`, () => {
-  it('leave a chain in which every record stands once and in the order of its writer', async () => {
+describe(`${WRITERS} concurrent writers`, () => {
+  it('leave a chain that has every entry once and in the order of its writer', async () => {
     const told = await write(WRITERS, () => undefined);
     assert.equal(told.length, WRITERS * RECORDS);
     append('last');
@@ -261,7 +261,7 @@ describe(`${WRITERS} writers at once`, () => {
     assertCommitments();
   });
 
-  it(`and ${KILLED} that are killed: what was said to be on disk is there, and the chain is whole`, async () => {
+  it(`keep what they reported as on disk, and the chain, when ${KILLED} are killed`, async () => {
     const told = await write(WRITERS + KILLED, (writer) => (writer < WRITERS ? undefined : (writer * 7919) % 400));
     append('last');
     const names = readRecords(file).map(({ name }) => String(name));

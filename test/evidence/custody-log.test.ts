@@ -65,7 +65,7 @@ describe('webjobctl custody, as a transparency log', () => {
       .flatMap((path) => readFileSync(path, 'latin1').split('\n').slice(0, -1));
   };
 
-  it('signs the number of entries and the root as a note that any tool of C2SP can read', async () => {
+  it('signs size and root hash as a note that any C2SP tool can read', async () => {
     const { text, exitCode, stderr } = await checkpoint('first', '--origin', 'example.org/webjob');
     assert.deepEqual([exitCode, stderr], [0, '']);
     const [origin, size, , blank, signature, end, ...more] = text.split('\n');
@@ -85,7 +85,7 @@ describe('webjobctl custody, as a transparency log', () => {
       assert.equal((await checkpoint('none', '--origin', origin)).exitCode, 2, JSON.stringify(origin));
   });
 
-  it('proves the record of a job, to whoever has the public key alone', async () => {
+  it('proves the entry of a job to anyone with just the public key', async () => {
     for (const jobId of jobs) {
       const { text, exitCode } = await custody('prove', jobId);
       assert.equal(exitCode, 0);
@@ -99,7 +99,7 @@ describe('webjobctl custody, as a transparency log', () => {
     }
   });
 
-  it('proves nothing that came behind the newest checkpoint, and says how to get there', async () => {
+  it('proves nothing newer than the newest checkpoint, and says how to get there', async () => {
     await runJobs(1);
     const { stderr, exitCode, text } = await custody('prove', jobs.at(-1) ?? '');
     assert.deepEqual([exitCode, text], [1, '']);
@@ -144,7 +144,7 @@ describe('webjobctl custody, as a transparency log', () => {
     );
   });
 
-  it('gives the same to a user who cannot read what root keeps, and tells of a tree that is damaged', async () => {
+  it("gives the same to a user who cannot read root's copy, and reports a damaged tree", async () => {
     const kept = join(site.base, 'config', 'nph-webjob', 'custody-tree.server_1.json');
     const state = readFileSync(kept, 'utf8');
     const args = ['custody', 'prove', jobs[5] ?? '', '--checkpoint', at('second')];
@@ -171,7 +171,7 @@ describe('webjobctl custody, as a transparency log', () => {
     writeFileSync(kept, state, { mode: 0o600 });
   });
 
-  it('takes the signatures of witnesses, keeps them, and checks those that are given', async () => {
+  it('accepts the signatures of witnesses, keeps them, and checks those that are given', async () => {
     const text = readFileSync(at('second'), 'utf8');
     const witness = makeWitness('witness.example/w1');
     writeFileSync(at('cosigned'), text + witness.cosign(text));
@@ -207,7 +207,7 @@ describe('webjobctl custody, as a transparency log', () => {
     );
   });
 
-  it('wants as many witnesses as a policy asks for', async () => {
+  it('requires as many witnesses as a policy', async () => {
     const text = readFileSync(at('second'), 'utf8');
     const [one, two, three] = ['one', 'two', 'three'].map((name) => makeWitness(`witness.example/${name}`));
     assert.ok(one && two && three);
@@ -289,7 +289,7 @@ describe('webjobctl custody, as a transparency log', () => {
     rmSync(path);
   });
 
-  it('is signed elsewhere: the text goes out, the note comes in, and nothing else is kept', async () => {
+  it('can be signed elsewhere: the text goes out, the note comes in, and nothing else is kept', async () => {
     await runJobs(1);
     const checkpoints = join(site.base, 'config', 'nph-webjob', 'custody-checkpoints.server_1');
     const kept = readFileSync(checkpoints, 'utf8');
@@ -322,13 +322,13 @@ describe('webjobctl custody, as a transparency log', () => {
       assert.equal((await custody('checkpoint', ...words)).exitCode, 2, words.join(' '));
   });
 
-  it('takes no root that is longer or shorter than a hash', () => {
+  it('refuses a root that is longer or shorter than a hash', () => {
     const headWith = (bytes: number): string => formatTreeHead({ origin: ORIGIN, size: 1, root: Buffer.alloc(bytes) });
     assert.equal(parseTreeHead(headWith(32)).root.length, 32);
     for (const bytes of [0, 31, 33, 64]) assert.throws(() => parseTreeHead(headWith(bytes)), TlogError, `${bytes}`);
   });
 
-  it('takes none of 10,000 checkpoints and proofs with a byte changed, put in or left out', async () => {
+  it('refuses 10,000 checkpoints and proofs with a byte changed, added or removed', async () => {
     writeFileSync(at('proof'), (await custody('prove', jobs[4] ?? '', '--checkpoint', at('second'))).text);
     const key = createPublicKey(readFileSync(at('custody.pub'), 'utf8'));
     const old = readFileSync(at('first'), 'utf8');
@@ -374,7 +374,7 @@ describe('webjobctl custody, as a transparency log', () => {
     }
   });
 
-  it('signs no record that is not what it was, until it was adopted: then it is another log', async () => {
+  it('signs no changed record until it is adopted as another log', async () => {
     const path = custodyOf(site);
     const whole = readFileSync(path, 'latin1');
     const edited = whole.replace('"fileName":"host.sh"', '"fileName":"hosT.sh"');
@@ -448,7 +448,7 @@ describe('a file of checkpoints', () => {
   const { privateKey } = generateKeyPairSync('ed25519');
   const note = (size: number): string => signNote(text(size), [signerOf('example.org', privateKey)]);
 
-  it('has every whole note, wherever the one before it was cut off', () => {
+  it('has every complete note, wherever the one before it was cut off', () => {
     const cut = note(7);
     for (let length = 0; length < cut.length; length += 1) {
       const whole = `${note(1)}\n\n${cut.slice(0, length)}\n\n${note(2)}${note(3)}`;
@@ -478,7 +478,7 @@ describe('the tree of a record', () => {
     });
   const grow = (tree: CustodyTree, size: number): void => tree.grow([{ file, number: 1, size }], true);
 
-  it('has the lines up to a size as entries, whatever is in them and however long they are', () => {
+  it('has the lines up to a size as entries, whatever their content or length', () => {
     const lines = ['one', '', '\u00ff\u0000 torn', 'x'.repeat(1_500_000), 'last'];
     writeFileSync(join(folder, file), `${lines.join('\n')}\nbegun`, 'latin1');
     const tree = open();

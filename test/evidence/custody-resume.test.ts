@@ -99,14 +99,14 @@ describe('a continued walk', () => {
     }
   };
 
-  it('finds behind every record what a walk from the first line finds', () => {
+  it('finds after every entry what a walk from the first line finds', () => {
     const { links, faults } = walk(file);
     assert.deepEqual(faults, []);
     assert.equal(links.filter(({ record }) => record).length, 40);
     agree(readFileSync(file), links, Number.POSITIVE_INFINITY);
   });
 
-  it('finds every change behind what is known', () => {
+  it('finds every change after the known part', () => {
     const { links } = walk(file);
     const text = readFileSync(file);
     const at = links[20]?.to ?? 0;
@@ -127,7 +127,7 @@ describe('a continued walk', () => {
     agree(Buffer.concat([text, line(links.length - 2)]), links, Number.POSITIVE_INFINITY);
   });
 
-  it('says that it is lost where a writer was slower than it looks back', () => {
+  it('reports that it is lost where a writer was slower than it looks back', () => {
     const path = join(folder, 'large.jsonl');
     for (let number = 0; number < 30; number++)
       appendCustody(path, { event: 'deposit', name: `${number}`, filling: 'x'.repeat(60_000) }, { mayCreate: true });
@@ -171,7 +171,7 @@ describe('verify --since at a site that root has verified', {
     }
   };
 
-  it('reads of the records what is new, and knows all the same what lies in packs', async () => {
+  it('reads only new entries, and still knows everything in archives', async () => {
     for (let number = 0; number < 20; number++) plant(`old_${number}`);
     for (const name of ['old_1', 'old_2'])
       for (const extension of ['out', 'err', 'env', 'rdy'])
@@ -198,7 +198,7 @@ describe('verify --since at a site that root has verified', {
     );
   });
 
-  it('judges an upload whose name is in a damaged manifest', async () => {
+  it('checks an upload whose name is in a damaged manifest', async () => {
     const folder = join(site.base, 'packed');
     const [manifest = ''] = readdirSync(folder).filter((name) => name.endsWith('.jsonl'));
     const path = join(folder, manifest);
@@ -215,7 +215,7 @@ describe('verify --since at a site that root has verified', {
     assert.ok(!found.includes('differing old_1'));
   });
 
-  it('knows of an upload that was adopted since it was deposited, in what it does not read again', () => {
+  it('knows from the unread part that an upload was adopted after its deposit', () => {
     const folder = mkdtempSync(join(tmpdir(), 'webjob-adopted-'));
     const facts = (word: string, second: number) => ({
       time: new Date(Date.UTC(2026, 0, 1, 0, 0, second)),
@@ -243,7 +243,7 @@ describe('verify --since at a site that root has verified', {
     }
   });
 
-  it('finds what was changed in what it does not read again', async () => {
+  it('finds changes in the part that it does not read again', async () => {
     const path = custodyOf(site);
     const text = readFileSync(path, 'latin1');
     writeFileSync(path, text.replace('"name":"old_7"', '"name":"old_6"'), 'latin1');

@@ -160,7 +160,7 @@ describe('a custody record over its limit', () => {
     assert.equal(readlinkSync(join(segmentFolder(path), 'newest')), '000004.jsonl');
   });
 
-  it('that has one file so far, of before there were segments, needs nothing done to it', () => {
+  it('needs no conversion when it has one file from before there were segments', () => {
     const names = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j'];
     for (const name of names) append(name, { mayCreate: true, segmentLimit: Number.POSITIVE_INFINITY });
     assert.deepEqual([segments().length, read()], [1, whole(names)]);
@@ -169,7 +169,7 @@ describe('a custody record over its limit', () => {
     assert.deepEqual([segments().length, read()], [2, whole([...names, 'k', 'l'])]);
   });
 
-  it('goes on where the note of the newest segment is gone, behind, ahead or none', () => {
+  it('continues where the note of the newest segment is missing, behind, ahead or invalid', () => {
     const names = fill(4);
     const note = join(segmentFolder(path), 'newest');
     for (const target of [undefined, '000002.jsonl', '000009.jsonl', '../x', '000000.jsonl']) {
@@ -183,7 +183,7 @@ describe('a custody record over its limit', () => {
     }
   });
 
-  it('goes on in its first file where the next was made, noted, and the first never sealed', () => {
+  it('continues in its first file when the next was made and noted, but the first never sealed', () => {
     append('first');
     mkdirSync(segmentFolder(path));
     writeFileSync(segment(2), '');
@@ -199,7 +199,7 @@ describe('a custody record over its limit', () => {
     assert.deepEqual(read(), whole(['first', 'second', 'third', 'fourth']));
   });
 
-  it('grows on where no file can be made', () => {
+  it('keeps growing where no file can be made', () => {
     const names = Array.from({ length: 20 }, (_, index) => `name_${index}`);
     writeFileSync(segmentFolder(path), 'in the way');
     for (const name of names) append(name);
@@ -216,7 +216,7 @@ describe('a custody record over its limit', () => {
     assert.deepEqual(read(), whole([...names, 'i', 'j']));
   });
 
-  it('is sealed with a record of others between the look and the write: the record is appended again', () => {
+  it('appends an entry again when others write between the check and the seal', () => {
     for (const name of ['a', 'b', 'c']) append(name);
     const { names } = read();
     const limit = full();
@@ -236,7 +236,7 @@ describe('a custody record over its limit', () => {
     assert.deepEqual(read().faults, []);
   });
 
-  it('counts what landed before a seal whose writer had not seen it', () => {
+  it('counts entries that arrived before a seal whose writer had not seen them', () => {
     append('first');
     const limit = full();
     const writeSync = fs.writeSync as (...args: unknown[]) => number;
@@ -285,7 +285,7 @@ describe('the way to the next segment', () => {
   const logs = (): string => basename(dirname(path));
   const [one, two, folder] = ['nph-webjob-custody.server_1.jsonl', '000002.jsonl', 'nph-webjob-custody.server_1.d'];
 
-  it('puts each step on disk before the next relies on it, and leaves nothing open', () => {
+  it('syncs each step before the next relies on it, and leaves nothing open', () => {
     append('first');
     const open = (): number => readdirSync('/proc/self/fd').length;
     const before = open();
@@ -302,7 +302,7 @@ describe('the way to the next segment', () => {
     assert.equal(open(), before);
   });
 
-  it('is gone to its end by whoever finds it begun: the seal is on disk before the next segment relies on it', () => {
+  it('is completed by any writer that finds it begun: the seal is synced first', () => {
     append('first');
     append('last', full());
     writeFileSync(segment(2), '');
@@ -343,8 +343,8 @@ describe('the way to the next segment', () => {
   });
 });
 
-describe('what the reader makes of segments', () => {
-  it('is nothing taken away by what a server put on record, which is found', () => {
+describe('the reader of segments', () => {
+  it('accepts no removal on the word of a server, and reports its record', () => {
     append('kept');
     appendCustody(path, { event: 'prune', names: ['kept'] }, growth);
     const records = new CustodyRecords([dirname(path)]);
@@ -354,7 +354,7 @@ describe('what the reader makes of segments', () => {
     assert.deepEqual(read().faults, ['custody-foreign nph-webjob-custody.server_1.jsonl']);
   });
 
-  it('is a finding where the whole files of two servers were swapped, each in one piece', () => {
+  it('reports the swapped files of two servers, each complete in itself', () => {
     const other = custodyPath(dirname(path), 'server_2');
     for (const [file, serverId] of [
       [path, 'server_1'],
@@ -369,7 +369,7 @@ describe('what the reader makes of segments', () => {
     assert.deepEqual(read().faults, places);
   });
 
-  it('is the same for one name, when the record is searched for it and not walked', () => {
+  it('gives the same for one name, whether the record is searched or walked', () => {
     const sha256 = { out: 'a', err: 'b', env: 'c' };
     const deposit = (name: string, jobId: string): void =>
       appendCustody(
@@ -402,7 +402,7 @@ describe('what the reader makes of segments', () => {
     assert.deepEqual([find()[0], find(names)[0]], ['job_1', 'job_1'], 'an edited record says nothing');
   });
 
-  it('takes the two newest for the end of the record, also where the first of them is torn', () => {
+  it('takes the two newest segments for the end, even when the first of them is torn', () => {
     fill(4);
     const [older, newest] = [3, 4].map((number) => readFileSync(segment(number), 'latin1'));
     assert.deepEqual(readCustodyEnd(path, 1e6).split('\n').filter(Boolean), `${older}${newest}`.trim().split('\n'));
@@ -428,7 +428,7 @@ describe('what the reader makes of segments', () => {
     }
   });
 
-  it('leaves unread what root has seen and nobody touched since, until it is asked for', {
+  it('skips what root has seen and nobody changed since, until it is asked for', {
     skip: process.getuid?.() !== 0,
   }, () => {
     const base = dirname(path);
@@ -487,7 +487,7 @@ describe('verify --since', { skip: process.getuid?.() !== 0 }, () => {
     return count;
   }
 
-  it('reads records that root has seen once, whatever their size, and finds the same in one turn as in many', () => {
+  it('reads entries that root has seen once, whatever their size, in one turn or in many', () => {
     const logfilesDirectory = dirname(path);
     const incomingDirectory = join(logfilesDirectory, 'incoming');
     mkdirSync(incomingDirectory);
@@ -535,7 +535,7 @@ describe('verify --since', { skip: process.getuid?.() !== 0 }, () => {
 describe('a writer that is killed', () => {
   class Killed extends Error {}
 
-  it('at any system call between segments leaves a record that the next writer continues', () => {
+  it('leaves at any system call between segments a record that the next writer continues', () => {
     fill(2);
     append('x');
     const pristine = join(root, 'pristine');
@@ -580,7 +580,7 @@ describe('a writer that is killed', () => {
     rmSync(pristine, { recursive: true });
   });
 
-  it('in the middle of a write leaves a torn line that the next one covers', () => {
+  it('leaves in the middle of a write a torn line that the next one covers', () => {
     const writeSync = fs.writeSync as (...args: unknown[]) => number;
     for (const wanted of [1, 2, 3]) {
       rmSync(dirname(path), { recursive: true });
@@ -610,7 +610,7 @@ describe('a writer that is killed', () => {
 });
 
 describe('a full disk', () => {
-  it('at any call fails the upload or keeps its record, and the next one goes on', () => {
+  it('fails the upload or keeps its entry at any call, and the next writer continues', () => {
     const noSpace = (): Error => Object.assign(new Error('ENOSPC'), { code: 'ENOSPC', syscall: 'write', errno: -28 });
     for (let nth = 1; ; nth++) {
       rmSync(dirname(path), { recursive: true });
@@ -687,7 +687,7 @@ describe('a change to segments', () => {
     });
   }
 
-  it('is found: the records of two servers for each other, file by file and with their folders', () => {
+  it("is found when two servers' records are swapped, file by file and with their directories", () => {
     fill(3);
     const other = custodyPath(dirname(path), 'server_2');
     for (let count = 0; count < 20; count++) appendCustody(other, { event: 'deposit', name: `other_${count}` }, growth);
@@ -701,13 +701,13 @@ describe('a change to segments', () => {
   });
 });
 
-describe('many writers at once', () => {
+describe('many concurrent writers', () => {
   const children: { kill(): void }[] = [];
   afterEach(() => {
     for (const child of children.splice(0)) child.kill();
   });
 
-  it('some of which are killed, over segments of a few records: what was said to be on disk is before a seal', async () => {
+  it('keep what they reported as on disk before a seal when some of them are killed', async () => {
     const told = await Promise.all(
       Array.from({ length: 8 }, async (_, writer) => {
         const args = [WRITER, path, String(writer), '60', '9000'];

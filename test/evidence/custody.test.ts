@@ -48,7 +48,7 @@ for (const mpm of part(['prefork', 'event'] as const, 1)) {
       its.configure({ PutNameFormat: 'f/%jid' });
     });
 
-    it('says what was stored, who sent it and when', async () => {
+    it('names what was stored, who sent it and when', async () => {
       for (const put of [UPLOAD, { jobId: 'a', out: '', err: '', env: '' }]) {
         writeFileSync(custody, '');
         const before = Date.now();
@@ -73,7 +73,7 @@ for (const mpm of part(['prefork', 'event'] as const, 1)) {
       }
     });
 
-    it('has one record for each of many clients that come at once', async () => {
+    it('has one entry for each of many concurrent clients', async () => {
       const names = Array.from({ length: 12 }, (_, number) => `job_${number}`);
       const answers = await Promise.all(names.map((jobId) => its.put({ ...UPLOAD, jobId, out: jobId })));
       assert.deepEqual(new Set(answers.map(({ status }) => status)), new Set([200]));
@@ -86,7 +86,7 @@ for (const mpm of part(['prefork', 'event'] as const, 1)) {
       );
     });
 
-    it('says what a hook left', async () => {
+    it('reports what a hook left', async () => {
       const hook = { PutHookEnable: 'Y', PutHookCommandLine: 'echo changed > %out; : > %err' };
       its.configure({ PutNameFormat: '%jid', ...hook });
       assert.equal((await its.put(UPLOAD)).status, 200);
@@ -131,19 +131,15 @@ describe('a custody record that cannot be written', () => {
       .map((name) => name.slice(-4))
       .sort();
 
-  it(
-    'is told in the error log where nobody made the file, as at the site of the article, and the upload is taken',
-    needsRoot,
-    async () => {
-      site = makeSite({ settings: { PutNameFormat: '%cid_%cmd' }, withoutCustody: true });
-      sites.push(site);
-      const { stdout, stderr } = await put();
-      assert.equal(statusOf(stdout), 200);
-      assert.equal(stderr, `nph-webjob: no custody record is kept: ${custodyOf(site)}: open failed: EACCES\n`);
-      assert.deepEqual(standing(), ['.env', '.err', '.out', '.rdy']);
-      assert.ok(!existsSync(custodyOf(site)));
-    },
-  );
+  it('is reported in the error log where its file is missing, and the upload is accepted', needsRoot, async () => {
+    site = makeSite({ settings: { PutNameFormat: '%cid_%cmd' }, withoutCustody: true });
+    sites.push(site);
+    const { stdout, stderr } = await put();
+    assert.equal(statusOf(stdout), 200);
+    assert.equal(stderr, `nph-webjob: no custody record is kept: ${custodyOf(site)}: open failed: EACCES\n`);
+    assert.deepEqual(standing(), ['.env', '.err', '.out', '.rdy']);
+    assert.ok(!existsSync(custodyOf(site)));
+  });
 
   it('is made where the web user may make it', async () => {
     rmSync(custodyOf(site));
@@ -152,7 +148,7 @@ describe('a custody record that cannot be written', () => {
     assert.equal(readRecords(custodyOf(site)).length, 1);
   });
 
-  it('is 500 when the file is there, and the upload stays without .rdy', needsRoot, async () => {
+  it('causes 500 when the file exists, and the upload stays without .rdy', needsRoot, async () => {
     rmSync(custodyOf(site));
     writeFileSync(custodyOf(site), '', { mode: 0o600 });
     const { stdout, stderr } = await put();
@@ -170,7 +166,7 @@ describe('a custody record that cannot be written', () => {
     { call: 'fsync', error: 'EIO', status: 500, left: ['.env', '.err', '.out'] },
   ];
   for (const { call, error, status, left } of faults) {
-    it(`is ${status} when ${call} fails with ${error}`, { skip: NO_STRACE }, async () => {
+    it(`causes ${status} when ${call} fails with ${error}`, { skip: NO_STRACE }, async () => {
       const { stdout, stderr } = await put(
         inject(join(makeScratch(site, 'scratch'), 'trace'), `${call}:error=${error}`, [custodyOf(site)]),
       );
@@ -185,7 +181,7 @@ describe('a client that lies', () => {
   const site = makeSite({ settings: { PutNameFormat: '%pid', RequireMatch: 'N' } });
   after(site.remove);
 
-  it('adds no line and no field, and nothing that a terminal obeys', async () => {
+  it('adds no line, no field and no terminal sequence', async () => {
     const forged = '{"covers":[0,0],"prev":"0","event":"deposit"}';
     const values = [`"}\n${forged}`, `","sum":"${'a'.repeat(64)}"}\n`, '\x1b[2J', '\u2028', '\x7f', '\u{1f600}', '\\'];
     for (const value of values) {
@@ -209,7 +205,7 @@ describe('a client with a certificate', () => {
   after(() => certificates.remove());
   const use = useSite({ certificates, virtualHost: 'certificate' });
 
-  it('stands in the record by the subject that httpd verified', async () => {
+  it('is recorded by the subject that httpd verified', async () => {
     const its = use();
     its.configure('certificate');
     its.permit('htaccess-certificates');

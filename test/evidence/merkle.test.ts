@@ -59,7 +59,7 @@ describe('the Merkle tree of RFC 6962', () => {
     '5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328',
   ];
 
-  it('has the roots that are published', () => {
+  it('has the published roots', () => {
     const { read } = growTree(entries.map((text) => Buffer.from(text, 'hex')));
     assert.deepEqual(
       roots.map((_, size) => rootOf(size, read).toString('hex')),
@@ -77,7 +77,7 @@ describe('the Merkle tree of RFC 6962', () => {
     for (const { size, root } of sized) assert.deepEqual(root, plainRoot(leaves.slice(0, size)), `of ${size}`);
   });
 
-  it('proves every entry of every tree of 1 to 300, to its own root and place alone', () => {
+  it('proves every entry of every tree of 1 to 300, for its own root and place only', () => {
     for (let size = 1; size <= SIZE; size += 1)
       for (let index = 0; index < size; index += 1) {
         const path = proveInclusion(index, size, read);
@@ -91,7 +91,7 @@ describe('the Merkle tree of RFC 6962', () => {
       }
   });
 
-  it('proves of every two sizes that the longer tree begins with the shorter', () => {
+  it('proves for every two sizes that the longer tree begins with the shorter', () => {
     for (let newer = 0; newer <= SIZE; newer += 1)
       for (let older = 0; older <= newer; older += 1) {
         const path = proveConsistency(older, newer, read);
@@ -101,7 +101,7 @@ describe('the Merkle tree of RFC 6962', () => {
       }
   });
 
-  it('takes none of 10,000 proofs with a change in them', () => {
+  it('accepts none of 10,000 changed proofs', () => {
     for (let round = 0; round < 10_000; round += 1) {
       const size = randomInt(2, SIZE + 1);
       const index = randomInt(size);
@@ -117,7 +117,7 @@ describe('the Merkle tree of RFC 6962', () => {
     }
   });
 
-  it('has no proof for what is not there, and takes no size that is not one', () => {
+  it('has no proof for what it lacks, and accepts no invalid size', () => {
     assert.throws(() => proveInclusion(3, 3, read), RangeError);
     assert.throws(() => proveInclusion(-1, 3, read), RangeError);
     assert.throws(() => proveConsistency(4, 3, read), RangeError);

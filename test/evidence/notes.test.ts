@@ -41,7 +41,7 @@ const open = (note: string | Buffer, ...verifiers: Parameters<typeof verifyNote>
 const idOf = ({ name, id }: { name: string; id: string }): string => `${name}+${id}`;
 
 describe('a signed note', () => {
-  it('of another implementation verifies, key by key', () => {
+  it('from another implementation verifies, key by key', () => {
     const [peter, enoch] = [PETER, ENOCH].map(parseVerifierKey);
     assert.ok(peter && enoch);
     assert.deepEqual(open(GO_NOTE, [peter, enoch]), [idOf(peter), idOf(enoch)]);
@@ -50,7 +50,7 @@ describe('a signed note', () => {
     assert.equal(formatVerifierKey('PeterNeumann', peter.publicKey), PETER);
   });
 
-  it('is what another implementation signs with the same key', () => {
+  it('equals that of another implementation with the same key', () => {
     // PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz, of the same
     // documentation.
     const seed = Buffer.from('AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz', 'base64').subarray(1);
@@ -61,7 +61,7 @@ describe('a signed note', () => {
     assert.equal(signNote(GO_TEXT, [signerOf('PeterNeumann', key)]), first);
   });
 
-  it('has blank lines in its text, and any characters but controls: the example of the specification', () => {
+  it('may have blank lines and all but control characters: the example of the specification', () => {
     const note = `Ognuno sta solo sul cuor della terra
 trafitto da un raggio di sole:
 
@@ -78,7 +78,7 @@ ed è subito sera.
     assert.equal(formatNote(parsed), note);
   });
 
-  it('gains signatures one by one, of which unknown ones are ignored and each key counts once', () => {
+  it('gains signatures one by one, ignores unknown ones, and counts each key once', () => {
     const one = signNote('text\n', [alice.signer]);
     const two = addSignature(parseNote(Buffer.from(one)), bob.signer);
     assert.ok(two.startsWith(one));
@@ -88,14 +88,14 @@ ed è subito sera.
     assert.throws(() => addSignature(parseNote(Buffer.from(two)), alice.signer), /already signed by .*alice/);
   });
 
-  it('is refused when no trusted key signed it, also by one of the same name', () => {
+  it('is refused when no trusted key signed it, even by one of the same name', () => {
     assert.throws(() => open(signNote('text\n', [alice.signer]), [bob.verifier]), /no signature of a trusted key/);
     assert.notEqual(stranger.verifier.id, alice.verifier.id);
     assert.throws(() => open(signNote('text\n', [stranger.signer]), [alice.verifier]), /no signature of a trusted key/);
     assert.throws(() => open(signNote('text\n', [alice.signer]), []), /no signature of a trusted key/);
   });
 
-  it('is refused as a whole when a signature under name and id of a trusted key is wrong, whatever else is good', () => {
+  it('is refused as a whole when a signature under a trusted name and id is wrong', () => {
     const colliding = { ...stranger.signer, id: alice.signer.id };
     for (const signers of [[colliding], [colliding, bob.signer], [bob.signer, colliding], [alice.signer, colliding]])
       assert.throws(
@@ -180,11 +180,11 @@ ed è subito sera.
     'too many signatures': good + `${line}\n`.repeat(MAX_SIGNATURES),
     'too many bytes': `${'x'.repeat(MAX_NOTE_BYTES)}\n${good}`,
   }))
-    it(`is not ${why}`, () => {
+    it(`is refused with ${why}`, () => {
       assert.throws(() => parseNote(Buffer.from(bytes)), NoteError);
     });
 
-  it('may have as many signatures and bytes as it says', () => {
+  it('may have exactly the documented number of signatures and bytes', () => {
     assert.equal(
       parseNote(Buffer.from(good + `${line}\n`.repeat(MAX_SIGNATURES - 1))).signatures.length,
       MAX_SIGNATURES,
@@ -194,18 +194,18 @@ ed è subito sera.
   });
 
   for (const text of ['', 'text', 'te\rxt\n', 'te\0xt\n', '\ud800\n', 'text\n\n— a AAAAAAAA\n\nmore'])
-    it(`is not made of the text ${JSON.stringify(text)}`, () => {
+    it(`cannot be made of the text ${JSON.stringify(text)}`, () => {
       assert.throws(() => signNote(text, [alice.signer]), NoteError);
     });
 
-  it('is not made without a signer', () => {
+  it('cannot be made without a signer', () => {
     assert.throws(() => signNote('text\n', []), NoteError);
   });
 });
 
 describe('a verifier key', () => {
   const text = formatVerifierKey('site.example/alice', alice.publicKey);
-  it('is read as it is written', () => {
+  it('reads as it was written', () => {
     assert.equal(idOf(parseVerifierKey(text)), idOf(alice.verifier));
     assert.deepEqual(open(signNote('text\n', [alice.signer]), [parseVerifierKey(text)]), [idOf(alice.verifier)]);
   });
@@ -231,7 +231,7 @@ describe('a verifier key', () => {
       assert.throws(() => parseVerifierKey(wrong), NoteError);
     });
 
-  it('is Ed25519, under a name that a line can hold', () => {
+  it('is Ed25519, under a name that fits on a line', () => {
     const p256 = generateKeyPairSync('ec', { namedCurve: 'P-256' });
     assert.throws(() => formatVerifierKey('a', p256.publicKey), /not an Ed25519 key/);
     assert.throws(() => verifierOf('a', p256.publicKey), /not an Ed25519 key/);

@@ -79,7 +79,7 @@ const filesOf = (folder: string): Map<string, string> => readFiles(folder);
 describe(`webjobctl evidence, seed ${SEED}`, () => {
   before(open);
 
-  it('makes a bag with all that there is of the jobs of a client, and nothing of others', async () => {
+  it('makes a bag with everything on the jobs of a client, and nothing on others', async () => {
     const about = ['--case-number', 'K 47/11', '--examiner', 'A. Smith', '--description', 'what client1 printed'];
     const { folder, ran } = await make(0, '--client', 'client1', ...its.keys, ...about);
     assert.match(ran.stderr, /: 5 jobs, 5 uploads, 0 findings, \d+ notes?\n$/);
@@ -118,7 +118,7 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
     assert.equal(lstatSync(folder).mode & 0o777, 0o700);
   });
 
-  it('is put on record, by whom, when and of which jobs, before it has its name', async () => {
+  it('is recorded with user, time and jobs before the package has its name', async () => {
     const { folder, ran } = await make(0, its.jobs.twice, its.jobs.later, ...its.keys, '--examiner', 'A. Smith');
     const last = readRecords(custodyOf(its.site, 'webjobctl')).at(-1) ?? {};
     const { event, by, directory, jobs, examiner, findings, tagListSha256 } = last;
@@ -133,7 +133,7 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
     assert.equal((await its.webjobctl('verify')).exitCode, 0, 'the record is as it was written');
   });
 
-  it('is checked by VERIFY.sh under every shell without Node, and by --verify, alike', async () => {
+  it('makes packages that VERIFY.sh, under every shell without Node, and --verify judge alike', async () => {
     const { folder } = await make(0, its.jobs.twice, its.jobs.uncovered, ...its.keys);
     const ran = await its.expect(0, 'evidence', '--verify', folder);
     const wanted = linesOf(ran.text).map(withoutTime).sort();
@@ -156,7 +156,7 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
     }
   });
 
-  it('takes the keys that a recipient has by another way', async () => {
+  it('accepts the keys that a recipient has from elsewhere', async () => {
     const { folder } = await make(0, its.jobs.twice, ...its.keys);
     await its.expect(0, 'evidence', '--verify', folder, ...its.keys);
     const { text } = await its.expect(1, 'evidence', '--verify', folder, '--key', its.at('stranger.pub'));
@@ -174,7 +174,7 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
     assert.match(readFileSync(join(folder, 'data', 'notes.txt'), 'utf8'), /no public key was given/);
   });
 
-  it('picks what is on hold for a case, and nothing for a part of its name', async () => {
+  it("selects what is on hold for a case, but not for a part of the case's name", async () => {
     const { ran } = await make(0, '--case', '4711');
     assert.match(ran.stderr, /: 5 jobs, /);
     assert.match(readFileSync(join(its.at(`package-${count}`), 'bag-info.txt'), 'utf8'), /^Case-Number: 4711$/m);
@@ -184,7 +184,7 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
     assert.match(since.ran.stderr, /no job matches/);
   });
 
-  it('is made and checked by the commands of docs/guide/evidence.md', () => {
+  it('makes and checks packages with the commands of docs/guide/evidence.md', () => {
     const page = readFileSync(join(import.meta.dirname, '..', '..', 'docs', 'guide', 'evidence.md'), 'utf8');
     const commands = [...page.matchAll(/^ {4}((?:webjobctl|sh) .*)$/gm)].map(([, command = '']) => command);
     assert.equal(commands.length, 6);
@@ -205,7 +205,7 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
     assert.ok(existsSync(join(folder, 'case4711.zip')));
   });
 
-  it('wants words that belong together, and a place where nothing is', async () => {
+  it('requires options that match, and an unused directory', async () => {
     const { folder } = await make(0, its.jobs.later);
     for (const [args, said] of [
       [[its.jobs.later], /evidence requires --out/],
@@ -222,7 +222,7 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
     assert.ok(!existsSync(its.at('x')));
   });
 
-  it('makes one file of it, too, that unpacks to the same', async () => {
+  it('also makes one file, which unpacks to the same', async () => {
     const { folder } = await make(0, its.jobs.twice, '--zip');
     mkdirSync(its.at('unzipped'));
     const unzip = spawnSync(findProgram('busybox') ?? '', ['unzip', '-q', `${folder}.zip`], {
@@ -233,7 +233,7 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
     assert.deepEqual(filesOf(join(its.at('unzipped'), name)), filesOf(folder));
   });
 
-  it('leaves nothing with its name when it is killed, and the next one tidies up', async () => {
+  it('leaves nothing under its name when it is killed, and the next run cleans up', async () => {
     const folder = its.at('killed');
     const words = ['--config', its.site.propertiesFile, 'evidence', '--client', 'client*', '--zip', '--out', folder];
     const begun = (): string[] => readdirSync(its.at('')).filter((name) => name.startsWith('.killed.'));
@@ -248,7 +248,7 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
     assert.deepEqual(begun(), []);
   });
 
-  it('holds every stream against the record while it is copied, and says what is not so', async () => {
+  it('compares every stream with the record while copying, and reports differences', async () => {
     const [, name = ''] =
       groupNames(its.site)
         .map((group) => [readFileSync(join(its.site.incoming, `${group}.rdy`), 'latin1'), group])
@@ -277,7 +277,7 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
     writeFileSync(path, was);
   });
 
-  it('finds a record that is no longer what its checkpoint says', async () => {
+  it('finds a record that no longer matches its checkpoint', async () => {
     const path = custodyOf(its.site);
     const was = readFileSync(path);
     writeFileSync(path, was.toString('latin1').replace('"remoteUser":"client2"', '"remoteUser":"client9"'), 'latin1');
@@ -286,7 +286,7 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
     assert.match(ran.text, /^checkpoint-changed |^custody-edited /m);
   });
 
-  it('holds what a client signed, sealed or not, and tells of what a server made of it', async () => {
+  it('contains what a client signed, sealed or not, and reports changes by the server', async () => {
     const { site } = its;
     const signer = makeSigner('client3');
     writeResultKeys(resultKeysOf(site), 'client3', [keyLine(signer)]);
@@ -323,7 +323,7 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
     }
   });
 
-  it('holds what is sealed as it was before, too, for an examiner with an identity', async () => {
+  it('contains sealed streams unchanged, too, for an examiner with an identity', async () => {
     const { site } = its;
     const [alice, bob] = [await makeExaminer(), await makeExaminer('hybrid')];
     const signer = makeSigner('client4');
@@ -377,7 +377,7 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
     assert.ok(![...filesOf(none.folder).keys()].some((path) => path.endsWith('.plain')), 'only when asked for');
   });
 
-  it('proves by checkpoints that enough witnesses have cosigned, and says which', async () => {
+  it('proves by checkpoints that enough witnesses have cosigned, and names them', async () => {
     const witnesses = ['one', 'two', 'three'].map((name) => makeWitness(`witness.example/${name}`));
     const lines = witnesses.map(({ verifierKey }, index) => `witness w${index + 1} ${verifierKey}\n`);
     writeFileSync(its.at('policy'), `${lines.join('')}group some any w1 w2\ngroup both all some w3\nquorum both\n`);
@@ -468,7 +468,7 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
     assert.equal(pick(checkers).check(both.folder).code, 0);
   });
 
-  it('finds a file that is not listed, one that is missing, and one that is not a regular file', async () => {
+  it('finds an unlisted file, a missing one, and one that is not a regular file', async () => {
     const { folder } = await make(0, its.jobs.twice, ...its.keys);
     const fails = async (said: RegExp): Promise<void> => {
       const { name, check } = pick(checkers);
@@ -605,7 +605,7 @@ describe(`${PACKAGES} random packages, ${MUTATIONS} bytes changed, seed ${SEED}`
     }
   });
 
-  it('are FAILED also where the lists were made again, in all that is signed', () => {
+  it('are FAILED also where the lists were regenerated, in everything that is signed', () => {
     const isSigned = /\/(?:out|env|rdy|custody\.json|custody\.tlog-proof|program\.manifest)$|\.checkpoint$/;
     const files = [...filesOf(folder).keys()].filter((path) => isSigned.test(path));
     assert.equal(files.length, 13);

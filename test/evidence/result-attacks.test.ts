@@ -201,7 +201,7 @@ edit('signature-missing', 'the signature of another name', (env) =>
   without(UNSIGNED)(env).concat('Signature=client1 AAAA\n'),
 );
 
-describe('results at a stolen server', () => {
+describe('attacks on results by a stolen server', () => {
   let site: Site;
   let copy: string;
   let found: Set<string>;
@@ -223,7 +223,7 @@ describe('results at a stolen server', () => {
   });
   after(() => site.remove());
 
-  it(`are found out, in ${attacks.length} attacks`, (context) => {
+  it(`are found, all ${attacks.length} of them`, (context) => {
     const missed = attacks.filter((one, index) =>
       one.found.some((kind) => !found.has(kind.replace(' ', ` ${nameOf(index)}.`))),
     );
@@ -235,14 +235,14 @@ describe('results at a stolen server', () => {
     assert.ok(attacks.length >= 150, String(attacks.length));
   });
 
-  it('are not taken for those that are as they were signed', () => {
+  it('are not found in results that are as they were signed', () => {
     assert.deepEqual(
       [...found].filter((line) => /honest|nothing/.test(line)),
       [],
     );
   });
 
-  it('are found out in packs as well, and honest ones are not taken for them', async () => {
+  it('are found in archives as well, where honest results are not reported', async () => {
     const signatures = async (): Promise<string | undefined> =>
       / \d+ signed by .*$/m.exec((await runWebjobctl(['--config', site.propertiesFile, 'verify'])).stderr)?.[0];
     const before = await signatures();
@@ -273,7 +273,7 @@ describe('results at a stolen server', () => {
     assert.equal((await runWebjobctl(['--config', site.propertiesFile, 'unpack', unpack])).code, 0);
   });
 
-  it('are found out by a copy of the keys where those of the site were replaced', async () => {
+  it('are found with a copy of the keys where those of the site were replaced', async () => {
     const keys = resultKeysOf(site);
     plantSigned(site, { signer: stranger, name: 'forged', out: 'all is well\n' });
     writeResultKeys(keys, 'client1', [keyLine(stranger)]);
@@ -294,7 +294,7 @@ describe('results at a stolen server', () => {
   });
 });
 
-describe('results in packs at a stolen server', () => {
+describe('attacks on packed results by a stolen server', () => {
   let site: Site;
   before(() => {
     site = makeSite({ settings: { EnableCustody: 'Y' } });
@@ -302,7 +302,7 @@ describe('results in packs at a stolen server', () => {
   });
   after(() => site.remove());
 
-  it('are found out however large they are', async () => {
+  it('are found however large the results are', async () => {
     const [out, large] = [3_000_000, 70_000_000].map((bytes) => Buffer.alloc(bytes, 'all of a disk\n'));
     assert.ok(out && large);
     const plant = (name: string, more: Partial<SignedUpload> = {}): void =>
@@ -329,7 +329,7 @@ describe('results in packs at a stolen server', () => {
     assert.match(told.stderr, /^webjobctl: 1 signed by their clients, 0 not signed$/m);
   });
 
-  it('are told as what cannot be read where the archive is damaged', () => {
+  it('are reported as unreadable where the archive is damaged', () => {
     const [manifest = ''] = readdirSync(join(site.base, 'packed')).filter((name) => name.endsWith('.jsonl'));
     const path = join(site.base, 'packed', manifest);
     const archive = path.replace(/jsonl$/, 'tar.gz');

@@ -44,7 +44,7 @@ before(() => ground.run(0, 'init', '--prefix', ground.root, '--node', ground.nod
 after(() => ground.remove());
 
 describe('webjobctl client add', () => {
-  it('makes a result key of which the kit has the private half and the site the public one', async () => {
+  it('makes a result key, the private half for the kit and the public half for the site', async () => {
     const { resultKey } = await json('add', 'client1', '--generate', '--out', at('client1'));
     const path = at('client1/client1.result.key');
     assert.equal(mode(path), 0o600);
@@ -57,7 +57,7 @@ describe('webjobctl client add', () => {
     assert.deepEqual([mode(at('etc/webjob-result-keys')), mode(at('etc/webjob-result-keys/client1'))], [0o755, 0o644]);
   });
 
-  it('takes in a key that the client made, in PEM and as a verifier key, and never a private one', async () => {
+  it('accepts a key that the client made, in PEM or as a verifier key, and never a private one', async () => {
     const run = (command: string) => execFileSync('sh', ['-ec', command], { cwd: ground.root, stdio: 'pipe' });
     run('openssl genpkey -algorithm ed25519 -out own.key; openssl pkey -in own.key -pubout -out own.pub');
     await client(0, 'add', 'client2', '--generate', '--out', at('client2'), '--result-key', at('own.pub'));
@@ -76,7 +76,7 @@ describe('webjobctl client add', () => {
     assert.deepEqual([existsSync(at('client4')), existsSync(at('etc/webjob-result-keys/client4'))], [false, false]);
   });
 
-  it('makes none where none is wanted, and for C clients', async () => {
+  it('makes none on request, and none for C clients', async () => {
     await client(0, 'add', 'plain', '--generate', '--out', at('plain'), '--no-result-key');
     await client(0, 'add', 'c', '--generate', '--out', at('c'), '--c-client');
     await client(2, 'add', 'c2', '--generate', '--out', at('c2'), '--c-client', '--result-key', at('own.pub'));
@@ -92,7 +92,7 @@ describe('webjobctl client add', () => {
 });
 
 describe('webjobctl client result-key', () => {
-  it('makes another key beside the first, and ends the first when told to', async () => {
+  it('makes another key beside the first, and ends the first on request', async () => {
     await client(4, 'result-key', 'client1', '--out', at('client1'));
     assert.equal(keysOf('client1').length, 1, 'a key is never written over another');
     const next = (await client(0, 'result-key', 'client1', '--out', at('next'))).trim();
@@ -115,12 +115,12 @@ describe('webjobctl client result-key', () => {
     await client(2, 'result-key', 'client1', '--public', at('own.pub'), '--out', at('x'));
   });
 
-  it('says since when results must be signed', async () => {
+  it('records since when results must be signed', async () => {
     await client(0, 'result-key', 'plain', '--public', at('own.pub'), '--from', '2026-01-02T03:04:05Z');
     assert.equal(keysOf('plain')[0]?.from.toISOString(), '2026-01-02T03:04:05.000Z');
   });
 
-  it('is seen in client show, and ends with the client', async () => {
+  it('appears in client show, and ends with the client', async () => {
     const shown = await client(0, 'show', 'client1');
     const ids = keysOf('client1').map(({ id }) => id);
     for (const id of ids) assert.match(shown, new RegExp(`^result key   client1\\+${id}  since \\d{4}-`, 'm'));
@@ -163,7 +163,7 @@ describe('a job of a client with a result key', () => {
   };
   const SIGNED = { ResultKeyFile: 'result.key' };
 
-  it('is said to be signed by it, and one without not to be signed, by verify, show and report', async () => {
+  it('is reported as signed by it, and one without as unsigned, by verify, show and report', async () => {
     const unsigned = await run();
     const jobId = await run(SIGNED);
     const { id } = keysOf('client1')[3] ?? assert.fail();
@@ -208,7 +208,7 @@ describe('a job of a client with a result key', () => {
     );
   });
 
-  it('is not judged by keys that others could have written', async () => {
+  it('is not checked with keys that others could have written', async () => {
     const path = join(resultKeysOf(its.site), 'client1');
     chmodSync(path, 0o666);
     const { code, stderr } = await runWebjobctl(['--config', its.site.propertiesFile, 'verify']);
@@ -216,7 +216,7 @@ describe('a job of a client with a result key', () => {
     chmodSync(path, 0o644);
   });
 
-  it('is not judged without keys that cannot be read', async () => {
+  it('is not checked with unreadable keys', async () => {
     const path = join(resultKeysOf(its.site), 'client1');
     renameSync(path, `${path}.kept`);
     mkdirSync(path);

@@ -17,7 +17,7 @@ describe('docs/protocol.md, section 11', () => {
   const page = readFileSync(join(import.meta.dirname, '..', '..', 'docs', 'protocol.md'), 'utf8');
   const section = page.slice(page.indexOf('\n## 11. '));
 
-  it('shows a record that verifies with the key it shows, and the SHA-256 of a date', () => {
+  it('shows a record that verifies with its key, and the SHA-256 of a date', () => {
     const env = (/^ {4}Version=.*\n(?: {4}.*\n)+/m.exec(section)?.[0] ?? '').replace(/^ {4}/gm, '');
     const key = parseVerifierKey(/^ {4}(client1\+.*)$/m.exec(section)?.[1] ?? '');
     const result = openResult(Buffer.from(env));
@@ -36,7 +36,7 @@ const recordOf = (more: Partial<typeof fields> = {}): string =>
   formatRecord({ fields: { ...fields, ClientId: 'client1', Jid: 'job', ...more }, extra: [] });
 
 describe('a signed record', () => {
-  it('is as it was signed, and not with any byte of it changed, taken out or put in', () => {
+  it('verifies as it was signed, and not with any byte changed, removed or added', () => {
     const env = Buffer.from(signEnv(recordOf(), streamsOf('out', 'err'), signer));
     const holds = (bytes: Buffer): boolean => {
       try {
@@ -72,7 +72,7 @@ describe('a signed record', () => {
     }
   });
 
-  it('says of sealed streams to whom they are sealed and what they were', () => {
+  it('names the recipients of sealed streams, and the digests of their plain text', () => {
     const [streams, plain] = [streamsOf('sealed', 'as well'), streamsOf('out', 'err')];
     const sealing = { recipients: ['age1a', 'age1b'], plain };
     const lines = resultFields(streams, sealing);
@@ -91,7 +91,7 @@ describe('a signed record', () => {
     assert.throws(() => openResult(Buffer.from(env)), /a field is repeated/);
   });
 
-  it('is told from one that is not, whatever the values in it are', () => {
+  it('is told from an unsigned one, whatever its values', () => {
     const plain = recordOf({ CommandLine: 'ResultSignature=client1 AAAA', KidReason: 'StdOutBytes=1' });
     assert.equal(openResult(Buffer.from(plain)), undefined);
     assert.equal(isSigned(Buffer.from(plain)), false);
@@ -104,7 +104,7 @@ describe('a file of result keys', () => {
   const other = makeSigner('client1');
   const [from, until] = [new Date('2026-11-24T06:12:40Z'), new Date('2027-11-24T06:12:40Z')];
 
-  it('is read as it was written', () => {
+  it('reads as it was written', () => {
     const keys = [signer, other].map(({ verifierKey }, index) => ({
       ...parseVerifierKey(verifierKey),
       from,
@@ -116,7 +116,7 @@ describe('a file of result keys', () => {
     assert.deepEqual(parseResultKeys('\n# none\n', 'client1'), []);
   });
 
-  it('says when a key was in use: from its first instant, not at its last', () => {
+  it('limits the use of a key: from its first moment, up to its last', () => {
     const key = { ...parseVerifierKey(signer.verifierKey), from, until };
     const at = (date: Date, more: number): boolean => isInUse(key, new Date(date.getTime() + more));
     assert.deepEqual([at(from, -1), at(from, 0), at(until, -1), at(until, 0)], [false, true, true, false]);

@@ -111,7 +111,7 @@ accuracy=secs:1
     its.close();
   });
 
-  it('says that there is no checkpoint', async () => {
+  it('reports a missing checkpoint', async () => {
     const { stderr, exitCode } = await custody('timestamp', '--tsa', url, '--ca', tsa('ca.pem'));
     assert.equal(exitCode, 1);
     assert.match(stderr, /error: there is no checkpoint\nwebjobctl: hint: webjobctl custody checkpoint/);
@@ -129,7 +129,7 @@ accuracy=secs:1
     assert.match(openssl(...words), /Verification: OK/);
   });
 
-  it('checks it with the certificate of its CA alone, also when the one of the authority has ended', async () => {
+  it('checks it with the certificate of the CA alone, even after that of the authority expired', async () => {
     await sleep(Math.max(0, ends + 1_500 - Date.now()));
     const [, stamp = ''] = readdirSync(kept).sort();
     const words = ['ts', '-verify', '-data', at('checkpoint'), '-in', join(kept, stamp), '-CAfile', tsa('ca.pem')];
@@ -148,7 +148,7 @@ accuracy=secs:1
     assert.match(later.stderr, /error: the time stamp is not valid: message imprint mismatch$/m);
   });
 
-  it('takes no answer of one that rejects, is no authority, or is not there', async () => {
+  it('accepts no answer from a server that rejects, is not an authority, or does not exist', async () => {
     const before = readdirSync(kept);
     writeFileSync(join(at('authority'), 'nph-cut'), CUT_SHORT, { mode: 0o755 });
     for (const [place, said, code] of [
@@ -171,7 +171,7 @@ accuracy=secs:1
     assert.deepEqual(readdirSync(kept), before);
   });
 
-  it('writes the question for a machine that may ask, and takes the answer', async () => {
+  it('writes the query for a machine with network access, and reads the answer', async () => {
     makeSigner('short', new Date(Date.now() + 86_400_000), ['-newkey', 'rsa:2048'], USAGE);
     chmodSync(tsa('short.key'), 0o644);
     assert.equal((await custody('timestamp', '--request', at('question.tsq'))).exitCode, 0);
@@ -191,7 +191,7 @@ accuracy=secs:1
     assert.equal(readdirSync(kept).length, 4);
   });
 
-  it('wants the words that belong together', async () => {
+  it('requires options that match', async () => {
     for (const args of [
       [],
       ['--tsa', url],
@@ -203,7 +203,7 @@ accuracy=secs:1
     assert.equal((await custody('check', at('later'), '--key', at('custody.pub'), '--ca', tsa('ca.pem'))).exitCode, 2);
   });
 
-  it('is told by configtest and metrics, with its age', async () => {
+  it('has its age reported by configtest and metrics', async () => {
     const metrics = (await its.webjobctl('metrics', '--textfile', '-')).text;
     for (const name of ['checkpoint', 'checkpoint_stamp']) {
       const [, seconds] =

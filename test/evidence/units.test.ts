@@ -53,7 +53,7 @@ const openFiles = (): number => readdirSync('/proc/self/fd').length;
 const MIB = 1024 * 1024;
 
 describe('a file that is read', () => {
-  it('is digested to its last byte, whatever its size', () => {
+  it('is hashed to its last byte, whatever its size', () => {
     const before = openFiles();
     for (const size of [0, 1, MIB - 1, MIB, MIB + 1, 3 * MIB]) {
       const bytes = Buffer.alloc(size, 'abc');
@@ -71,7 +71,7 @@ describe('a file that is read', () => {
     assert.equal(openFiles(), before);
   });
 
-  it('has a text up to a length, to the byte', () => {
+  it('yields its text up to a length, to the byte', () => {
     const path = join(folder, 'file');
     writeFileSync(path, 'x'.repeat(100));
     assert.deepEqual(
@@ -80,7 +80,7 @@ describe('a file that is read', () => {
     );
   });
 
-  it('is no link, no folder and no FIFO', () => {
+  it('is not a link, a directory or a FIFO', () => {
     const before = openFiles();
     writeFileSync(join(folder, 'file'), 'x');
     symlinkSync('file', join(folder, 'link'));
@@ -97,7 +97,7 @@ describe('a file that is read', () => {
   });
 });
 
-describe('an upload against what is known of it', () => {
+describe('the check of an upload', () => {
   const owners = new Set([process.getuid?.() ?? 0]);
   const TEXTS = { out: 'out', err: 'error' };
   const record = (more: Partial<Record<RecordField, string>> = {}): string => {
@@ -130,7 +130,7 @@ describe('an upload against what is known of it', () => {
     ];
   };
 
-  it('is received where the custody record says so, and nothing where nobody read it', () => {
+  it('reports it as received if the custody record does, and as unread if nobody read it', () => {
     put(whole());
     const deposit = depositOf(whole());
     assert.deepEqual(check(deposit), ['received received received']);
@@ -139,7 +139,7 @@ describe('an upload against what is known of it', () => {
   });
 
   for (const stream of ['out', 'err', 'env'] as const)
-    it(`is changed when its .${stream} has another size, other bytes, or is gone`, () => {
+    it(`reports a change when its .${stream} has another size, other bytes, or is gone`, () => {
       const deposit = depositOf(whole());
       const text = whole()[stream] ?? '';
       const states = (state: string): string =>
@@ -154,7 +154,7 @@ describe('an upload against what is known of it', () => {
     });
 
   for (const stream of ['out', 'err', 'env'] as const)
-    it(`cannot be read where nobody may open its .${stream}`, () => {
+    it(`reports an unreadable .${stream}`, () => {
       put(whole());
       for (const path of [folder, dirname(folder)]) chmodSync(path, 0o755);
       chmodSync(join(folder, `u.${stream}`), 0);
@@ -170,7 +170,7 @@ describe('an upload against what is known of it', () => {
     });
 
   for (const hashType of ['MD5', 'SHA1', 'SHA256', 'SHA512', 'sha1'])
-    it(`is what its run record claims, by ${hashType}`, () => {
+    it(`compares it with its run record, by ${hashType}`, () => {
       const algorithm = hashType.toLowerCase();
       const [StdOutHash, StdErrHash] = [digest(TEXTS.out, algorithm).toUpperCase(), digest(TEXTS.err, algorithm)];
       const env = record({ HashType: hashType, StdOutHash, StdErrHash });
@@ -184,14 +184,14 @@ describe('an upload against what is known of it', () => {
       assert.deepEqual(check(depositOf(wrong)), ['hash-wrong u.out', 'contradicted received received']);
     });
 
-  it('is claimed by nothing that is no hash', () => {
+  it('ignores an invalid hash in the run record', () => {
     put(whole(record({ HashType: 'CRC32', StdOutHash: 'x', StdErrHash: 'y' })));
     assert.deepEqual(check(), ['unproven unproven unproven']);
     put(whole(record({ HashType: 'MD5', StdOutHash: 'NA', StdErrHash: digest(TEXTS.err, 'md5') })));
     assert.deepEqual(check(), ['unproven claimed unproven']);
   });
 
-  it('is of the job that its .rdy file names', () => {
+  it('compares its job with its .rdy file', () => {
     const wrong = 'ready-wrong u.rdy';
     const found = (rdy: string, env: string, isDeposited: boolean): boolean => {
       put({ ...whole(env), rdy });
@@ -209,7 +209,7 @@ describe('an upload against what is known of it', () => {
     assert.deepEqual([found('none', '', false), found(`Jid=${'x'.repeat(600)}\n`, '', false)], [true, true]);
   });
 
-  it('is not announced while somebody is at work, or when it broke off', () => {
+  it('does not announce it while a writer is at work, or after it broke off', () => {
     put({ ...TEXTS, lck: 'Jid=job\n' });
     const report = checkUpload(folder, 'u', { deposit: undefined, owners }, { contents: true });
     assert.deepEqual([report.inProgress, report.isAnnounced, report.findings], [true, false, []]);
@@ -220,7 +220,7 @@ describe('an upload against what is known of it', () => {
     assert.deepEqual(check(), ['lock-abandoned u.lck', 'incomplete u', 'unread unread missing']);
   });
 
-  it('may be written by its owner alone', { skip: process.getuid?.() !== 0 && 'owners need root' }, () => {
+  it('requires that only its owner may write it', { skip: process.getuid?.() !== 0 && 'owners need root' }, () => {
     put(whole());
     for (const mode of [0o664, 0o646, 0o644 | 0o4000]) {
       chmodSync(join(folder, 'u.out'), mode);
@@ -232,7 +232,7 @@ describe('an upload against what is known of it', () => {
     assert.equal(check()[0], 'owner u.rdy');
   });
 
-  it('has a record that says something, and a number when it differs', () => {
+  it('shows the content of its record, and the number of a name that differs', () => {
     for (const [text, size, problem] of [
       ['', 0, 'it is empty'],
       ['', MIB + 1, `it has ${MIB + 1} bytes, more than any run record`],
@@ -250,7 +250,7 @@ describe('an upload against what is known of it', () => {
   });
 });
 
-describe('a list of digests of an evidence package', () => {
+describe('the digest list of an evidence package', () => {
   it('names each path once, in whole lines', () => {
     const line = (path: string): string => `${'0'.repeat(64)}  ${path}\n`;
     assert.equal(parseBagList(line('data/a') + line('data/b'))?.size, 2);
@@ -285,7 +285,7 @@ describe('a table of names', () => {
     for (const row of table.unseen()) assert.equal((table.at[row] ?? 0) % 2, 1);
   });
 
-  it('is shared out so that each name is in one share', () => {
+  it('is divided so that each name is in one part', () => {
     const counts = [0, 0, 0];
     for (let number = 0; number < 3000; number++) {
       const shares = [0, 1, 2].filter((index) => isInShare(`name_${number}`, { index, count: 3 }));
@@ -305,7 +305,7 @@ describe('a checkpoint of an earlier version', () => {
   const pair = generateKeyPairSync('ed25519');
   const file = 'nph-webjob-custody.server_1.jsonl';
 
-  it('tells whether what was there then is there still', () => {
+  it('tells whether the entries of that time are still there', () => {
     const other = join(folder, 'other');
     mkdirSync(other);
     const path = join(folder, file);
@@ -343,7 +343,7 @@ describe('a checkpoint of an earlier version', () => {
   });
 });
 
-describe('what custody records tell', () => {
+describe('the content of custody records', () => {
   const at = (seconds: number): string => new Date(1_700_000_000_000 + seconds * 1000).toISOString();
   const say = (serverId: string, seconds: number, facts: { event: string; [name: string]: unknown }): void =>
     appendCustody(custodyPath(folder, serverId), { time: at(seconds), ...facts }, { mayCreate: true });
@@ -375,7 +375,7 @@ describe('what custody records tell', () => {
   const isExpected = (name: string): boolean => ask(name, (records) => records.isExpected(name));
   const packs = (name: string): string[] => ask(name, (records) => records.packs().map((found) => found.name));
 
-  it('is the last deposit of a name: in one record by its place, in several by its time', () => {
+  it('shows the last deposit of a name: by place in one record, by time in several', () => {
     deposit('u', 20);
     deposit('u', 10);
     assert.equal(jobOf('u'), 'job_10');
@@ -419,7 +419,7 @@ describe('what custody records tell', () => {
     closeSync(fd);
   });
 
-  it('is the same of a job that began after its own record, or whose upload was taken away', () => {
+  it('includes a job that began after its own record, or whose upload was removed', () => {
     deposit('late', 10);
     fill(1000, 20_000);
     deposit('u', 20_000);
@@ -446,7 +446,7 @@ describe('what custody records tell', () => {
     evidence.close();
   });
 
-  it('is not searched behind a time while what is asked for is there and on record', () => {
+  it('is not searched before a time while what is asked for is there and recorded', () => {
     deposit('u', 1000);
     fill(10_000, 20_000);
     deposit('gone', 20_000, { jobId: 'job_1000' });
@@ -468,7 +468,7 @@ describe('what custody records tell', () => {
     assert.deepEqual(look(Date.parse(at(2000)), 'gone'), ['gone']);
   });
 
-  it('is what webjobctl took away, and what came again', () => {
+  it('shows what webjobctl removed, and what came back', () => {
     deposit('u', 10);
     assert.ok(isExpected('u') && !isExpected('none'));
     say('webjobctl', 20, { event: 'prune', names: ['u'], groups: [] });
@@ -494,7 +494,7 @@ describe('what custody records tell', () => {
     assert.deepEqual([isExpected('u'), jobOf('u')], [true, 'a']);
   });
 
-  it('is the same when it is asked again, whatever came back from a pack meanwhile', () => {
+  it('is the same when it is read again, whatever was unpacked meanwhile', () => {
     deposit('u', 10);
     say('webjobctl', 15, { event: 'hold', kind: 'job', id: 'x', reason: 'r' });
     const records = new CustodyRecords([folder], { only: ['u'] });
@@ -515,7 +515,7 @@ describe('what custody records tell', () => {
     }
   });
 
-  it('is nothing that another writer must say, or that names no upload', () => {
+  it('contains no event that only another writer may write, or that names no upload', () => {
     deposit('u', 10);
     say('server_1', 20, { event: 'prune', names: ['u'] });
     assert.ok(isExpected('u'));
@@ -530,7 +530,7 @@ describe('what custody records tell', () => {
     );
   });
 
-  it('is since when a server records, and when uploads came', () => {
+  it('shows since when a server records, and when uploads came', () => {
     say('server_1', 0, { event: 'genesis' });
     assert.deepEqual(
       read((records) => [records.hasBegun, records.rootless()]),
@@ -559,7 +559,7 @@ describe('what custody records tell', () => {
     );
   });
 
-  it('is bound from segment to segment by the very bytes', () => {
+  it('is linked from segment to segment byte for byte', () => {
     const path = custodyPath(folder, 'server_1');
     const facts = (name: string) => ({ event: 'deposit', time: at(1), name });
     for (let count = 0; count < 12; count++)
@@ -605,7 +605,7 @@ describe('what custody records tell', () => {
     assert.ok(kinds().includes('custody-missing 000002.jsonl'));
   });
 
-  it('names what was replaced, and takes nothing for a name that is none', () => {
+  it('names what was replaced, and accepts no invalid name', () => {
     for (const name of [7, undefined, ['u'], null]) say('server_1', 1, { event: 'replaced', name, jobId: 'j' });
     say('server_1', 2, { event: 'replaced', name: 'u', jobId: 7 });
     assert.deepEqual(
@@ -625,7 +625,7 @@ describe('what custody records tell', () => {
     }
   });
 
-  it('is read of webjobctl alone, and of whole events', () => {
+  it('counts only complete events of webjobctl', () => {
     const logs = { logfilesDirectory: folder, custodySegmentLimit: 1e6 };
     const names = (event: KeepEvent['event']): number => [...readEvents(logs, event)].length;
     assert.equal(names('prune'), 0);
@@ -673,7 +673,7 @@ describe('a keyed digest', () => {
     });
   });
 
-  it('is none of what is not ASCII', () => {
+  it('is refused for text that is not ASCII', () => {
     const digest = new KeyedDigest(Buffer.alloc(8));
     for (const text of ['caf\u00e9', 'caf\u00e9s', '\ufffdxxx']) assert.equal(digest.take(text, text.length), false);
     assert.equal(digest.take('caf\u00e9', 3), true);

@@ -36,7 +36,7 @@ function plant(name: string, more: Partial<Planted> = {}): void {
 }
 
 describe('verify and report', () => {
-  it('find one byte that was changed in a stream over 256 MiB', async () => {
+  it('find one changed byte in a stream over 256 MiB', async () => {
     plant('large', { out: Buffer.alloc(257 * 1024 * 1024), hashType: 'SHA256' });
     plant('small');
     assert.deepEqual(await verifyAs([site.propertiesFile]), []);
@@ -67,7 +67,7 @@ describe('verify and report', () => {
     });
   }
 
-  it('have one opinion of run records that are empty, long, or none', async () => {
+  it('agree on run records that are empty, long, or missing', async () => {
     const long = `Extra=${'x'.repeat(100_000)}\n`;
     for (const [name, change] of [
       ['empty', () => ''],
@@ -96,7 +96,7 @@ describe('verify and report', () => {
     assert.deepEqual([after.get('empty')?.look, after.get('long')?.look], ['bad', 'bad']);
   });
 
-  it('confirm nothing that only the client stated', async () => {
+  it('confirm nothing that only the client claimed', async () => {
     plant('stated');
     plant('nothing', { fields: { HashType: 'NA', StdOutHash: 'NA', StdErrHash: 'NA' } });
     rmSync(custodyOf(site));
@@ -138,7 +138,7 @@ describe('webjobctl show', () => {
     return [verification?.words ?? 'none', found.sort(), verification?.streams];
   };
 
-  it('says what verify finds in the uploads of the job', async () => {
+  it('shows what verify finds in the uploads of the job', async () => {
     // A few records for each segment.
     for (const name of ['a', 'b', 'c', 'd', 'e', 'f']) plant(name, { segmentLimit: 1000 });
     plant('again', { jobId: id('a'), segmentLimit: 1000 });
@@ -167,15 +167,15 @@ describe('webjobctl show', () => {
     assert.deepEqual((await show('f')).slice(0, 2), ['verified', []]);
   });
 
-  it('calls streams that it does not read not checked', async () => {
+  it('reports streams that it does not read as not checked', async () => {
     plant('large', { out: Buffer.alloc(65 * 1024 * 1024) });
     const [words, found, streams] = await show('large');
     assert.deepEqual([words, found, streams?.out], ['not checked', [], 'not checked']);
   });
 });
 
-describe('servers with a folder of logs each', () => {
-  it('are one site where their settings are all given', async () => {
+describe('servers with a log directory each', () => {
+  it('are one site where all their settings are given', async () => {
     const [first, second] = [site.propertiesFile, join(site.root, 'second.cfg')];
     const logs = join(site.base, 'logfiles_2');
     mkdirSync(logs, { mode: 0o755 });
@@ -204,7 +204,7 @@ describe('servers with a folder of logs each', () => {
   });
 });
 
-describe('a name that comes again when its upload is in a pack', () => {
+describe('a name that is used again when its upload is in an archive', () => {
   const verify = (): Promise<string[]> => verifyAs([site.propertiesFile]);
   const pack = async (...names: string[]): Promise<void> => {
     const old = Date.now() / 1000 - 3 * 86_400;
@@ -214,7 +214,7 @@ describe('a name that comes again when its upload is in a pack', () => {
     assert.equal(code, 0, stderr);
   };
 
-  it('is a finding with other bytes of the same job, and none for another job or what was sent again', async () => {
+  it('is a finding with other bytes of the same job, and fine for another job or the same bytes', async () => {
     for (const name of ['bytes', 'job', 'retry', 'kept']) plant(name);
     await pack('bytes', 'job', 'retry', 'kept');
     assert.deepEqual(await verify(), []);
@@ -229,7 +229,7 @@ describe('a name that comes again when its upload is in a pack', () => {
     );
   });
 
-  it('does not hide that what is in the pack was changed before', async () => {
+  it('does not hide that the archived upload was changed before', async () => {
     plant('again');
     writeFileSync(at('again.out'), 'changed');
     await pack('again');
@@ -261,7 +261,7 @@ describe('webjobctl verify JOB', () => {
     }
   });
 
-  it('finds those without a custody record, and those in a pack', async () => {
+  it('finds uploads without a custody record, and those in an archive', async () => {
     plant('bare', { custody: false });
     plant('packed');
     const old = Date.now() / 1000 - 3 * 86_400;
@@ -285,7 +285,7 @@ describe('the verdict on an upload', () => {
     return { streams: { out, err, env }, findings: [], ...unknown, isAnnounced: true };
   };
 
-  it('is that of its worst stream, whichever that is', () => {
+  it('is that of its worst stream', () => {
     const words = (...states: [StreamState, StreamState, StreamState]): string => judge(verdict(...states)).words;
     for (const state of STREAM_STATES)
       for (const states of [
@@ -304,7 +304,7 @@ describe('the verdict on an upload', () => {
     assert.equal(words('claimed', 'claimed', 'unproven'), 'as the client stated');
   });
 
-  it('is bad with any finding, and nothing before it is announced', () => {
+  it('is bad with any finding, and absent before the upload is announced', () => {
     const findings = [{ kind: 'mode', place: 'a', detail: '' }] as const;
     assert.equal(judge({ ...verdict('received', 'received', 'received'), findings }).look, 'bad');
     assert.equal(judge({ ...verdict('received', 'received', 'received'), isAnnounced: false }).look, 'plain');

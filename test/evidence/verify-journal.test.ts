@@ -83,7 +83,7 @@ describe('webjobctl verify --journal', () => {
     assert.deepEqual(summary, { deliveries: 8, acknowledged: 8, kept: 5, removed: 0, findings: 3 });
   });
 
-  it('finds runs in packs, without a custody record, and those that were pruned on record', async () => {
+  it('finds runs in archives, without a custody record, and those that were pruned on record', async () => {
     copyFileSync(at('custody'), custody());
     const past = new Date(Date.now() - 40 * 86_400_000);
     const webjobctl = async (...args: string[]): Promise<void> => {
@@ -108,7 +108,7 @@ describe('webjobctl verify --journal', () => {
     assert.deepEqual((await hold()).summary, { deliveries: 8, acknowledged: 8, kept: 2, removed: 3, findings: 3 });
   });
 
-  it('says what is wrong with a journal, and what is not one', async () => {
+  it('reports errors in a journal, and files that are not a journal', async () => {
     const text = readFileSync(at('journal'), 'utf8');
     writeFileSync(at('edited'), text.replace('"fileName":"host.sh"', '"fileName":"hurt.sh"'));
     const { lines } = await hold(at('edited'));

@@ -36,8 +36,8 @@ async function verify(...args: string[]): Promise<string[]> {
   return lines.map(({ kind, place }) => `${kind} ${place.replaceAll(/\d{4}-\d\d-\d\d/g, 'DAY')}`).sort();
 }
 
-describe('webjobctl verify and packs', () => {
-  it('finds nothing in a pack as it was made, nor when it was unpacked or pruned', async () => {
+describe('webjobctl verify with archives', () => {
+  it('finds nothing in an unchanged archive, even after it was unpacked or pruned', async () => {
     await pack();
     assert.deepEqual(await verify(), []);
     const bytes = async (...args: string[]): Promise<number> =>
@@ -54,7 +54,7 @@ describe('webjobctl verify and packs', () => {
     assert.deepEqual(await verify(), []);
   });
 
-  it('finds an archive or a manifest that was changed or taken away', async () => {
+  it('finds an archive or a manifest that was changed or removed', async () => {
     await pack();
     for (const file of [`${base}.tar.gz`, `${base}.jsonl`]) {
       const place = `packed/DAY${file.slice(base.length)}`;
@@ -83,7 +83,7 @@ describe('webjobctl verify and packs', () => {
     assert.deepEqual(await verify(), ['unrecorded packed/DAY.7.jsonl']);
   });
 
-  it('finds what was changed in the locker before it was packed', async () => {
+  it('finds changes in the locker from before it was packed', async () => {
     const [first = '', second = ''] = locker.names;
     const path = (name: string): string => join(locker.site.incoming, name);
     writeFileSync(path(`${first}.out`), '41 days ago\n');
@@ -95,7 +95,7 @@ describe('webjobctl verify and packs', () => {
     assert.deepEqual(await verify('--custody'), found);
   });
 
-  it('misses a group that was unpacked and is gone', async () => {
+  it('misses an upload that was unpacked and is gone', async () => {
     await pack();
     await locker.webjobctl('unpack', base.slice(-10));
     const [first = ''] = locker.names;

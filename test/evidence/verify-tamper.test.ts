@@ -296,7 +296,7 @@ for (const [shape, fill] of Object.entries(SHAPES)) {
     });
     after(() => rmSync(ground.root, { recursive: true }));
 
-    it('are found, each of them, and nothing else is', async (t) => {
+    it('are all found, and nothing else is', async (t) => {
       const counts: Record<string, number> = {};
       const wanted = MUTATIONS / Object.keys(SHAPES).length;
       for (let made = 0; made < wanted; ) {
@@ -333,7 +333,7 @@ describe('webjobctl verify', () => {
     return namesOf(lines);
   }
 
-  it('finds what the function behind it finds, one change of every kind', async () => {
+  it('finds what its function finds, with one change of every kind', async () => {
     assert.deepEqual(await command(), []);
     for (const [kind, make] of Object.entries(KINDS)) {
       const look = async (): Promise<[string[], string[]]> => [await command(), namesOf(ground.verify())];
@@ -386,7 +386,7 @@ describe('a checkpoint', () => {
     'a whole custody record for that of another server': () => single(ground, custody, () => readFileSync(another)),
   };
 
-  it('finds what somebody changed who knew what to do', async () => {
+  it('finds the changes of a knowledgeable attacker', async () => {
     const look = (): Finding[] => [
       ...compareCheckpoints(checkpoint, { key: key.publicKey }, [ground.logfilesDirectory]),
     ];

@@ -74,7 +74,7 @@ async function verify(...args: string[]): Promise<{ findings: string[]; summary:
 const CUSTODY = 'nph-webjob-custody.server_1.jsonl';
 
 describe('webjobctl verify', () => {
-  it('finds nothing in what the server stored, whatever hash the client took', async () => {
+  it('finds nothing in what the server stored, whatever hash the client used', async () => {
     for (const name of ['a', 'b']) {
       const put = await runBare(rawPut(makeUpload(name, { out: 300_000, err: 10, env: 50 })), bareOptions(site));
       assert.equal(statusOf(put.stdout), 200);
@@ -89,7 +89,7 @@ describe('webjobctl verify', () => {
     assert.ok(summary.bytes > 600_000);
   });
 
-  it('finds every stream and .rdy that is not what it was', async () => {
+  it('finds every changed stream and .rdy', async () => {
     for (const name of ['bit', 'end', 'env', 'ready', 'gone', 'lost', 'halves', 'one', 'other']) plant(name);
     writeFileSync(at('bit.out'), 'Out of bit');
     truncateSync(at('end.err'), 3);
@@ -112,7 +112,7 @@ describe('webjobctl verify', () => {
     assert.deepEqual(found({ contents: false }), shallow.sort());
   });
 
-  it('holds groups without a custody record against the record of the run', async () => {
+  it('compares uploads without a custody record with their run record', async () => {
     for (const name of ['well', 'hash', 'ready']) plant(name, { custody: false });
     plant('lies', { custody: false, hashType: 'SHA256', fields: { StdErrHash: 'a'.repeat(64) } });
     for (const name of ['well', 'hash', 'ready', 'lies']) age([at(`${name}.rdy`)], 7200);
@@ -161,7 +161,7 @@ describe('webjobctl verify', () => {
     assert.deepEqual(found(), ['unrecorded slipped']);
   });
 
-  it('misses a group that was packed, came back, and then went', async () => {
+  it('misses an upload that was packed, unpacked, and removed', async () => {
     const files = (name: string): string[] =>
       ['out', 'err', 'env', 'rdy'].map((extension) => at(`${name}.${extension}`));
     for (const name of ['stays', 'goes']) {
@@ -208,7 +208,7 @@ describe('webjobctl verify', () => {
     assert.deepEqual(found(), [...expected, ...modes, ...owners].sort());
   });
 
-  it('tells a writer at work from one that was killed', async () => {
+  it('tells an active writer from one that was killed', async () => {
     plant('replaced');
     for (const name of ['fresh', 'replaced']) writeFileSync(at(`${name}.lck`), 'Jid=a\n');
     for (const name of ['fresh.out', 'replaced.out.new']) writeFileSync(at(name), 'part');
@@ -228,7 +228,7 @@ describe('webjobctl verify', () => {
     ]);
   });
 
-  it('walks the custody record, and says when there is none', async () => {
+  it('walks the custody record, and reports that there is none', async () => {
     // Well before the others, because the clock of a file system is a few milliseconds late.
     plant('a', { custody: { time: new Date(Date.now() - 1000) } });
     for (const name of ['b', 'c']) plant(name);
@@ -252,7 +252,7 @@ describe('webjobctl verify', () => {
     assert.deepEqual((await verify()).findings, []);
   });
 
-  it('takes what came or was touched since, and the same part of the rest each time', async () => {
+  it('checks what came or was touched since, and the same part of the rest each time', async () => {
     const names = Array.from({ length: 40 }, (_, index) => `group${index}`);
     for (const name of names) plant(name, { out: name });
     assert.equal((await verify('--since', '1h')).summary.groups, 40);
@@ -282,7 +282,7 @@ describe('webjobctl verify', () => {
     );
   });
 
-  it('says what is wrong with its command line and its files', async () => {
+  it('reports errors in its command line and its files', async () => {
     for (const [code, args] of [
       [2, ['--sample', '0%']],
 
@@ -302,7 +302,7 @@ describe('webjobctl verify', () => {
     assert.deepEqual([gone.code, gone.stderr.includes('ENOENT')], [4, true]);
   });
 
-  it('shows a person a line a finding, and no terminal what it obeys', async () => {
+  it('prints one line for each finding, without terminal sequences', async () => {
     plant('well');
     mkdirSync(at('\x1b[2J'));
     writeFileSync(at('\x1b[2J/a\nb'), '');
@@ -313,7 +313,7 @@ describe('webjobctl verify', () => {
   });
 });
 
-describe('verify while clients come', () => {
+describe('verify while clients upload', () => {
   it('finds nothing but what they replace, again and again', async () => {
     const its = await startCommandSite({ mpm: 'event' });
     after(its.close);

@@ -61,7 +61,7 @@ async function adopt(...args: string[]): Promise<string[]> {
     .sort();
 }
 
-describe('a custody record that is cut', needsRoot, () => {
+describe('a truncated custody record', needsRoot, () => {
   beforeEach(async () => {
     for (const name of ['altered', 'removed', 'kept']) plant(name);
     assert.deepEqual(await verify(), []);
@@ -71,7 +71,7 @@ describe('a custody record that is cut', needsRoot, () => {
   const lost = ['group-missing removed', 'size-changed altered.env'];
   const cut = `witness-truncated ${CUSTODY}`;
 
-  it('to nothing, and gone on with by one PUT, hides no change and no upload that is gone', async () => {
+  it('hides no change and no missing upload when it is emptied and one PUT follows', async () => {
     truncateSync(custodyOf(site), 0);
     plant('later');
     for (const option of [[], ['--custody'], ['--since', '1h']] as const) {
@@ -82,7 +82,7 @@ describe('a custody record that is cut', needsRoot, () => {
     }
   });
 
-  it('by some records, or taken away, is found', async () => {
+  it('is found when it lacks some entries, or is removed', async () => {
     const whole = readFileSync(custodyOf(site));
     truncateSync(custodyOf(site), whole.indexOf('\n') + 1);
     assert.deepEqual(await verify(), [...lost, cut].sort());
@@ -90,7 +90,7 @@ describe('a custody record that is cut', needsRoot, () => {
     assert.deepEqual(await verify(), [...lost, cut, `custody-missing ${CUSTODY}`].sort());
   });
 
-  it('and written anew by somebody who knows how is found, and what it was counts', async () => {
+  it('is found when an expert rewrites it, and its earlier entries count', async () => {
     rmSync(custodyOf(site));
     const names = ['altered', 'kept'];
     for (const name of names) {
@@ -106,7 +106,7 @@ describe('a custody record that is cut', needsRoot, () => {
     assert.ok(found.includes('group-missing removed'), found.join());
   });
 
-  it('stays found until it is adopted, and what it was is kept', async () => {
+  it('stays a finding until it is adopted, and its earlier entries are kept', async () => {
     truncateSync(custodyOf(site), 0);
     plant('later');
     for (let time = 0; time < 2; time++) assert.ok((await verify()).includes(cut));
@@ -158,7 +158,7 @@ describe('webjobctl verify --since', needsRoot, () => {
     assert.deepEqual(await verify('--since', '10s'), ['group-missing deep/new']);
   });
 
-  it('finds uploads that nobody recorded, strange files, and a record that was touched', async () => {
+  it('finds unrecorded uploads, foreign files, and a record that was touched', async () => {
     for (const name of ['a', 'deep/deeper/b']) plant(name);
     await verify();
     await pause();
@@ -174,7 +174,7 @@ describe('webjobctl verify --since', needsRoot, () => {
     assert.ok((await since()).includes(`witness-truncated ${CUSTODY}`));
   });
 
-  it('does not rest on a time that somebody set back', async () => {
+  it('does not rely on a time that a user set back', async () => {
     for (const name of ['a', 'b']) plant(name);
     await verify();
     await pause();
@@ -189,7 +189,7 @@ describe('webjobctl verify --since', needsRoot, () => {
     );
   });
 
-  it('makes a checkpoint of what was seen, and of what is, alike', async () => {
+  it('makes checkpoints of the seen and the present entries alike', async () => {
     const key = join(site.root, 'custody');
     for (const name of ['a', 'b']) plant(name);
     assert.equal((await runWebjobctl(['sign', 'keygen', key])).code, 0);
@@ -209,7 +209,7 @@ describe('webjobctl verify --since', needsRoot, () => {
   });
 });
 
-describe('verify --since in a large folder', needsRoot, () => {
+describe('verify --since in a large directory', needsRoot, () => {
   const kept = (): string[] => readdirSync(witness()).filter((name) => name.startsWith('locker-names.'));
 
   /** Many uploads from before the custody record began. */
@@ -232,7 +232,7 @@ describe('verify --since in a large folder', needsRoot, () => {
 
   const since = (instant: Date): Promise<string[]> => verify('--since', instant.toISOString());
 
-  it('looks at every upload that root has not met, and at no other', async () => {
+  it('reads every upload that root has not seen, and no other', async () => {
     plantMany();
     const before = await pause();
     plant('first');
@@ -256,7 +256,7 @@ describe('verify --since in a large folder', needsRoot, () => {
     assert.deepEqual(await since(later), found.slice(0, 3), 'what is not whole was never met');
   });
 
-  it('looks at all of them when what it kept is damaged, and keeps nothing of a folder that is small again', async () => {
+  it('reads all of them when its notes are damaged, and keeps none for a small directory', async () => {
     plantMany();
     const before = await pause();
     plant('first');
@@ -276,7 +276,7 @@ describe('verify --since in a large folder', needsRoot, () => {
     assert.deepEqual(kept(), []);
   });
 
-  it('keeps nothing of a folder that is gone', async () => {
+  it('keeps nothing of a directory that is gone', async () => {
     const before = await pause();
     plantMany('deep/');
     plant('first');
@@ -290,7 +290,7 @@ describe('verify --since in a large folder', needsRoot, () => {
   });
 });
 
-describe('the table of a large folder', () => {
+describe('the table of a large directory', () => {
   it('has every name that was met, however much it grows, and forgets those that are gone', () => {
     const open = (): MetNames => new MetNames(site.base, site.incoming, '');
     const [count, half] = [10_000, 5_000];
@@ -313,7 +313,7 @@ describe('the table of a large folder', () => {
 });
 
 describe('the witness', needsRoot, () => {
-  it('is kept where nobody else can read or write, grows with the record, and is left alone when nothing is new', async () => {
+  it('is kept where only root can read or write, grows with the record, and is otherwise left alone', async () => {
     plant('a');
     await verify();
     const [index = ''] = readdirSync(witness()).filter((name) => name.endsWith('.json'));
@@ -329,7 +329,7 @@ describe('the witness', needsRoot, () => {
     assert.ok((await verify()).includes(`witness-truncated ${CUSTODY}`));
   });
 
-  it('has on disk what it kept of a record before its index tells of it', () => {
+  it('has entries of a record on disk before its index names them', () => {
     plant('a');
     const steps: string[] = [];
     const { fsyncSync, renameSync } = fs;
@@ -359,7 +359,7 @@ describe('the witness', needsRoot, () => {
     assert.deepEqual(steps.slice(named), ['rename custody-witness.json', 'fsync nph-webjob']);
   });
 
-  it('does not take in what is not as it was written', async () => {
+  it('does not accept what differs from what was written', async () => {
     for (const name of ['a', 'b']) plant(name);
     const text = readFileSync(custodyOf(site), 'latin1');
     writeFileSync(custodyOf(site), text.replace('"clientId":"client1"', '"clientId":"client2"'), 'latin1');
@@ -368,7 +368,7 @@ describe('the witness', needsRoot, () => {
     assert.ok(!existsSync(witness()) || !readdirSync(witness()).some((name) => name.includes('server_1')));
   });
 
-  it('is kept nowhere that others can write, and nothing there counts', async () => {
+  it('is not kept where others can write, and nothing there counts', async () => {
     const user = findWebUser();
     assert.ok(user);
     plant('a');
@@ -406,7 +406,7 @@ describe('uploads without a custody record', () => {
 });
 
 describe('a site that webjobctl init made', needsRoot, () => {
-  it('finds a record that was cut before anybody looked', async () => {
+  it('finds a record that was truncated before anyone looked', async () => {
     const ground = makeGround();
     try {
       const base = join(ground.root, 'site');
