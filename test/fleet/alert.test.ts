@@ -148,7 +148,7 @@ describe('webjobctl alert', () => {
     );
   });
 
-  it('reminds', async () => {
+  it('sends reminders', async () => {
     rulesOf(SILENT, webhook(), 'remind 1s');
     await alert(1);
     await sleep(1100);
@@ -237,7 +237,7 @@ describe('a rule', () => {
     ['warn verify 1d', []],
   ];
   for (const [rule, keys] of rows)
-    it(`finds by ${rule}: ${keys.length === 0 ? 'nothing' : keys.join(', ')}`, async () => {
+    it(`finds with ${rule}: ${keys.length === 0 ? 'nothing' : keys.join(', ')}`, async () => {
       if (rule.includes(',x')) {
         rulesOf(rule);
         assert.match(await alert(4), /web,x is not a client id/);
@@ -441,7 +441,7 @@ describe('a webhook', () => {
     await other.close();
   });
 
-  it('can have its URL in a file, and its path is never printed', async () => {
+  it('may have its URL in a file, and never has its path printed', async () => {
     const file = join(its.site.root, 'url');
     writeFileSync(file, `${sink.origin}/secret-path\n`, { mode: 0o600 });
     rulesOf(SILENT, `tell webhook @${file}`);
@@ -528,7 +528,7 @@ describe('mail', () => {
     await mail.close();
   });
 
-  it('goes by sendmail, without a shell', async () => {
+  it('is sent by sendmail, without a shell', async () => {
     const [program, told] = [join(its.site.root, 'sendmail'), join(its.site.root, 'told')];
     writeFileSync(program, `#!/bin/sh\n{ printf '%s\\n' "$@"; cat; } > ${told}\n`);
     chmodSync(program, 0o755);

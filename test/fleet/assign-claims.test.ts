@@ -155,21 +155,21 @@ describe('a batch', () => {
     assert.deepEqual(await askBatch(), IDS);
   });
 
-  it('is refused where the folder of claims cannot be made', async () => {
+  it('is refused where the directory of claims cannot be made', async () => {
     rmSync(join(site.base, 'dynamic'), { recursive: true });
     const answer = await askWorker(GET_BATCH, site.propertiesFile);
     assert.equal(answer.status, 550);
     assert.match(readLog(site.base).at(-1) ?? '', /550 -- .*DynamicDirectory: /);
   });
 
-  it('is a command like any other where it is not set', async () => {
+  it('is an ordinary command when batches are off', async () => {
     configure(site, {});
     assert.equal((await askWorker(GET_BATCH, site.propertiesFile)).status, 404);
     assert.deepEqual(listLinks(), []);
   });
 });
 
-describe('batches at the same time', () => {
+describe('concurrent batches', () => {
   it('give each assignment to one of them, on two servers with one locker', async () => {
     for (let round = 0; round < 3; round += 1) {
       assign(Array.from({ length: 20 }, (_, index) => ({ id: String(index + 1 + round * 20) })));
@@ -196,10 +196,10 @@ describe('batches at the same time', () => {
   }
 });
 
-describe('a server that is killed', { skip: NO_STRACE }, () => {
+describe('a server that fails', { skip: NO_STRACE }, () => {
   const CALLS = ['mkdir', 'symlink', 'fsync', 'fdatasync', 'write', 'unlink'];
 
-  it('at any system call reports every lost assignment, and gives none twice', async (t) => {
+  it('reports every lost assignment when it is killed at any system call, and gives none twice', async (t) => {
     const scratch = makeScratch(site, 'trace');
     const counts = { waiting: 0, fetched: 0, answered: 0 };
     for (const call of CALLS) {
@@ -231,7 +231,7 @@ describe('a server that is killed', { skip: NO_STRACE }, () => {
     assert.ok(counts.waiting > 5 && counts.fetched > 5, JSON.stringify(counts));
   });
 
-  it('by a full disk answers 507 or 500, and the next batch has everything', async () => {
+  it('answers 507 or 500 when its disk is full, and the next batch has everything', async () => {
     const scratch = makeScratch(site, 'trace');
     // If its only slot were not free, the first assignment could not be in the next batch.
     assign(IDS.map((id) => ({ id, ...(id === '1' && { limit: 1 }) })));

@@ -240,7 +240,7 @@ const ONCE = ['1', '2', '3'];
 const CANCELLED = '3';
 const AGAIN = '4';
 
-it('runs every assignment once for each due time, or reports it as lost', {
+it('a fleet runs every assignment once for each due time, or reports it as lost', {
   ...needsFakeClock,
   ...(NO_CURL && { skip: NO_CURL }),
   timeout: 3_600_000,

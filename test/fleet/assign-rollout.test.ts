@@ -99,7 +99,7 @@ describe('a rollout', () => {
     assert.match(record, /"state":"paused","reason":"stopped: 2 of 10 results are bad"/);
   });
 
-  it('goes on without clients that are missing, when there is a time for a stage', async () => {
+  it('continues without missing clients when stages have a time limit', async () => {
     await assign('--stages', '10%,100%', '--stage-time', '1s');
     const first = await askAll();
     await report(first[0] as Batch);
@@ -124,8 +124,8 @@ describe('a rollout', () => {
     });
 });
 
-describe('a limit', () => {
-  it('allows that many clients at once, and others when a batch was uploaded', async () => {
+describe('a limit on concurrent clients', () => {
+  it('admits that many clients at once, and others when a batch was uploaded', async () => {
     await assign('--limit', '3');
     const first = await askAll();
     assert.equal(first.length, 3);
@@ -152,7 +152,7 @@ describe('a limit', () => {
   });
 });
 
-it('reads the index of claims line by line, and leaves out what is none', async () => {
+it('reads the index of claims line by line, and ignores malformed lines', async () => {
   await assign('first');
   const given = await askAll(CLIENTS.slice(0, 3));
   assert.equal(given.length, 3);
@@ -209,7 +209,7 @@ describe('the jobs of a batch', () => {
   }
   const run = () => its.run({ clientId: 'c0', fileName: 'host.sh' });
 
-  it('are told by its exit codes, also where a run was fetched and never came back', async () => {
+  it('are judged by its exit codes, even when a run was fetched and never came back', async () => {
     const { batch, due, states } = await giveThree();
     await run();
     await run();
@@ -220,7 +220,7 @@ describe('the jobs of a batch', () => {
     assert.deepEqual(await states(), ['failed', 'done', 'done']);
   });
 
-  it('are not those of another batch at the same time', async () => {
+  it('are not those of a concurrent batch', async () => {
     const { states } = await giveThree();
     await run();
     await run();
@@ -230,7 +230,7 @@ describe('the jobs of a batch', () => {
     assert.deepEqual(await states(), ['fetched', 'fetched', 'fetched'], 'the last run is that of the fourth');
   });
 
-  it('are not those that somebody ran by hand meanwhile', async () => {
+  it('are not those that a user ran by hand meanwhile', async () => {
     await assign('first');
     const [batch] = await askAll(CLIENTS.slice(0, 1));
     const [{ due = '' } = {}] = (await its.readJson<{ client: string; due: string }>('assign', 'show', '1')).filter(
@@ -243,7 +243,7 @@ describe('the jobs of a batch', () => {
     assert.equal((await countStates()).failed, 1);
   });
 
-  it('are done when it delivered them, though nobody knows which they are among others', async () => {
+  it('are done when the batch delivered them, even if they cannot be told from others', async () => {
     const { due, batch, states } = await giveThree();
     for (let count = 0; count < 4; count++) await run();
     const out = due.map((one, at) => `assignment ${at + 1} due ${one} exit 0\n`).join('');
@@ -253,7 +253,7 @@ describe('the jobs of a batch', () => {
     assert.equal(row?.jobId, null);
   });
 
-  it('are known before it has come back, when all of them are there', async () => {
+  it('are known before the batch is back, when all of them are there', async () => {
     const { states } = await giveThree();
     for (let count = 0; count < 3; count++) await run();
     assert.deepEqual(await states(), ['done', 'done', 'done']);

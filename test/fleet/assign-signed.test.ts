@@ -60,7 +60,7 @@ before(async () => {
 after(() => home.close());
 
 describe('a signed assignment', () => {
-  it('is run once with its very arguments by a client that requires signatures', async () => {
+  it('runs once with its exact arguments on a client that requires signatures', async () => {
     const path = await sign('once', ['--client', 'client1']);
     const id =
       /^assignment (\d+): show-words\.sh for 1 client\n$/.exec(await run('assign', '--signed', path))?.[1] ?? '';
@@ -80,7 +80,7 @@ describe('a signed assignment', () => {
     assert.deepEqual(await statesOf(again), { failed: 1 });
   });
 
-  it('with too few signatures is refused and reported as failed; others of the batch run', async () => {
+  it('is refused and reported as failed with too few signatures, while others run', async () => {
     const path = at('half.assignment');
     await run('sign', 'assignment', '--key', at('alice.key'), '-o', path, '--client', 'client1', 'show-words.sh');
     const half = /\d+/.exec(await run('assign', '--signed', path))?.[0] ?? '';
@@ -144,7 +144,7 @@ describe('a signed assignment', () => {
     assert.match(twice.stderr, /shown\.assignment: already signed by site\.example\/bob\+/);
   });
 
-  it('is signed for the members of a group, by a copy of the groups of the site', async () => {
+  it("is signed for the members of a group from a copy of the site's groups", async () => {
     const groups = at('groups');
     writeFileSync(groups, 'front = client1 web-*\n');
     const path = at('front.assignment');
@@ -165,7 +165,7 @@ describe('a signed assignment', () => {
     assert.match(stderr, /front\.assignment is not for client1\n.*hint: front was signed as the name of a client/s);
   });
 
-  it('is refused where the server refuses batches, until they are let through', async () => {
+  it('is refused where the server refuses batches, until they are allowed', async () => {
     configure(home.site, { BatchCommand: 'batch', DsvRequireSignatures: 'Y' });
     const { code, stderr } = await control('assign', 'show-words.sh', '--to', 'client1');
     assert.equal(code, 3, stderr);
@@ -187,7 +187,7 @@ describe('a signed assignment', () => {
     configure(home.site, { BatchCommand: 'batch' });
   });
 
-  it('is taken by no client that wants a signature of the batch itself', async () => {
+  it('is not accepted by a client that requires a signature of the batch itself', async () => {
     const keys = ['--make-key', at('dsv')];
     execFileSync(process.execPath, [join(import.meta.dirname, '..', '..', 'dist', 'webjob-sign'), ...keys]);
     home.configure({ DsvVerifySignature: 'Y', DsvPublicKeyFile: 'dsv.pub' });
@@ -218,7 +218,7 @@ describe('a signed assignment', () => {
   });
 });
 
-describe('webjobctl refuses', () => {
+describe('webjobctl assign and sign', () => {
   const rows = (): [words: string[], code: number, message: RegExp][] => [
     [
       ['assign', 'host.sh', '--signed', at('x.assignment')],
@@ -245,14 +245,14 @@ describe('webjobctl refuses', () => {
     [['sign', 'verify', '--key', at('alice.pub'), at('once.assignment')], 2, /assignments require --trusted/],
   ];
   for (const [index] of Array.from({ length: 11 }).entries())
-    it(`what cannot be meant (${index + 1})`, async () => {
+    it(`refuse meaningless command lines (${index + 1})`, async () => {
       const [words, code, message] = rows()[index] ?? [[], 0, /./];
       const ended = await control(...words);
       assert.match(ended.stderr, message, words.join(' '));
       assert.deepEqual([ended.code, ended.stdout], [code, ''], words.join(' '));
     });
 
-  it('arguments that no note can hold', async () => {
+  it('refuse arguments that a note cannot hold', async () => {
     const words = Array.from({ length: 50 }, () => '\x01'.repeat(1000));
     const options = ['--key', at('alice.key'), '--client', '*', '-o', at('large.assignment')];
     const { code, stderr } = await control('sign', 'assignment', ...options, '--', 'a.sh', ...words);

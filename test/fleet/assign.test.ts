@@ -86,7 +86,7 @@ const WORDS = ["it's", '$(id)', 'a\nb', '-v', '', 'ü', 'x'.repeat(50_000)];
 const PRINTED = WORDS.map((word) => `[${word}]`).join('');
 
 describe('an assignment', () => {
-  it('is run once by our client, with exactly its arguments', async () => {
+  it('runs once on this client, with exactly its arguments', async () => {
     const id = await assign('--to', 'client1', '--', 'show-words.sh', ...WORDS);
     assert.deepEqual((await show(id)).states, { waiting: 1 });
     assert.deepEqual(await home.client.execute(['batch']), DONE);
@@ -109,7 +109,7 @@ describe('an assignment', () => {
     );
   });
 
-  it('is run by our client without a shell, and named in the run record', async () => {
+  it('runs on this client without a shell, and is named in the run record', async () => {
     const ids = [
       await assign('--to', 'client1', '--', 'show-words.sh', ...WORDS),
       await assign('show-words.sh', 'second', '--to', 'client1'),
@@ -138,7 +138,7 @@ describe('an assignment', () => {
     assert.deepEqual([last?.state, last?.exitCode], ['failed', 4]);
   });
 
-  it('whose run is killed ends with the number of the signal', async () => {
+  it('ends with the number of the signal when its run is killed', async () => {
     home.add('kills.sh', '#!/bin/sh\nkill -KILL $PPID\n');
     const id = await assign('kills.sh', '--to', 'client1');
     assert.deepEqual(await runWebjob(['--batch', '-f', home.client.conf]), DONE);
@@ -157,7 +157,7 @@ describe('an assignment', () => {
     assert.ok(names.includes('list-temp.sh') && !names.includes('batch'), names.join());
   });
 
-  it('is run by an original client', { skip: isCurlMissing }, async () => {
+  it('runs on an original client', { skip: isCurlMissing }, async () => {
     // Runs are distinguished by the second in which they began, and a failed run has just ended.
     await nextSecond();
     const [one, two] = [
@@ -183,7 +183,7 @@ describe('an assignment', () => {
     }
   });
 
-  it('is failed, missing or lost, which have different states', async () => {
+  it('is failed, missing or lost, which are different states', async () => {
     const [fails, missing] = [await assign('fails.sh', '--to', 'client1'), await assign('none.sh', '--to', 'client1')];
     const untouched = await assign('fails.sh', '--to', 'client2');
     await home.client.execute(['batch']);
@@ -198,7 +198,7 @@ describe('an assignment', () => {
     assert.equal((await control('assign', 'retry', untouched)).code, 1);
   });
 
-  it('is given to no client while it is paused, after its end, or when it is cancelled', async () => {
+  it('is not given to clients while paused, after its end, or when cancelled', async () => {
     await home.client.execute(['batch']);
     const id = await assign('show-words.sh', '--to', 'client?', '--reason', 'case 4711');
     assert.equal((await control('assign', 'pause', id)).code, 0);
@@ -270,7 +270,7 @@ describe('webjobctl assign', () => {
       assert.match(ended.stderr, message);
     });
 
-  it('says what is missing where the server makes no batches', async () => {
+  it('reports what is missing where the server makes no batches', async () => {
     configure(home.site, {});
     const { code, stderr } = await control('assign', 'host.sh', '--to', 'client1');
     assert.equal(code, 3);
@@ -284,7 +284,7 @@ describe('webjobctl assign', () => {
     assert.match(stderr, /DynamicDirectory is missing.*\n.*hint: install -d -o www-data -g root -m 755 '\S* here'/);
   });
 
-  it('writes arguments where only the web user and root read them', () => {
+  it('writes arguments where only the web user and root can read them', () => {
     if (process.getuid?.() !== 0) return;
     const path = join(home.site.base, 'config', 'nph-webjob', 'assignments');
     const { mode, uid, gid } = statSync(path);

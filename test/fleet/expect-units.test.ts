@@ -139,7 +139,7 @@ warn rollout
       );
     });
 
-  it('refuses to tell the same twice', () => {
+  it('refuses to give the same statement twice', () => {
     assert.throws(
       () => parseExpect('tell mail a@b.c\ntell mail a@b.c from=x@b.c\n'),
       /line 2: line 1 has the same channel/,
@@ -148,7 +148,7 @@ warn rollout
 });
 
 describe('isQuiet and isOverdue', () => {
-  it('know the minutes, over midnight too', () => {
+  it('know the minutes, even past midnight', () => {
     const over = parseExpect('quiet 22:00-06:00').quiet;
     assert.deepEqual(
       [0, 359, 360, 1319, 1320].map((minutes) => isQuiet({ quiet: over }, minutes)),
@@ -184,7 +184,7 @@ describe('takeLook', () => {
   const kinds = (events: readonly { kind: string; key: string }[]): string[] =>
     events.map(({ kind, key }) => `${kind} ${key}`);
 
-  it('tells of a beginning and of an end once, to every channel', () => {
+  it('reports a beginning and an end once, to every channel', () => {
     const state = empty();
     assert.deepEqual(kinds(takeLook(state, look('x 1', 'x 2'), policy, 1000)), ['begun x 1', 'begun x 2']);
     assert.deepEqual(kinds(takeLook(state, look('x 1', 'x 2'), policy, 2000)), []);
@@ -211,7 +211,7 @@ describe('takeLook', () => {
     assert.equal(new Set(state.messages.map(({ id }) => id)).size, 2);
   });
 
-  it('reminds, and counts from the reminder on', () => {
+  it('sends reminders, and counts from the last one', () => {
     const state = empty();
     takeLook(state, look('x'), policy, 0);
     assert.deepEqual(kinds(takeLook(state, look('x'), policy, 59_999)), []);
@@ -220,7 +220,7 @@ describe('takeLook', () => {
     assert.deepEqual(kinds(takeLook(state, look('x'), { ...policy, remind: undefined }, 1e9)), []);
   });
 
-  it('keeps what happens in quiet hours for one message behind them', () => {
+  it('keeps what happens in quiet hours for one message after them', () => {
     const state = empty();
     takeLook(state, look('x'), { ...policy, isQuiet: true }, 1000);
     takeLook(state, look('y'), { ...policy, isQuiet: true }, 2000);
@@ -243,7 +243,7 @@ describe('takeLook', () => {
 });
 
 describe('deliver', () => {
-  it('waits after a failure as after the first one, when another letter was delivered before', async () => {
+  it('waits after a failure as after the first one, when another message was delivered before', async () => {
     const words = ['/bin/sh', '-c', '[ "$WEBJOB_ALERT_ID" != bad ]'];
     const command = { line: 1, kind: 'command', words } as const;
     const rules = { ...parseExpect('retry 60s'), channels: [command] };
@@ -273,7 +273,7 @@ describe('deliver', () => {
 });
 
 describe('nextAttemptAt', () => {
-  it('waits twice as long each time, up to an hour', () => {
+  it('doubles the wait each time, up to an hour', () => {
     assert.deepEqual(
       [1, 2, 3, 7, 99].map((count) => nextAttemptAt(count, 60, 0)),
       [60_000, 120_000, 240_000, 3_600_000, 3_600_000],

@@ -11,7 +11,7 @@ import { type PastJob, plantPast } from '../support/past-site.ts';
 const HOUR = 3_600_000;
 const MANY = 110;
 
-describe('what is expected of clients', () => {
+describe('an expectation of clients', () => {
   const own = makeSite();
   configure(own, { UseGMT: 'Y' });
   const site = readSite(own.propertiesFile);
@@ -47,7 +47,7 @@ describe('what is expected of clients', () => {
   }
   const ago = (hours: number): string => new Date(now.getTime() - hours * HOUR).toISOString();
 
-  it('is a result within a time, to the second', async () => {
+  it('can be a result within a time, to the second', async () => {
     assert.deepEqual(await miss('c1 a.sh every=3h', 'c2 b.sh every=1h grace=1h'), []);
     assert.deepEqual(await miss('c1 a.sh every=10799s', 'both a.sh every=1d'), [
       `c1 a.sh late 1 no result within 10799s: the last one was at ${ago(3)}`,
@@ -59,7 +59,7 @@ describe('what is expected of clients', () => {
     ]);
   });
 
-  it('is an exit code, and no signal', async () => {
+  it('can be an exit code, and never a signal', async () => {
     assert.deepEqual(await miss('c1 a.sh exit=0,3'), []);
     assert.deepEqual(await miss('both a.sh exit=0,2', 'both b.sh exit=0'), [
       'c1 a.sh exit 1 it ended with 3 instead of 0 or 2',
@@ -67,12 +67,12 @@ describe('what is expected of clients', () => {
     ]);
   });
 
-  it('is a time that a run takes at most', async () => {
+  it('can be a maximum run time', async () => {
     assert.deepEqual(await miss('c1 a.sh longest=20s', 'c2 b.sh longest=1s'), []);
     assert.deepEqual(await miss('c1 a.sh longest=19s'), ['c1 a.sh duration 1 it took 20 s, more than 19s']);
   });
 
-  it('is an output that stays the same, but for the lines that are ignored', async () => {
+  it('can be output that stays the same, except for ignored lines', async () => {
     const differs = ['c1 a.sh output 1 its output differs from that of BEFORE'];
     assert.deepEqual(await miss('c1 a.sh unchanged'), differs);
     assert.deepEqual(await miss('c1 a.sh unchanged ignore=^time'), []);
@@ -94,7 +94,7 @@ describe('what is expected of clients', () => {
     );
   });
 
-  it('is judged for every one of many clients', async () => {
+  it('is checked for every one of many clients', async () => {
     assert.deepEqual(await miss('many-* m.sh every=2h'), []);
     assert.equal((await miss('many-* m.sh every=30m')).length, MANY);
   });

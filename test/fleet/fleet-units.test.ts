@@ -29,7 +29,7 @@ db = db2 # two lines of one group add up
 `);
   const isIn = (client: string, word: string): boolean => makeMembership(groups, client)(word);
 
-  it('hold clients, globs and other groups', () => {
+  it('contain clients, globs and other groups', () => {
     const rows: [client: string, word: string, isMeant: boolean][] = [
       ['d', 'db', false],
       ['web-1', 'web', true],
@@ -47,14 +47,14 @@ db = db2 # two lines of one group add up
     assert.deepEqual([...namedClients(groups, ['servers', 'x', 'y*'])], ['web-1', 'web-2', 'db1', 'db2', 'x']);
   });
 
-  it('answer for many clients as for one', () => {
+  it('give the same answers for many clients as for one', () => {
     const members = Array.from({ length: 1000 }, (_, index) => `c${index}`);
     const large = parseGroups(`all = ${members.join(' ')}\n`);
     for (const client of [...members, 'c1000', 'c', 'all'])
       assert.equal(makeMembership(large, client)('all'), members.includes(client), client);
   });
 
-  it('may have a million members in one line', () => {
+  it('may have a million members on one line', () => {
     const members = Array.from({ length: 1_000_000 }, (_, index) => `host-${index}`);
     const large = parseGroups(`all = ${members.join(' ')}\n`);
     for (const [client, isMeant] of [
@@ -66,7 +66,7 @@ db = db2 # two lines of one group add up
       assert.equal(makeMembership(large, client)('all'), isMeant, client);
   });
 
-  it('take members of up to 64 characters, wherever they are and whatever is between them', () => {
+  it('accept members of up to 64 characters, wherever they are and whatever is between them', () => {
     const lengths = [1, 2, 31, 63, 64, 65, 66, 128, 130];
     for (const gap of [' ', ',', '\t', ', ', '  \t,'])
       for (const first of lengths)
@@ -79,7 +79,7 @@ db = db2 # two lines of one group add up
           }
   });
 
-  it('are refused with the line that is wrong', () => {
+  it('are refused with the number of the malformed line', () => {
     const rows: [text: string, message: RegExp][] = [
       [`a = b ${'x'.repeat(65)}`, /^line 1: x{65} is not a client id/],
       ['web: a b', /^line 1: it must be: name = member member$/],
@@ -93,7 +93,7 @@ db = db2 # two lines of one group add up
 });
 
 describe('a due time', () => {
-  it('of a span begins with its first time and is the last that has come', () => {
+  it('of an interval begins with its first time and is the latest one', () => {
     const every = { kind: 'every', seconds: 3600 } as const;
     assert.deepEqual(
       [999, 1000, 4599, 4600, 8300].map((now) => lastDue(every, 1000, now)),
@@ -105,7 +105,7 @@ describe('a due time', () => {
     );
   });
 
-  it('of a cron expression is what another implementation says', () => {
+  it('of a cron expression equals that of another implementation', () => {
     const word = (low: number, high: number): fc.Arbitrary<string> =>
       fc.oneof(
         fc.constant('*'),
@@ -131,7 +131,7 @@ describe('a due time', () => {
     );
   });
 
-  it('of a cron expression is in UTC, whatever the zone of the machine', () => {
+  it('of a cron expression is in UTC, whatever the time zone of the machine', () => {
     const [zone, sunday] = [process.env.TZ, Date.UTC(2026, 10, 29) / 1000];
     for (const TZ of ['Pacific/Kiritimati', 'America/New_York']) {
       process.env.TZ = TZ;
@@ -159,7 +159,7 @@ describe('a due time', () => {
     assert.equal(lastDue({ kind: 'cron', cron: '15 12 31 2 *' }, 0, three), undefined);
   });
 
-  it('is refused with the field that is wrong', () => {
+  it('is refused with the malformed field', () => {
     for (const [text, message] of [
       ['* * * *', /five fields, not 4/],
       ['60 * * * *', /60 is not a minute/],
@@ -172,7 +172,7 @@ describe('a due time', () => {
   });
 });
 
-it('results of the last thirty days count where no time is given', () => {
+it('counts results of the last thirty days when no time is given', () => {
   assert.ok(Math.abs(Date.now() - 30 * 86_400_000 - monthAgo().getTime()) < 60_000);
 });
 
@@ -194,7 +194,7 @@ describe('an assignment', () => {
   const due = (change: Partial<Assignment>, clientId = 'web-1', now = 2000): number | undefined =>
     dueFor({ ...assignment, ...change }, { clientId, isMeant: makeMembership(new Map(), clientId) }, now);
 
-  it('is read as it was written', () => {
+  it('reads as it was written', () => {
     const others: Assignment[] = [
       { ...assignment, schedule: { kind: 'every', seconds: 60 }, until: undefined, reason: undefined },
       { ...assignment, id: '8', schedule: { kind: 'cron', cron: '@daily' }, state: 'paused', open: 0.25 },
@@ -203,7 +203,7 @@ describe('an assignment', () => {
     assert.deepEqual(parseAssignments(text), [assignment, ...others]);
   });
 
-  it('is given only to whom it is for, and only while it is', () => {
+  it('is given only to its clients, and only while it lasts', () => {
     assert.equal(due({}), 1000);
     assert.equal(due({}, 'db-1'), undefined);
     assert.equal(due({}, 'web-1', 999), undefined);
@@ -212,7 +212,7 @@ describe('an assignment', () => {
     assert.equal(due({ state: 'cancelled' }), undefined);
   });
 
-  it('reaches the part of its clients that is open, another one for each assignment', () => {
+  it('reaches the open part of its clients, a different part for each assignment', () => {
     const clients = Array.from({ length: 1000 }, (_, index) => `web-${index}`);
     const reached = (id: string): string[] => clients.filter((client) => due({ id, open: 0.1 }, client) !== undefined);
     assert.ok(Math.abs(reached('7').length - 100) < 40, `${reached('7').length} of 1000`);
@@ -229,7 +229,7 @@ describe('an assignment', () => {
     assert.deepEqual([0, 0.01, 0.05, 0.1, 0.11, 0.95, 1].map(reached), [0, 1, 1, 1, 2, 10, 10]);
   });
 
-  it('is refused with the line and the field that is wrong', () => {
+  it('is refused with the line and the malformed field', () => {
     const wrong: [field: string, value: unknown][] = [
       ['id', 7],
       ['command', '../x'],
@@ -283,7 +283,7 @@ describe('a batch script', () => {
     return { ended, words };
   }
 
-  it('hands every argument on as it is, in every shell there is, and nothing else runs', (t) => {
+  it('passes on every argument unchanged, in every shell, and nothing else runs', (t) => {
     assert.ok(shells.length >= 2);
     t.diagnostic(shells.map((shell) => shell.join(' ')).join(', '));
     const args = [
@@ -297,7 +297,7 @@ describe('a batch script', () => {
     }
   });
 
-  it('runs all of them in order, whatever one of them does', () => {
+  it('runs all assignments in order, whatever one of them does', () => {
     const orders = ['1', '22', '333'].map((id) => ({ id, due: Number(id) * 1000, command: `job${id}.sh`, args: [] }));
     for (const shell of shells) {
       const { ended, words } = run(shell, formatBatch('client1', orders));
@@ -316,7 +316,7 @@ describe('a batch script', () => {
     }
   });
 
-  it('tells each client which assignment it is run for', () => {
+  it('tells each client which assignment it runs', () => {
     const own = join(folder, 'own');
     writeFileSync(own, `#!/bin/sh\nprintf '%s\\0' "$WEBJOB_ASSIGNMENT" >> '${told}'\n`, { mode: 0o755 });
     const orders = ['7', '22'].map((id) => ({ id, due: 1000, command: 'job.sh', args: ['a b'] }));
@@ -326,7 +326,7 @@ describe('a batch script', () => {
     }
   });
 
-  it('says the same to a client that needs no shell, and to no other', () => {
+  it('gives the same to clients that need no shell, and to no others', () => {
     const orders = [
       { id: '7', due: 1000, command: 'job.sh', args: ["it's", 'a\nb', '\u2028', '#orders [', '', 'ü'] },
       { id: '8', due: 1001, command: 'x', args: [] },
@@ -344,7 +344,7 @@ describe('a batch script', () => {
       assert.throws(() => parseBatch(wrong), message);
   });
 
-  it('runs in the job that it was made for, and in no other', () => {
+  it('runs only in the job that it was made for', () => {
     const orders = [{ id: '7', due: 1000, command: 'job.sh', args: [] }];
     for (const shell of shells)
       for (const [jobId, count] of [
@@ -359,7 +359,7 @@ describe('a batch script', () => {
       }
   });
 
-  it('goes on as it was when another is written over it', () => {
+  it('continues unchanged when another is written over it', () => {
     const own = join(folder, 'overwrites');
     writeFileSync(
       own,
@@ -375,7 +375,7 @@ describe('a batch script', () => {
     }
   });
 
-  it('tells the end of each order once, whatever is printed behind it', () => {
+  it('reports the end of each assignment once, whatever is printed after it', () => {
     const text = 'assignment 1 due 5 exit 3\nassignment 1 due 5 exit 0\nassignment 1 due 6 exit 0\n';
     assert.deepEqual(
       [...parseBatchOutput(text)],

@@ -27,7 +27,7 @@ describe('the claims of an assignment', () => {
     assert.deepEqual([claims.size, claims.count, [...claims.all()].length], [1, 4, 4]);
   });
 
-  it('differ for clients whose names have one hash, or of which one begins the other', () => {
+  it('differ for clients whose names have one hash, or one of which begins the other', () => {
     // 31 * 'A' + 'a' is 31 * 'B' + 'B'.
     const names = ['AaAa', 'AaBB', 'BBAa', 'BBBB', 'host-1', 'host-10', 'host-100', 'host'];
     const claims = new TakenClaims([names.map((name, index) => line(index + 1, name)).join('')]);
@@ -57,14 +57,14 @@ describe('the claims of an assignment', () => {
     assert.deepEqual([new TakenClaims([]).size, new TakenClaims(['']).find('a')], [0, undefined]);
   });
 
-  it('hold as many lines as there are, the shortest too', () => {
+  it('fill as many lines as the index has, even the shortest', () => {
     const ids = Array.from({ length: 3000 }, (_, index) => index.toString(36));
     const claims = new TakenClaims([ids.map((id) => `1 ${id} 1 x\n`).join('')]);
     assert.equal(claims.size, ids.length);
     assert.ok(ids.every((id) => claims.find(id)?.clientId === id));
   });
 
-  it('include one that no line tells, in place of an older one', () => {
+  it('include one that no line names, in place of an older one', () => {
     const claims = new TakenClaims([line(10, 'a') + line(10, 'b')]);
     claims.add({ due: 20, clientId: 'a', position: 7, jobId: 'j' });
     claims.add({ due: 20, clientId: 'c', position: 7, jobId: 'k' });
