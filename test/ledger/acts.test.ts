@@ -15,7 +15,7 @@ import { findJobs } from '../../ledger/jobs.ts';
 import { logFolders } from '../../ledger/site.ts';
 import { type FilledLocker, fillLocker, type LockerSite, makeLockerSite } from '../support/locker-site.ts';
 
-describe('the acts on a job', () => {
+describe('the events of a job', () => {
   let its: LockerSite;
   let ids: FilledLocker;
   let job: Job;
@@ -53,7 +53,7 @@ describe('the acts on a job', () => {
     }
   };
 
-  it('come from the index, and from what was put on record since', async () => {
+  it('come from the index, and from later custody entries', async () => {
     assert.deepEqual(readTexts(), ['the first note', 'case 7']);
     assert.equal(inStore(), 2);
     const database = new DatabaseSync(store);
@@ -68,7 +68,7 @@ describe('the acts on a job', () => {
     assert.deepEqual(readTexts(), ['the first note', 'case 7', 'the second note']);
   });
 
-  it('go on in further segments', async () => {
+  it('continue in further segments', async () => {
     // As webjobctl writes them where nobody but root can replace the directory of logs.
     for (let count = 0; count < 20; count++) {
       const facts = { by: 'root', event: 'note', jobId: ids.first, text: `note ${count} ${'x'.repeat(400)}` };
@@ -82,7 +82,7 @@ describe('the acts on a job', () => {
     assert.equal(readTexts().length, 23);
   });
 
-  it('are those of the records when a segment is replaced, or gone', async () => {
+  it('are those of the records when a segment is replaced or gone', async () => {
     const kept = `${record}.kept`;
     renameSync(record, kept);
     writeFileSync(record, readFileSync(kept, 'latin1').replaceAll('the first note', 'another note!!'), 'latin1');
@@ -97,7 +97,7 @@ describe('the acts on a job', () => {
     assert.equal(readTexts().length, 23);
   });
 
-  it('are told without an index, and with one of another version', async () => {
+  it('are shown without an index, and with one of another version', async () => {
     await its.webjobctl('jobs');
     const database = new DatabaseSync(store);
     database.exec('DELETE FROM acts; PRAGMA user_version = 1');

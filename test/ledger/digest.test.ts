@@ -41,7 +41,7 @@ for (const [what, text, rest] of [
     `long${'y'.repeat(200_000)}5 seconds\nend\n`,
   ],
 ] as const)
-  it(`passes over lines in ${what}, in pieces of any size`, async () => {
+  it(`skips lines in ${what}, in pieces of any size`, async () => {
     for (const size of [1, 7, 65_535, 65_536, 65_537, 1_000_000]) {
       if (size === 1 && text.length > 1000) continue;
       assert.equal(await digestStream(streamOf(Buffer.from(text), size), IGNORED), digest(rest), `${size} bytes`);

@@ -63,8 +63,8 @@ function setFrom(from: number): void {
   change((database) => database.prepare("UPDATE facts SET value = ? WHERE name = 'brokenOff'").run(value));
 }
 
-describe('what broke off in a large directory', () => {
-  it('is found at once, when nothing was looked for of late', async () => {
+describe('an incomplete upload in a large directory', () => {
+  it('is found at once, when nothing was looked for recently', async () => {
     const began = Date.now();
     assert.equal(await stateOf(breakOff('client1')), 'incomplete');
     const { lines, from } = readWaiting();
@@ -72,7 +72,7 @@ describe('what broke off in a large directory', () => {
     assert.ok(from > began && from < Date.now() + HOUR_MS, String(from));
   });
 
-  it('waits for the next listing, all of it together', async () => {
+  it('waits for the next listing, with all others', async () => {
     setFrom(Date.now() + 600_000);
     const jobs = ['client1', 'client2', 'client2'].map(breakOff);
     for (const job of jobs) assert.equal(await stateOf(job), 'refused');
@@ -95,7 +95,7 @@ describe('what broke off in a large directory', () => {
   });
 });
 
-it('finds an upload that is recorded while the logs are read, by its record alone', async () => {
+it('is found by its record alone when it is recorded while the logs are read', async () => {
   const at = new Date(Date.now() - 10_000);
   const [line] = plantPast(its.site, 'UTC', [{ at, out: false }]);
   const { jobId = '' } = line ?? {};

@@ -111,7 +111,7 @@ describe('a site of two servers', () => {
   });
 
   for (const [index, name] of ['east', 'west'].entries())
-    it(`has one row for a job whichever it is, asked as ${name}`, async () => {
+    it(`has one row for a job on either server, asked as ${name}`, async () => {
       const other = 1 - index;
       const otherId = other === 0 ? 'east' : 'west';
       configure(its.site, { ...settingsOf(index), SiteServers: `${otherId}:${folders[other]}` });
@@ -155,7 +155,7 @@ describe('a site of two servers', () => {
 describe('one job', () => {
   for (const count of [2500, 13_000])
     it(
-      `has its GET and its PUT when ${count} other lines stand between them`,
+      `has its GET and its PUT when ${count} other lines are between them`,
       withSite({}, async (its) => {
         const ids = Array.from({ length: count }, (_, at) => `job_${at}`);
         const gets = ids.map((jobId) => lineAt(60, { jobId }));
@@ -195,7 +195,7 @@ describe('one job', () => {
   );
 
   it(
-    'has every attempt, and what those left that broke off',
+    'has every attempt, and the remains of those that broke off',
     withSite({}, async (its) => {
       const stamp = formatTime(new Date(NOW - 100 * SECOND_MS), true).replace(/\D/g, '');
       appendFileSync(
@@ -226,7 +226,7 @@ describe('one job', () => {
   );
 
   it(
-    'has an upload under a name that was taken and got a number',
+    'has an upload whose name was taken and got a number',
     withSite({}, async (its) => {
       appendFileSync(its.site.logFile, lineAt(60, {}) + lineAt(50, { method: 'PUT' }));
       writeUpload(its, 'client1_20261101000000_00001_host.sh~2', 'job_1');
@@ -239,7 +239,7 @@ describe('one job', () => {
   );
 
   it(
-    'of a length that no number holds is one odd row',
+    'is one odd row with a length that no number can hold',
     withSite({}, async (its) => {
       const huge = 9_007_199_254_740_992;
       appendFileSync(
@@ -274,7 +274,7 @@ describe('one job', () => {
 
 describe('an upload that is gone', () => {
   it(
-    'is missing, unless prune or pack took it',
+    'is missing, unless prune or pack removed it',
     withSite({}, async (its) => {
       const ids: string[] = [];
       for (const [index, name] of ['removed', 'pruned', 'packed', 'there'].entries()) {
@@ -347,7 +347,7 @@ describe('an upload that is gone', () => {
   );
 
   it(
-    'has no line in the log, nor have thousands of others',
+    'has no line in the log, nor do thousands of others',
     withSite({}, async (its) => {
       for (let count = 0; count < 4100; count++)
         writeFileSync(
@@ -363,7 +363,7 @@ describe('an upload that is gone', () => {
   );
 
   it(
-    'is noticed by whoever lists it, whatever the store says',
+    'is noticed by every listing, whatever the store says',
     withSite({}, async (its) => {
       appendFileSync(its.site.logFile, lineAt(60, {}) + lineAt(50, { method: 'PUT' }));
       writeUpload(its, 'client1_20261101000000_00001_host.sh', 'job_1');
@@ -379,7 +379,7 @@ describe('an upload that is gone', () => {
 
 describe('a request in the name of a client', () => {
   it(
-    'that was refused because it came from another is no failure of the client',
+    'is not a failure of the client when another address sent it and was refused',
     withSite({}, async (its) => {
       appendFileSync(its.site.logFile, lineAt(90, { jobId: 'ok' }) + lineAt(80, { jobId: 'ok', method: 'PUT' }));
       writeUpload(its, 'client1_20261101000000_00001_host.sh', 'ok');
@@ -403,7 +403,7 @@ describe('the run record', () => {
     ['one that no run record is as long as', `${makeRecord({})}Padding=${'x'.repeat(1_100_000)}\n`, 'failed', null],
   ] as const)
     it(
-      `${what} gets one opinion`,
+      `gets one verdict: ${what}`,
       withSite({}, async (its) => {
         appendFileSync(its.site.logFile, lineAt(60, {}) + lineAt(50, { method: 'PUT' }));
         writeUpload(its, 'client1_20261101000000_00001_host.sh', 'job_1');
@@ -447,7 +447,7 @@ describe('jobs --outer', () => {
 
 describe('report', () => {
   it(
-    'has only the jobs of a client, or one job',
+    'covers only the jobs of a client, or one job',
     withSite({}, async (its) => {
       for (const [index, clientId] of ['client1', 'client1', 'client2'].entries())
         appendFileSync(
@@ -475,7 +475,7 @@ describe('a log', () => {
     (await its.readJson<Shown>('jobs')).map(({ jobId, state }) => `${jobId} ${state}`);
 
   it(
-    'is known again when it is rotated, packed, emptied and gone',
+    'is recognized when it is rotated, compressed, emptied or gone',
     withSite({}, async (its) => {
       const { logFile } = its.site;
       const { renameSync, copyFileSync } = await import('node:fs');
@@ -503,7 +503,7 @@ describe('a log', () => {
   );
 
   it(
-    'that ends in the middle of a line is read when the rest of it comes',
+    'is read on when it ends in the middle of a line and the rest arrives',
     withSite({}, async (its) => {
       const line = lineAt(100, { jobId: 'whole' });
       appendFileSync(its.site.logFile, lineAt(200, { jobId: 'first' }) + line.slice(0, 40));

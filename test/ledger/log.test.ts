@@ -29,7 +29,7 @@ import { makeLockerSite, runWebjobctl } from '../support/locker-site.ts';
 const lineOf = (time: string, jobId: string, end = '\n'): string =>
   `${time} ${jobId} client1 127.0.0.1 GET client1 host.sh 0 19 0 200 -- Success${end}`;
 
-describe('a log that is packed or ends its lines in another way', () => {
+describe('a log that is compressed or has other line ends', () => {
   const its = makeLockerSite({ UseGMT: 'Y' });
   after(its.close);
   const made: string[] = [];
@@ -56,12 +56,12 @@ describe('a log that is packed or ends its lines in another way', () => {
     ['half a header', Buffer.from([0x1f])],
     ['much garbage', Buffer.alloc(300_000, 0x55)],
   ] as const)
-    it(`is read to the end of its last gzip member, with ${what} behind it`, async () => {
+    it(`is read to the end of its last gzip member, followed by ${what}`, async () => {
       put('.2.gz', Buffer.concat([gzipSync(one), gzipSync(two), rest]));
       assert.deepEqual(await read(), [['one', 'two'], '']);
     });
 
-  it('is read by what gzip wrote, with a name in its header', async () => {
+  it('is read when gzip wrote a name in its header', async () => {
     const { stdout, status } = spawnSync('sh', [
       '-c',
       'printf %s "$1" > "$2/x" && gzip -c "$2/x" && rm "$2/x"',
@@ -74,7 +74,7 @@ describe('a log that is packed or ends its lines in another way', () => {
     assert.deepEqual(await read(), [['one'], '']);
   });
 
-  it('is read as far as a damaged member goes, with a warning', async () => {
+  it('is read up to a damaged member, with a warning', async () => {
     const many = Array.from({ length: 5000 }, (_, at) => lineOf('2026-11-01 00:00:00', `job_${at}`)).join('');
     const packed = gzipSync(many);
     put('.2.gz', packed.subarray(0, packed.length / 2));
@@ -90,14 +90,14 @@ describe('a log that is packed or ends its lines in another way', () => {
   });
 
   for (const ending of ['xz', 'lz4', 'bz2', 'lzma'])
-    it(`is warned of by name where it ends in .${ending}`, async () => {
+    it(`causes a warning with its name where it ends in .${ending}`, async () => {
       put(`.1.${ending}`, 'packed');
       const [ids, stderr] = await read();
       assert.deepEqual(ids, []);
       assert.match(stderr, new RegExp(`^webjobctl: warning: nph-webjob\\.log\\.1\\.${ending} is skipped: `));
     });
 
-  it('is warned of once by tail, which looks back further and further', async () => {
+  it('causes one warning in tail, which looks back further and further', async () => {
     put('.1.xz', 'packed');
     put('.1', `${one}no line\n`);
     const { stderr } = await its.webjobctl('tail');
@@ -107,14 +107,14 @@ describe('a log that is packed or ends its lines in another way', () => {
     assert.match(stderr, /skipped: 1,/);
   });
 
-  it('is read where its lines end in CR LF, and no CR is part of a message', async () => {
+  it('is read where its lines end in CR LF, without a CR in any message', async () => {
     put('.1', lineOf('2026-11-01 00:00:00', 'one', '\r\n') + lineOf('2026-11-01 00:00:01', 'two', '\r\n'));
     assert.deepEqual(await read(), [['one', 'two'], '']);
     assert.match((await its.webjobctl('--json', 'tail')).text, /"message":"Success"/);
   });
 });
 
-describe('the hour that is there twice when summer time ends', () => {
+describe('the repeated hour when summer time ends', () => {
   const its = makeLockerSite();
   after(its.close);
   for (const [zone, local, first, second] of [
@@ -122,7 +122,7 @@ describe('the hour that is there twice when summer time ends', () => {
     ['America/New_York', '2026-11-01 01:00:00', '2026-11-01T05:00:00Z', '2026-11-01T06:00:00Z'],
     ['Australia/Lord_Howe', '2026-04-05 01:45:00', '2026-04-04T14:45:00Z', '2026-04-04T15:15:00Z'],
   ] as const)
-    it(`is told by the job id in ${zone}`, async () => {
+    it(`is resolved by the job id in ${zone}`, async () => {
       const idOf = (at: string, pid: number): string => `server_1_${Date.parse(at) / 1000 - 2}_0000${pid}`;
       const ids = [idOf(first, 1), idOf(second, 2)];
       writeFileSync(its.site.logFile, [...ids.map((id) => lineOf(local, id)), lineOf(local, 'another_form')].join(''));
@@ -145,7 +145,7 @@ describe('the hour that is there twice when summer time ends', () => {
 });
 
 describe('a place in a log, found by its time', () => {
-  it('has every line of that time and of later ones behind it, and at most a block of older ones', () => {
+  it('has every line of that time or later after it, and at most a block of older ones', () => {
     const root = mkdtempSync(join(tmpdir(), 'webjob-seek-'));
     const path = join(root, 'log');
     const times: string[] = [];
@@ -214,7 +214,7 @@ describe('a log that is followed', () => {
     return lines;
   }
 
-  it('begins anew when it was emptied in place, without the half of a line that is gone', async () => {
+  it('is read from the start when it was emptied in place, without half of a lost line', async () => {
     const empty = (): void => {
       truncateSync(path);
       appendFileSync(path, 'two\n');
@@ -243,7 +243,7 @@ describe('a log that is followed', () => {
     );
   });
 
-  it('of several servers is said to be followed once, when everything in all of them was read', async () => {
+  it('is announced once, when everything on all servers was read', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'webjob-servers-'));
     const its = makeLockerSite({ UseGMT: 'Y' });
     const site = readSite(its.site.propertiesFile);
@@ -276,7 +276,7 @@ describe('a log that is followed', () => {
     its.close();
   });
 
-  it('is waited for while nothing has its name', async () => {
+  it('is waited for while its name does not exist', async () => {
     const away = (): void => {
       rmSync(path);
       setTimeout(() => writeFileSync(path, 'two\n'), 500);
@@ -286,7 +286,7 @@ describe('a log that is followed', () => {
 });
 
 describe('the Node that webjobctl runs on', () => {
-  it('is one with node:sqlite', () => {
+  it('has node:sqlite', () => {
     for (const version of ['v22.13.0', 'v22.22.1', 'v23.4.0', 'v24.0.0', 'v100.0.0'])
       assert.ok(canRun(version), version);
     for (const version of ['v18.20.0', 'v20.20.2', 'v21.7.0', 'v22.12.0', 'v23.3.0', 'v9.0.0'])
@@ -296,7 +296,7 @@ describe('the Node that webjobctl runs on', () => {
   const old = ['/usr/bin/node', '/usr/local/bin/node'].find(
     (node) => !canRun(spawnSync(node, ['--version'], { encoding: 'utf8' }).stdout?.trim() || 'v99.0.0'),
   );
-  it('is said by every command, which has done nothing yet', { skip: old === undefined }, () => {
+  it('is reported by every command, before it does anything', { skip: old === undefined }, () => {
     const program = join(import.meta.dirname, '..', '..', 'dist', 'webjobctl');
     for (const words of [
       ['--version'],

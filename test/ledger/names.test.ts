@@ -23,7 +23,7 @@ const FORMATS = [
 const its = makeLockerSite({ UseGMT: 'Y', PutNameFormat: '%cid_%jid_%cmd', OverwriteExistingFiles: 'Y' });
 after(its.close);
 
-describe('a name with a job id in it', () => {
+describe('a name that contains a job id', () => {
   const { settings } = readSettings(its.site.propertiesFile);
   const site = { propertiesFile: undefined, settings, servers: serversOf(settings), label: undefined };
   const of = (putNameFormat: string) => compileNames({ ...site, settings: { ...site.settings, putNameFormat } });
@@ -40,7 +40,7 @@ describe('a name with a job id in it', () => {
   const facts = { pid: 1, serverId: 'server_1', at: new Date(0), useGmt: true };
 
   for (const format of FORMATS)
-    it(`tells client and command by ${format}`, () => {
+    it(`yields client and command with ${format}`, () => {
       const parse = of(format);
       fc.assert(
         fc.property(client, command, fc.oneof(issued, invented), (clientId, fileName, jobId) => {
@@ -75,7 +75,7 @@ describe('a name with a job id in it', () => {
     }
   });
 
-  it('is that of a server of the site, where nothing else tells it', () => {
+  it('belongs to a server of the site when nothing else tells', () => {
     const parse = of('%cid_%jid_%cmd');
     const expected = { clientId: 'my_client', command: 'host_a.sh' };
     assert.deepEqual(parse('my_client_server_1_1795976599_27405_host_a.sh'), expected);

@@ -70,7 +70,7 @@ describe('a PostgreSQL of many sites', { skip: NO_POSTGRES }, () => {
     for (const one of [its, ...made]) one.close();
   });
 
-  it('is refused without its tables, and what is then said mends it', async () => {
+  it('is refused without its tables, with a hint that fixes it', async () => {
     const first = await its.webjobctl(...PUSH, 'one', '--to', server.url());
     assert.equal(first.exitCode, 4);
     assert.match(
@@ -88,7 +88,7 @@ describe('a PostgreSQL of many sites', { skip: NO_POSTGRES }, () => {
     await server.query('ALTER ROLE writing LOGIN; ALTER ROLE reading LOGIN');
   });
 
-  it('has a column for every field of a job, in their order, and says what its tables hold', async () => {
+  it('has a column for every field of a job, in their order, and describes its tables', async () => {
     const columns = await server.query(
       "SELECT column_name AS name FROM information_schema.columns WHERE table_schema = 'webjob' AND table_name = 'jobs' ORDER BY ordinal_position",
     );
@@ -102,7 +102,7 @@ describe('a PostgreSQL of many sites', { skip: NO_POSTGRES }, () => {
     assert.deepEqual(silent, []);
   });
 
-  it('is told everything once, and then what is new', async () => {
+  it('gets everything once, and then what is new', async () => {
     const first = await push(its, 'one');
     assert.deepEqual([first.isAll, Number(first.jobs) > 0], [true, true]);
     assert.deepEqual(await tellRemote('one'), await tell(local()));
@@ -112,7 +112,7 @@ describe('a PostgreSQL of many sites', { skip: NO_POSTGRES }, () => {
   });
 
   for (let number = 0; number < SITES; number++)
-    it(`tells what a random site tells, after every push, seed ${SEED + number + 1}`, async () => {
+    it(`shows what a random site shows, after every push, seed ${SEED + number + 1}`, async () => {
       const random = new RandomSite(SEED + number + 1);
       made.push(random.its);
       for (let step = 0; step < 12; step++) {
@@ -150,7 +150,7 @@ describe('a PostgreSQL of many sites', { skip: NO_POSTGRES }, () => {
       assert.deepEqual(await list(there, filter), await list(local(), filter), JSON.stringify(filter));
   });
 
-  it('is asked by jobs, show and clients, and by no command that reads files', async () => {
+  it('is queried by jobs, show and clients, and by no command that reads files', async () => {
     const ask = (...args: string[]) => runWebjobctl(['--ledger', server.url('reading'), ...args]);
     const jobs = await ask('jobs', '--limit', '3');
     assert.equal(jobs.exitCode, 0, jobs.stderr);
@@ -170,7 +170,7 @@ describe('a PostgreSQL of many sites', { skip: NO_POSTGRES }, () => {
       );
   });
 
-  it('takes what a URL does not say from where psql takes it', async () => {
+  it('takes what the URL leaves out from where psql takes it', async () => {
     const folder = new URLSearchParams(server.url().split('?')[1]).get('host') ?? '';
     const environment = { ...process.env, PGHOST: folder, PGUSER: 'reading' };
     const { exitCode, stderr } = await runWebjobctl(['ledger', 'list', '--to', 'postgresql:///webjob'], environment);
@@ -181,7 +181,7 @@ describe('a PostgreSQL of many sites', { skip: NO_POSTGRES }, () => {
       assert.equal(completeUrl(whole, {}), whole);
   });
 
-  it('is pushed by one at a time, to whichever database, and forgotten by nobody meanwhile', async () => {
+  it('is pushed to by one process at a time, and no push is lost', async () => {
     const client = new Client({ connectionString: server.url() });
     await client.connect();
     try {
@@ -203,7 +203,7 @@ describe('a PostgreSQL of many sites', { skip: NO_POSTGRES }, () => {
     assert.deepEqual(await tellRemote('one'), await tell(local()));
   });
 
-  it('says who may not, whose name is taken, and where no database is, and never a password', async () => {
+  it('reports denied access, a taken name and a missing database, never a password', async () => {
     const other = new RandomSite(SEED + 99);
     made.push(other.its);
     for (let step = 0; step < 3; step++) other.step();
@@ -241,7 +241,7 @@ describe('a PostgreSQL of many sites', { skip: NO_POSTGRES }, () => {
       await assert.rejects(runAs('writing', sql), /permission denied|must be owner/, sql);
   });
 
-  it('has several sites as one, lists them, and forgets one', async () => {
+  it('has several sites as one, lists them, and removes one', async () => {
     const other = made.at(-1) ?? assert.fail();
     await push(other, 'other');
     const lines = async (...args: string[]): Promise<string[]> =>
@@ -265,7 +265,7 @@ describe('a PostgreSQL of many sites', { skip: NO_POSTGRES }, () => {
     assert.equal((await push(other, 'other')).isAll, true);
   });
 
-  it('is told everything again by another index, and after it was restored', async () => {
+  it('gets everything again from another index, and after it was restored', async () => {
     assert.equal((await its.webjobctl('index', '--rebuild')).exitCode, 0);
     random.step();
     assert.equal((await push(its, 'one')).isAll, true);
@@ -305,7 +305,7 @@ describe('a PostgreSQL of many sites', { skip: NO_POSTGRES }, () => {
     t.diagnostic(JSON.stringify(counts));
   });
 
-  it('takes what no text of PostgreSQL can hold, and tells it exactly', async () => {
+  it('accepts text that PostgreSQL cannot hold, and shows it unchanged', async () => {
     await push(its, 'one');
     const before = await countRows('one');
     const texts = ['\t\\N tab', 'back\\slash\\n', 'nul\0', 'caf\u00e9 \u{1f600}', 'half \ud83d', '\\.'];
@@ -330,7 +330,7 @@ describe('a PostgreSQL of many sites', { skip: NO_POSTGRES }, () => {
     assert.equal((await countRows('one'))?.jobs, Number(before?.jobs) + texts.length + 1);
   });
 
-  it('tells times as UTC, whatever the zones of the site and of who asks', async () => {
+  it('shows times in UTC, whatever the time zones of the site and its users', async () => {
     const zoned = makeLockerSite({ UseGMT: 'N', PutNameFormat: '%cid_%Y%m%d%H%M%S_%pid_%cmd' });
     made.push(zoned);
     for (const [index, time] of ['2026-03-29 03:00:00', '2026-10-25 02:30:00', '2026-10-25 03:30:00'].entries())

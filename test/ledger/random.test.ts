@@ -22,7 +22,7 @@ describe('a random site', () => {
   });
 
   for (let number = 0; number < SITES; number++)
-    it(`tells the same with a store and without, seed ${SEED + number}`, async () => {
+    it(`shows the same with a store and without, seed ${SEED + number}`, async () => {
       const random = new RandomSite(SEED + number);
       made.push(random);
       const { its } = random;

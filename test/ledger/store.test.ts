@@ -83,7 +83,7 @@ describe('the live store', () => {
     }
   }
 
-  it('has what came since for whoever asks, and keeps it', async () => {
+  it('has what came since for every reader, and keeps it', async () => {
     const jobId = plant(its);
     const { text } = await its.webjobctl('show', jobId);
     assert.match(text, new RegExp(`^Job: +${jobId}$`, 'm'));
@@ -93,7 +93,7 @@ describe('the live store', () => {
     await isTrue(QUESTIONS);
   });
 
-  it('forgets an upload that a question finds gone, also where the locker is too large to be walked each time', async () => {
+  it('forgets an upload that a query finds gone, even where the locker is too large to walk', async () => {
     const jobId = plant(its);
     assert.equal((await its.webjobctl('jobs')).exitCode, 0);
     const edit = new DatabaseSync(store);
@@ -112,7 +112,7 @@ describe('the live store', () => {
     await isTrue(QUESTIONS);
   });
 
-  it('is nobody’s until it is whole', async () => {
+  it('is used by nobody until it is complete', async () => {
     const { settings } = readSettings(site.propertiesFile);
     const seen = { propertiesFile: site.propertiesFile, settings, servers: serversOf(settings), label: undefined };
     const advance = (): void => {
@@ -145,7 +145,7 @@ describe('the live store', () => {
     database.close();
   });
 
-  it('serves eight readers and two writers at once, and nobody is locked out', async () => {
+  it('serves eight readers and two writers at once, without locking any out', async () => {
     assert.equal((await its.webjobctl('index')).exitCode, 0);
     const until = Date.now() + BUSY_MS;
     const commands = [
@@ -180,7 +180,7 @@ describe('the live store', () => {
     await isTrue(QUESTIONS);
   });
 
-  it('is not waited for by those who ask while somebody else holds it', async () => {
+  it('does not block readers while another process holds it', async () => {
     plant(its);
     const holder = new DatabaseSync(store);
     holder.exec('BEGIN IMMEDIATE');
@@ -193,7 +193,7 @@ describe('the live store', () => {
     await isTrue();
   });
 
-  it('answers a user who may not write it as everybody, with what came since', {
+  it('answers a user who may not write it like any other, with what came since', {
     skip: process.geteuid?.() !== 0,
   }, async () => {
     const ground = makeGround();
@@ -221,7 +221,7 @@ describe('the live store', () => {
     }
   });
 
-  it('is of no use once it is damaged, and the files answer', async () => {
+  it('is ignored once it is damaged, and the files answer', async () => {
     appendFileSync(store, '');
     const size = statSync(store).size;
     const whole = readFileSync(store);

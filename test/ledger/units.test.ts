@@ -87,7 +87,7 @@ function siteWith(more: Record<string, string> = {}): Site {
   return { propertiesFile: file, settings, servers: serversOf(settings), label: undefined };
 }
 
-describe('lines', () => {
+describe('lines of a log', () => {
   it('are the same however the blocks fall, without those that are too long', () => {
     const text = `one\n\ntw\u00f6\n${'x'.repeat(10)}\n${'y'.repeat(11)}\n${'z'.repeat(40)}\nlast`;
     const bytes = Buffer.from(text);
@@ -107,7 +107,7 @@ describe('lines', () => {
     assert.deepEqual(cutter.end(), []);
   });
 
-  it('that hold a text are all found however the blocks fall, and of the others few are looked at', () => {
+  it('with a text are all found however the blocks fall, and few others are looked at', () => {
     const others = Array.from({ length: 50 }, (_, number) => `other ${number}`);
     const lines = ['a first', ...others.slice(0, 20), 'the b', 'b and a', ...others.slice(20), 'a', 'the last, not a'];
     const bytes = Buffer.from(lines.join('\n'));
@@ -138,7 +138,7 @@ describe('the files of a log', () => {
   };
   const open = (): number => readdirSync('/proc/self/fd').length;
 
-  it('are those that rotation makes of its name, and no others', () => {
+  it('are those that rotation makes from its name, and no others', () => {
     const good = ['', '.1', '.2.gz', '-20261101', '-20261101.gz', '.2026-11-01', '.old', '-old', '.1.zst'];
     for (const ending of good) put(`nph-webjob.log${ending}`);
     for (const name of [
@@ -181,7 +181,7 @@ describe('the files of a log', () => {
     assert.equal(open(), before, 'what is not read stays open');
   });
 
-  it('are followed behind the last whole line of the newest', () => {
+  it('are followed after the last complete line of the newest', () => {
     const site = siteWith();
     put('nph-webjob.log', `${lineAt('2026-11-01 00:00:00')}half`);
     put('nph-webjob.log.1', lineAt('2026-11-02 00:00:00'));
@@ -194,7 +194,7 @@ describe('the files of a log', () => {
     );
   });
 
-  it('are read past what is no line, to the end of the time that is asked for', async () => {
+  it('are read past malformed lines, to the end of the requested time', async () => {
     const site = siteWith();
     const before = open();
     const minutes = Array.from({ length: 60 }, (_, minute) => `2026-11-01 00:${String(minute).padStart(2, '0')}:00`);
@@ -215,7 +215,7 @@ describe('the files of a log', () => {
     assert.equal(open(), before);
   });
 
-  it('are unpacked whatever stands in the header of a gzip member', async () => {
+  it('are unpacked whatever the header of a gzip member contains', async () => {
     const site = siteWith();
     const member = (flags: number, header: Buffer, text: string): Buffer => {
       const trailer = Buffer.alloc(8);
@@ -251,7 +251,7 @@ describe('the files of a log', () => {
   });
 });
 
-describe('what a run record tells', () => {
+describe('the content of a run record', () => {
   it('is the first value of a name, whatever ends its lines', () => {
     const fields = parseRecordFields('A=1\r\nB=\nA=2\n C=3\nD =4\nno\nE=a=b\n');
     assert.deepEqual(
@@ -277,19 +277,19 @@ describe('what a run record tells', () => {
     ['KidStatus=-1', false, undefined, undefined],
     ['KidStatus=12345678901', false, undefined, undefined],
   ] as const)
-    it(`is ${isGood ? 'a good' : 'no good'} ending: ${JSON.stringify(text)}`, () => {
+    it(`is ${isGood ? 'a good' : 'a bad'} ending: ${JSON.stringify(text)}`, () => {
       const ending = describeEnding(parseRecordFields(text));
       assert.deepEqual([ending.isGood, ending.exitCode, ending.signal], [isGood, exitCode, signal]);
       assert.deepEqual(unpackEnding(packEnding(ending)), ending);
     });
 
-  it('is the job around it, as the log writes it', () => {
+  it('includes the outer job, as the log writes it', () => {
     const outer = (id: string): string | undefined => describeEnding(parseRecordFields(`OuterJid=${id}`)).outerId;
     assert.deepEqual(['job', 'a%b', 'NA', 'a b', ''].map(outer), ['job', 'a%25b', undefined, undefined, undefined]);
     assert.equal(unpackEnding(packEnding(undefined)), undefined);
   });
 
-  it('is the clock of the client, as far as it must be off', () => {
+  it('includes the clock of the client, as far as it must be off', () => {
     const at = 1_085_355_126;
     const skew = (fields: Record<string, number | string>): number | undefined =>
       findClockSkew(
@@ -317,8 +317,8 @@ describe('what a run record tells', () => {
   });
 });
 
-describe('what a name tells', () => {
-  it('is read by the format that names have now', () => {
+describe('the name of an upload', () => {
+  it('is read by the current format of names', () => {
     const read = (format: string, name: string): string | undefined => {
       const found = compileNames(siteWith({ PutNameFormat: format }))(name);
       return found && `${found.clientId} ${found.command}`;
@@ -334,7 +334,7 @@ describe('what a name tells', () => {
     assert.equal(read('a.b_%cmd', 'aXb_c'), undefined);
   });
 
-  it('is what the upload of a PUT may be called', () => {
+  it('can be any name that a PUT may give it', () => {
     const site = siteWith({ PutNameFormat: '%cid/%H%M%S_%pid_%cmd' });
     const line = parseLogLine('2026-11-01 12:00:10 job client1 127.0.0.1 PUT client1 host.sh 1 0 3 200 -- Success');
     const prefixes = [...makeGuesser(site)(line)].map(
@@ -371,7 +371,7 @@ describe('what a name tells', () => {
     assert.deepEqual([...makeGuesser(siteWith({ PutNameFormat: '%pid/%cmd' }))(line)], []);
   });
 
-  it('is whose an upload is, and where it does not tell, what its record claims', () => {
+  it('yields its client, and otherwise its record does', () => {
     const record = (text: string) => () => parseRecordFields(text);
     const whose = (format: string, name: string, text = ''): string => {
       const { clientId, command, isNamed } = whoseIs(
@@ -388,8 +388,8 @@ describe('what a name tells', () => {
   });
 });
 
-describe('an upload as it lies there', () => {
-  it('is announced by its .rdy file, and else as old as its newest file', () => {
+describe('an upload on disk', () => {
+  it('is announced by its .rdy file, and otherwise as old as its newest file', () => {
     const parse = compileNames(siteWith({ PutNameFormat: '%cid_%cmd' }));
     const read = (name: string) => readUpload(folder, name, parse);
     assert.equal(read('client1_x.sh'), undefined);
@@ -424,7 +424,7 @@ describe('an upload as it lies there', () => {
     assert.equal(read('client1_x.sh')?.ending?.isGood, true);
   });
 
-  it('has a job id when its .rdy file is one line, and files that are told by bits', () => {
+  it('has a job id when its .rdy file is one line, and a bit for each of its files', () => {
     assert.deepEqual(['Jid=a\n', 'Jid=a\r\n', 'Jid=a', 'Jid=a\nx', 'Jid=\n', ''].map(parseJobId), [
       'a',
       'a',
@@ -456,7 +456,7 @@ describe('an upload as it lies there', () => {
     assert.equal(readHeadAndSize(join(folder, 'u.out'), 70_000)?.size, 200_000);
   });
 
-  it('is in the listing of its folder, whole or not', () => {
+  it('is in the listing of its directory, complete or not', () => {
     for (const name of ['b.out', 'b.rdy', 'a.rdy', 'c.out', 'c.err', 'd.lck', '.rdy', 'x.txt', 'noext', 'e.f.out'])
       put(name);
     mkdirSync(join(folder, 'sub'));
@@ -493,8 +493,8 @@ describe('the servers of a site', () => {
   });
 });
 
-describe('what is asked of the index of texts', () => {
-  it('is every run of three characters, in which nothing is an operator', () => {
+describe('a query of the text index', () => {
+  it('has every run of three characters, without operators', () => {
     assert.equal(formatMatch(['abcd', 'x']), '"abc" AND "bcd"');
     assert.equal(formatMatch(['a"b']), '"a""b"');
     assert.equal(formatMatch(['a\0\u{1f600}']), '"a\ufffd\u{1f600}"');
@@ -505,7 +505,7 @@ describe('what is asked of the index of texts', () => {
   });
 });
 
-describe('the index of texts', () => {
+describe('the text index', () => {
   it('costs about the same with every new upload, even when many have come one by one', () => {
     const path = join(folder, 'store');
     const database = openDatabase(path, false);
@@ -569,7 +569,7 @@ describe('the requests and uploads of one job', () => {
     return found;
   };
 
-  it('have a state by what was answered and what is there', () => {
+  it('have a state that follows from the answers and the files', () => {
     const refused = { status: 404, message: 'no' };
     assert.deepEqual(join([line('GET', 0)]), ['got 0 1 0']);
     assert.deepEqual(join([line('GET', 0, refused)]), ['refused 0 1 0']);
@@ -587,7 +587,7 @@ describe('the requests and uploads of one job', () => {
     assert.deepEqual(join([line('PUT', 5)], [upload('u', 5, { ending: undefined })]), ['failed 5 1 0 u']);
   });
 
-  it('count the last that went well, and all others as attempts', () => {
+  it('count the last one that succeeded, and all others as attempts', () => {
     const refused = { status: 453, message: 'no' };
     assert.deepEqual(
       join([line('GET', 0), line('PUT', 3, refused), line('PUT', 5), line('PUT', 9, refused)], [upload('u', 5)]),
@@ -598,7 +598,7 @@ describe('the requests and uploads of one job', () => {
     assert.equal((found?.job.seenAt?.getTime() ?? 0) - T0, 9000);
   });
 
-  it('are two jobs when they come a day and more after one that went well', () => {
+  it('are two jobs when they come a day or more after one that succeeded', () => {
     const day = 86_400;
     assert.deepEqual(join([line('PUT', 0), line('PUT', day)], [upload('u', 0)]), ['done 86400 2 1 u']);
     assert.deepEqual(join([line('PUT', 0), line('PUT', day + 1)], [upload('u', 0), upload('v', day + 1)]), [
@@ -615,7 +615,7 @@ describe('the requests and uploads of one job', () => {
     assert.deepEqual(join([line('GET', 0), line('PUT', day + 1)], [upload('u', day + 1)]), ['done 86401 2 0 u']);
   });
 
-  it('are of each client and command, and of a hook that made another name', () => {
+  it('belong to each client and command, and to a hook that made another name', () => {
     const other = { clientId: 'd' };
     assert.deepEqual(join([line('PUT', 0), line('PUT', 1, other)], [upload('u', 0), upload('v', 1, other)]), [
       'done 0 1 0 u',
@@ -632,7 +632,7 @@ describe('the requests and uploads of one job', () => {
     ]);
   });
 
-  it('are told by what was accepted where the name of an upload does not tell', () => {
+  it('are told by the accepted requests where the name of an upload does not tell', () => {
     const unnamed = { isNamed: false, clientId: undefined, command: undefined };
     assert.deepEqual(join([line('PUT', 0)], [upload('u', 0, unnamed)]), ['done 0 1 0 u']);
     assert.deepEqual(join([line('PUT', 0, { status: 453 })], [upload('u', 0, unnamed)]), [
@@ -646,7 +646,7 @@ describe('the requests and uploads of one job', () => {
     ]);
   });
 
-  it('without a job id go by client, command and second', () => {
+  it('are matched by client, command and second without a job id', () => {
     const none = { jobId: undefined };
     const na = { jobId: 'NA' };
     const pair = (seconds: number, status = 200) =>
@@ -667,7 +667,7 @@ describe('the requests and uploads of one job', () => {
     );
   });
 
-  it('have what a PUT left that broke off', () => {
+  it('include the remains of a PUT that broke off', () => {
     const breaks = { status: 456, message: 'no' };
     const guess = () => [{ folder: '.', prefix: 'u', fits: (name: string) => name === 'u', isExact: true, key: 'u' }];
     const alien = { jobId: undefined, clientId: undefined, command: undefined };
@@ -730,8 +730,8 @@ describe('the fields of a job', () => {
   });
 });
 
-describe('a file of which nothing is wanted but what comes', () => {
-  it('is gone on with where its last whole line ends, however long the rest is', async () => {
+describe('a file that is only followed', () => {
+  it('continues from the end of its last complete line, however long the rest is', async () => {
     const file = join(root, 'grows');
     const database = openWindowStore();
     const read = async (holds: readonly string[] | undefined): Promise<string[]> => {
