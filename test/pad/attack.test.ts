@@ -96,9 +96,9 @@ function describePlant(path: string): unknown {
 }
 
 for (const kind of ['file', 'folder'] as const) {
-  describe(`what waits under the name of a payload that is a ${kind}`, () => {
+  describe(`a planted entry under the name of a ${kind} payload`, () => {
     for (const [what, plant] of PLANTS) {
-      it(`${what}: is refused and stays as it was`, () => {
+      it(`is refused and stays unchanged: ${what}`, () => {
         const pad = place(kind);
         plant(target);
         const before = describePlant(target);
@@ -112,7 +112,7 @@ for (const kind of ['file', 'folder'] as const) {
         assertVictimsUntouched();
       });
 
-      it(`${what}: with --overwrite it is replaced, never followed`, () => {
+      it(`is replaced with --overwrite, never followed: ${what}`, () => {
         const pad = place(kind);
         for (const { name, words, env } of systems) {
           plant(target);
@@ -130,7 +130,7 @@ for (const kind of ['file', 'folder'] as const) {
   });
 }
 
-describe('what is planted at the last moment', () => {
+describe('a link that is planted at the last moment', () => {
   const moments: [kind: 'file' | 'folder', tool: string, options: string[], code: number][] = [
     ['file', 'ln', [], 125],
     ['file', 'mv', ['--overwrite'], 0],
@@ -139,7 +139,7 @@ describe('what is planted at the last moment', () => {
   ];
   for (const [kind, tool, options, expected] of moments) {
     for (const [what, plant] of ['file', 'folder'].map((name) => [name, `ln -s '${name}' "$TARGET"`] as const)) {
-      it(`a link to a ${what} before ${[tool, ...options].join(' with ')}: is not followed, ${kind}`, () => {
+      it(`to a ${what} before ${[tool, ...options].join(' with ')} is not followed by a ${kind} payload`, () => {
         const pad = place(kind);
         const folder = shop.folder('late');
         // The link is not planted by the call that makes the private directory.
@@ -156,8 +156,8 @@ describe('what is planted at the last moment', () => {
   }
 });
 
-describe('the folder it unpacks into', () => {
-  it('is taken under another name when somebody was there first', () => {
+describe('the directory that a script unpacks into', () => {
+  it('gets another name when an attacker was there first', () => {
     const pad = place('file');
     // The pid is that of the shell, which exec keeps.
     const plants = ['ln -s "$1" "$2.pad.$$"', 'ln -s "$1" "$2.pad.$$.1"', 'mkdir "$2.pad.$$.2"'].join('; ');
@@ -167,7 +167,7 @@ describe('the folder it unpacks into', () => {
     assertVictimsUntouched();
   });
 
-  it('lets nobody else in', () => {
+  it('is closed to others', () => {
     const pad = place('folder');
     const script = 'ls -ld "$1" | cut -c1-10; umask';
     for (const { words } of SHELLS) {
@@ -178,7 +178,7 @@ describe('the folder it unpacks into', () => {
 
 const umask = (): string => run(['sh', '-c', 'umask']).stdout.trim();
 
-describe('somebody who plants all the time', () => {
+describe('an attacker who plants files all the time', () => {
   const user = process.getuid?.() === 0 ? findWebUser() : undefined;
 
   /** Attacks while `use` runs. */
@@ -218,7 +218,7 @@ describe('somebody who plants all the time', () => {
   }
 });
 
-describe('a signal to the group', () => {
+describe('a signal to the process group', () => {
   const mark = (): string => join(shop.path, 'here', 'mark');
 
   /**
@@ -255,14 +255,14 @@ describe('a signal to the group', () => {
       }
     });
 
-    it(`leaves the status to a command that has an answer of its own: ${shell.name}`, async () => {
+    it(`leaves the status to a command that handles it: ${shell.name}`, async () => {
       const script = `trap 'exit 5' TERM; echo > '${mark()}'; while :; do sleep 0.05; done`;
       const words = [...shell.words, place('file'), 'sh', '-c', script];
       assert.deepEqual(await interrupt(words, 'SIGTERM'), [5, null]);
       assert.deepEqual(shop.left('here'), ['box.pad']);
     });
 
-    it(`while it unpacks: nothing is run, nothing stays: ${shell.name}`, async () => {
+    it(`runs nothing and leaves nothing while the script unpacks: ${shell.name}`, async () => {
       const ran = `${shop.path}/ran`;
       const env = { ...process.env, PATH: `${slowTools()}:${process.env.PATH}` };
       assert.deepEqual(await interrupt([...shell.words, place('file'), 'touch', ran], 'SIGTERM', env), [143, null]);
@@ -278,7 +278,7 @@ describe('a signal to the group', () => {
     return folder;
   }
 
-  it('between two steps is not lost either', async () => {
+  it('is not lost between two steps either', async () => {
     const pad = place('file');
     // mkdir has ended when the signal comes, and only the script itself receives the signal.
     const folder = shop.folder('telling');

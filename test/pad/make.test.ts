@@ -50,7 +50,7 @@ beforeEach(() => {
 });
 
 describe('a payload that is a file', () => {
-  it('comes out as it went in, and can be run when it could', () => {
+  it('is unpacked unchanged, and executable if it was', () => {
     for (const [mode, expected] of [
       [0o644, 0o600],
       [0o755, 0o700],
@@ -88,17 +88,17 @@ describe('a payload that is a file', () => {
     });
   }
 
-  it('may be called otherwise by --name, and be reached through a link', () => {
+  it('may get another name with --name, and be reached through a link', () => {
     shop.add('data', 'x');
     symlinkSync('data', inShop('link'));
     assert.equal(readFileSync(unpack(make(['--name', 'other name', 'link']).stdout, 'other name'), 'utf8'), 'x');
   });
 });
 
-describe('a payload that is a folder', () => {
+describe('a payload that is a directory', () => {
   const long = `${'d'.repeat(90)}/${'f'.repeat(200)}`;
 
-  it('comes out with everything in it', () => {
+  it('is unpacked with everything in it', () => {
     const box = shop.folder('box');
     mkdirSync(join(box, 'deep', 'empty'), { recursive: true });
     mkdirSync(join(box, 'sealed'));
@@ -137,7 +137,7 @@ describe('a payload that is a folder', () => {
     assert.equal(made[0], made[1]);
   });
 
-  it('may be the one we are in', () => {
+  it('may be the current directory', () => {
     writeFileSync(join(shop.folder('box'), 'a'), 'a');
     assert.match(make(['.'], { cwd: inShop('box') }).stdout, /^pad_stored_name='box'$/m);
     unpack(make(['box/']).stdout, 'box');
@@ -145,7 +145,7 @@ describe('a payload that is a folder', () => {
 });
 
 describe('several payloads', () => {
-  it('are one folder that holds them', () => {
+  it('are put into one directory', () => {
     writeFileSync(join(shop.folder('box'), 'tool'), 'in the box');
     shop.add('collect.sh', 'script');
     const out = unpack(make([inShop('collect.sh'), 'box']).stdout, 'payload');
@@ -163,7 +163,7 @@ describe('several payloads', () => {
   });
 });
 
-describe('what cannot be', () => {
+describe('a payload that cannot be made', () => {
   const refused: [args: string[], code: number, message: RegExp][] = [
     [[], 2, /missing required argument/],
     [['--nope'], 2, /unknown option/],
@@ -190,7 +190,7 @@ describe('what cannot be', () => {
     });
   }
 
-  it('is refused: a file that no tar can hold, before a byte of it is read', () => {
+  it('is refused before a byte is read when a file does not fit into a tar archive', () => {
     const path = join(shop.folder('box'), 'huge');
     writeFileSync(path, '');
     // The smallest size that eleven octal digits cannot express.
@@ -200,7 +200,7 @@ describe('what cannot be', () => {
     assert.match(stderr, /^pad-make-script: error: box\/huge is too large for a tar\n/);
   });
 
-  it('is refused: the script into what it carries', () => {
+  it('is refused when the script would be written into its own payload', () => {
     for (const output of ['box/x.pad', 'box/data']) {
       writeFileSync(join(shop.folder('box'), 'data'), 'x');
       const words = ['sh', '-c', `"$1" "$2" box > ${output}`, 'sh', process.execPath, MAKER];
@@ -210,7 +210,7 @@ describe('what cannot be', () => {
     }
   });
 
-  it('is refused: a script on the screen', (t) => {
+  it('is refused when the script would go to the terminal', (t) => {
     const script = findProgram('script');
     if (script === undefined) return t.skip('script(1) is not installed');
     shop.add('data', 'x');
@@ -221,14 +221,14 @@ describe('what cannot be', () => {
     assert.doesNotMatch(stdout, /begin-base64/);
   });
 
-  it('is told: a full disk', () => {
+  it('is reported when the disk is full', () => {
     shop.add('data', randomBytes(1000));
     const words = ['sh', '-c', '"$1" "$2" data > /dev/full', 'sh', process.execPath, MAKER];
     const { code, stderr } = run(words, { cwd: shop.path });
     assert.deepEqual([code, stderr], [4, 'pad-make-script: error: the script cannot be written: ENOSPC\n']);
   });
 
-  it('is told: a reader that went away', () => {
+  it('is reported when the reader goes away', () => {
     shop.add('data', randomBytes(3_000_000));
     const words = ['sh', '-c', '{ "$1" "$2" data; echo $? >&2; } | head -c 1', 'sh', process.execPath, MAKER];
     const { stdout, stderr } = run(words, { cwd: shop.path });
@@ -270,7 +270,7 @@ describe('a payload that changes while it is read', () => {
   }
 
   for (const [what, change] of changes) {
-    it(`is told, ${what}, and the script is of no use`, async () => {
+    it(`is reported when it changes ${what}, and the script does not run`, async () => {
       const path = shop.add('data', Buffer.alloc(SIZE));
       const { code, script, stderr } = await makeWhile(path, () => change(path));
       assert.equal(code, 4);
@@ -281,7 +281,7 @@ describe('a payload that changes while it is read', () => {
     });
   }
 
-  it('is told, by becoming a pipe, and nobody is waited for', async () => {
+  it('is reported when it becomes a pipe, without waiting', async () => {
     const box = shop.folder('box');
     // The script fills the pipe with the first one as long as nobody reads it.
     writeFileSync(join(box, 'a'), Buffer.alloc(SIZE));
@@ -294,7 +294,7 @@ describe('a payload that changes while it is read', () => {
     assert.match(stderr, /^pad-make-script: error: .*\/box\/b changed while it was read\n/);
   });
 
-  it('is of no matter when it does not', async () => {
+  it('is accepted when the change has no effect', async () => {
     const path = shop.add('data', Buffer.alloc(SIZE));
     const { code, script, stderr } = await makeWhile(path, () => {});
     assert.deepEqual([code, stderr], [0, '']);
@@ -302,8 +302,8 @@ describe('a payload that changes while it is read', () => {
   });
 });
 
-describe('the maker', () => {
-  it('holds no payload in memory', () => {
+describe('pad-make-script', () => {
+  it('does not keep a payload in memory', () => {
     const size = 150_000_000;
     truncateSync(shop.add('huge', ''), size);
     const preload = shop.add('preload.cjs', "process.on('exit', () => console.error(process.resourceUsage().maxRSS));");
@@ -315,7 +315,7 @@ describe('the maker', () => {
     for (const name of ['huge', 'script']) rmSync(inShop(name));
   });
 
-  it('says its version and explains itself', () => {
+  it('prints its version and its help', () => {
     assert.deepEqual(make(['--version']), { code: 0, signal: null, stdout: `${version}\n`, stderr: '' });
     const { code, stdout } = make(['--help']);
     assert.equal(code, 0);
@@ -323,7 +323,7 @@ describe('the maker', () => {
     for (const word of ['%payload', '--name', 'Exit codes:', 'Examples:']) assert.ok(stdout.includes(word), word);
   });
 
-  it('puts in the script what sha256sum and wc say', () => {
+  it('writes into the script what sha256sum and wc print', () => {
     const bytes = randomBytes(1000);
     shop.add('data', bytes);
     const { stdout } = make(['data']);
@@ -333,7 +333,7 @@ describe('the maker', () => {
     for (const line of stdout.split('\n')) assert.match(line, /^[\x20-\x7e]*$/);
   });
 
-  it('runs from a checkout, and alone', () => {
+  it('runs from a checkout, and as a single file', () => {
     shop.add('data', 'x');
     const env = { ...process.env, PATH: `${join(process.execPath, '..')}:${process.env.PATH}` };
     const launched = run([join(project, 'bin', 'pad-make-script'), 'data'], { cwd: shop.path, env });

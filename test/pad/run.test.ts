@@ -59,14 +59,14 @@ it(`is tried in ${SHELLS.map(({ name }) => name).join(', ')}`, () => {
 
 for (const [index, shell] of SHELLS.entries()) {
   describe(shell.name, () => {
-    it('unpacks beside the script, byte for byte and for nobody else, whatever folder it is called from', () => {
+    it('unpacks beside the script, byte for byte and privately, from whatever directory it is called', () => {
       const expected = `${BYTES.toString('latin1')}-rw-------\n`;
       const command = ['sh', '-c', 'cat "$1"; ls -l "$1" | cut -c1-10', 'sh', `${shop.path}/here/%payload`];
       assert.equal(deliver(shell, pad, command), expected);
       assert.deepEqual(shop.left('here'), NOTHING_ELSE);
     });
 
-    it('hands over every argument as it was', () => {
+    it('passes on every argument unchanged', () => {
       const words = [
         '',
         ' ',
@@ -109,14 +109,14 @@ for (const [index, shell] of SHELLS.entries()) {
       assert.equal(deliver(shell, script, [`${shop.path}/there/%payload`, '%payload']), 'ran x.sh\n');
     });
 
-    it('leaves umask, stdin, environment and folder to the command as they were', () => {
+    it('leaves umask, stdin, environment and directory unchanged for the command', () => {
       const script = 'umask; pwd; cat; env | grep -c "^pad_"; [ -z "$(trap)" ] && echo no traps';
       const options = { cwd: shop.path, input: 'typed\n' };
       const { stdout } = run(['sh', '-c', 'umask 027; "$@"', 'sh', ...shell.words, pad, 'sh', '-c', script], options);
       assert.equal(stdout, `0027\n${shop.path}\ntyped\n0\nno traps\n`);
     });
 
-    it('exits as the command did', () => {
+    it('exits as the command does', () => {
       // Exit codes that shells themselves use, the limits, and a few others in every shell.
       for (const status of [...share([1, 2, 126, 127, 128, 255], index), index + 10, 3 * index + 160])
         assert.equal(run([...shell.words, pad, 'sh', '-c', `exit ${status}`]).code, status);
@@ -132,7 +132,7 @@ for (const [index, shell] of SHELLS.entries()) {
       assert.deepEqual(shop.left('here'), NOTHING_ELSE);
     });
 
-    it('tidies up behind every signal that asks it to end, and lets the command end first', () => {
+    it('cleans up after every signal that ends it, and lets the command end first', () => {
       for (const signal of share([1, 2, 3, 13, 15], index)) {
         const script = `kill -${signal} $PPID; sleep 0.1; exit 7`;
         assert.deepEqual([run([...shell.words, pad, 'sh', '-c', script]).code, signal], [7, signal]);
@@ -140,7 +140,7 @@ for (const [index, shell] of SHELLS.entries()) {
       }
     });
 
-    it('tidies up whatever builtin or function of its own it is told to run', () => {
+    it('cleans up whatever builtin or shell function it is told to run', () => {
       for (const word of share(['exit', 'exec', 'pad_name=x'], index)) {
         const { code } = run([...shell.words, pad, word, '7']);
         // Shells of the pdksh family let exec run a builtin.
@@ -166,7 +166,7 @@ for (const [index, shell] of SHELLS.entries()) {
       }
     });
 
-    it('carries a folder: %payload is its name', () => {
+    it('carries a directory, whose name is %payload', () => {
       const box = join(shop.path, 'there', 'toolbox.pad');
       const { code, stdout, stderr } = run([
         ...shell.words,
@@ -191,7 +191,7 @@ for (const [index, shell] of SHELLS.entries()) {
       }
     });
 
-    it('goes by its own name, and by the stored one where that does not end in .pad', () => {
+    it('uses its own name, or the stored one where that does not end in .pad', () => {
       const names: [file: string, payload: string][] = [
         ['a b\'"$x.pad', 'a b\'"$x'],
         ['-n.pad', '-n'],
@@ -214,7 +214,7 @@ for (const [index, shell] of SHELLS.entries()) {
       rmSync(folder, { recursive: true });
     });
 
-    it('explains itself, and refuses what it does not know', () => {
+    it('explains itself, and refuses unknown options', () => {
       const help = run([...shell.words, pad, '--help']);
       assert.equal(help.code, 0);
       assert.match(help.stdout, /^Usage: myprograms\.rpm\.pad \[options\] \[command \[arguments\]\]\n/);
@@ -226,7 +226,7 @@ for (const [index, shell] of SHELLS.entries()) {
   });
 }
 
-describe('the script', () => {
+describe('a PaD script', () => {
   it('runs by its first line, from PATH and through a link', () => {
     const folder = shop.folder('linked');
     symlinkSync(pad, join(folder, 'again.pad'));
@@ -270,7 +270,7 @@ describe('the script', () => {
   });
 
   const shellcheck = findProgram('shellcheck');
-  it('pleases shellcheck', { skip: shellcheck === undefined && 'shellcheck is not installed' }, () => {
+  it('passes shellcheck', { skip: shellcheck === undefined && 'shellcheck is not installed' }, () => {
     const text = readFileSync(pad, 'utf8');
     const script = shop.add('head.sh', text.slice(0, text.indexOf('\nbegin-base64 ') + 1));
     assert.deepEqual(run([shellcheck ?? '', '--shell=sh', script]), { code: 0, signal: null, stdout: '', stderr: '' });

@@ -76,7 +76,7 @@ describe('the tools of the target', () => {
     const missing = tools
       .map((tool) => tool.split(' ')[0] ?? '')
       .find((tool) => tool !== 'sha256' && !findProgram(tool));
-    it(`are enough: ${tools.join(' and ')}`, { skip: missing && `${missing} is not installed` }, () => {
+    it(`suffice: ${tools.join(' and ')}`, { skip: missing && `${missing} is not installed` }, () => {
       // shasum is a perl script, and is tried before perl itself.
       const farm = farmWith([...tools, ...(tools.includes('shasum') ? ['perl'] : [])]) ?? '';
       const env = withPath(farm);
@@ -103,7 +103,7 @@ describe('the tools of the target', () => {
     }
   });
 
-  it('are not believed when they do not do what they are called', () => {
+  it('are not trusted when they do not do what their names say', () => {
     const nonsense = '#!/bin/sh\ncat >/dev/null\necho nonsense\n';
     const others = Object.fromEntries(
       ['base64', 'openssl', 'uudecode', 'sha256sum', 'shasum'].map((name) => [name, nonsense]),
@@ -113,13 +113,13 @@ describe('the tools of the target', () => {
     assert.deepEqual([code, Buffer.from(stdout, 'latin1')], [0, BYTES]);
   });
 
-  it('that cannot decode: nothing is run', () => {
+  it('run nothing when they cannot decode', () => {
     const { code, stderr } = attempt(pad, [], withPath(makeFarm(shop, 'undecodable', ['sha256sum'])));
     assert.equal(code, 125);
     assert.match(stderr, /^data\.pad: error: no tool here can decode base64\n/);
   });
 
-  it('that cannot check: nothing is run or listed, but with --unchecked, and even then nothing cut short', () => {
+  it('run nothing when they cannot check, except with --unchecked a complete script', () => {
     const env = withPath(makeFarm(shop, 'uncheckable', ['base64']));
     const refused = attempt(pad, [], env);
     assert.equal(refused.code, 125);
@@ -150,7 +150,7 @@ function attempt(file: string, options: readonly string[], env = process.env, sh
   return ended;
 }
 
-describe('a script that is not whole', () => {
+describe('an incomplete script', () => {
   /** Tries the script cut off after `length` bytes. */
   function attemptCut(length: number, shell = SHELLS[0]): void {
     const cut = shop.add('here/cut.pad', text.slice(0, length));
@@ -215,7 +215,7 @@ describe('a script that was tampered with', () => {
     });
   }
 
-  it('says what is wrong', () => {
+  it('reports what is wrong', () => {
     const file = shop.add('here/bad.pad', tampered[0]?.[1](text) ?? '');
     const { code, stderr } = attempt(file, []);
     assert.deepEqual([code, stderr], [125, 'bad.pad: error: damaged: its SHA-256 has changed\n']);
@@ -225,8 +225,8 @@ describe('a script that was tampered with', () => {
   });
 });
 
-describe('a folder that cannot be written', () => {
-  it('is named, and a list needs none', () => {
+describe('a directory that cannot be written', () => {
+  it('is named, and is not needed by --list', () => {
     const folder = shop.folder('sealed');
     copyFileSync(pad, join(folder, 'data.pad'));
     chmodSync(folder, 0o555);

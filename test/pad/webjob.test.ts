@@ -64,7 +64,7 @@ describe("the article's installation of a package", () => {
     serve('myprograms.deb.pad', [join(shop.path, 'myprograms.deb')]);
   });
 
-  it('shows what is in it', { skip }, async () => {
+  it('shows its contents', { skip }, async () => {
     const { out, err, env } = await deliver(['myprograms.deb.pad', 'dpkg', '-I', inTemp()]);
     assert.match(out.toString(), /^ Package: myprograms$/m);
     assert.equal(err.toString(), '');
@@ -79,7 +79,7 @@ describe("the article's installation of a package", () => {
     assert.equal(execFileSync(join(there, 'usr', 'bin', 'myprogram'), { encoding: 'utf8' }), 'it works\n');
   });
 
-  it('reports what dpkg says and exits as it does', { skip }, async () => {
+  it('reports what dpkg prints and exits as it does', { skip }, async () => {
     const { out, err, env } = await deliver(['myprograms.deb.pad', 'dpkg', '-I', inTemp('.none')]);
     assert.equal(out.toString(), '');
     assert.match(err.toString(), /dpkg-deb: error: .*myprograms\.deb\.none/);
@@ -111,7 +111,7 @@ describe('a PaD file', () => {
     assert.equal(out.toString(), `data: file of 4 bytes, SHA-256 ${sum}: OK\n`);
   });
 
-  it('that was damaged on the server runs nothing, and the record says so', async () => {
+  it('runs nothing when it was damaged on the server, and the record says so', async () => {
     const pad = serve('data.pad', [shop.add('data', 'good\n')]).toString('latin1');
     home.add('data.pad', pad.replace(btoa('good\n'), btoa('evil\n')));
     const mark = join(shop.path, 'mark');
@@ -121,7 +121,7 @@ describe('a PaD file', () => {
     assert.ok(!existsSync(mark));
   });
 
-  it('over RunTimeLimit is ended with its command, and takes its payload away', async () => {
+  it('is ended with its command after RunTimeLimit, and its payload is removed', async () => {
     serve('data.pad', [shop.add('data', 'abc\n')]);
     home.configure({ RunTimeLimit: '1', TimeoutSignal: '15' });
     const { code } = await home.client.execute(['data.pad', 'sleep', '300']);
@@ -129,7 +129,7 @@ describe('a PaD file', () => {
     await until(() => home.client.left().length === 0, 'the folder is empty');
   });
 
-  it('that was killed with its payload there can be run again with --overwrite', async () => {
+  it('can be run again with --overwrite when it was killed before its cleanup', async () => {
     serve('data.pad', [shop.add('data', 'abc\n')]);
     // Long enough to unpack on a busy machine.
     home.configure({ RunTimeLimit: '8', TimeoutSignal: '9' });
