@@ -39,7 +39,7 @@ describe('apache/webjob-auth-cache.conf', () => {
     assert.doesNotMatch(complaints(), /Segmentation|signal/i);
   });
 
-  it('remembers a client that was removed, and forgets it when httpd is reloaded', async () => {
+  it('still admits a removed client until httpd is reloaded', async () => {
     const users = readFileSync(site.userFile, 'utf8');
     writeFileSync(site.userFile, users.replace(/^client2:.*\n/m, ''));
     assert.equal(await ask('client2', 'bar'), 200, 'from memory: the user file was not read');
@@ -48,7 +48,7 @@ describe('apache/webjob-auth-cache.conf', () => {
     assert.equal(await ask('client1', 'foo'), 200);
   });
 
-  it('takes a new password when httpd is reloaded', async () => {
+  it('accepts a new password once httpd is reloaded', async () => {
     const hash = createHash('sha1').update('new').digest('base64');
     writeFileSync(site.userFile, readFileSync(site.userFile, 'utf8').replace(/^client1:.*$/m, `client1:{SHA}${hash}`));
     assert.equal(await ask('client1', 'new'), 401, 'the old one is remembered');
@@ -56,7 +56,7 @@ describe('apache/webjob-auth-cache.conf', () => {
     assert.deepEqual([await ask('client1', 'new'), await ask('client1', 'foo')], [200, 401]);
   });
 
-  it('says which module is missing', async () => {
+  it('names the missing module', async () => {
     await assert.rejects(
       startHttpd({ site, mpm: 'event', after: `Include "${snippet}"` }),
       /webjob-auth-cache\.conf needs authn_socache_module/,

@@ -58,7 +58,7 @@ describe('apache/webjob-auth-dbm.conf', { skip: isMissing }, () => {
     );
   });
 
-  it('counts from the moment at which the file is made', async () => {
+  it('takes effect as soon as the file is made', async () => {
     addUser(site, 'client2', 'bar');
     assert.equal(await ask('client2', 'bar'), 401, 'the user file is not read');
     make();
@@ -118,7 +118,7 @@ describe('apache/webjob-auth-dbm.conf', { skip: isMissing }, () => {
     assert.equal(await ask('client2', 'blank'), 401);
   });
 
-  it('says which module is missing', async () => {
+  it('names the missing module', async () => {
     await assert.rejects(
       startHttpd({ site, mpm: 'event', after: `Include "${snippet}"` }),
       /webjob-auth-dbm\.conf needs authn_dbm_module/,

@@ -75,7 +75,7 @@ function serve(fileName = 'host.sh', settings = settingsFor(), clientId = 'clien
 }
 
 describe('findCommand', () => {
-  it('looks in the folders of the contract, in its order', () => {
+  it('looks in the documented directories, in their order', () => {
     const order = [
       ...['client1/commands/host.sh', 'client1/host.sh', 'b/commands/host.sh', 'b/host.sh'],
       ...['common/commands/host.sh', 'common/host.sh'],
@@ -98,14 +98,14 @@ describe('findCommand', () => {
     assert.equal(serve('x'.repeat(1024)), undefined, 'a name longer than any file can have');
   });
 
-  it('takes a file of any name and no bytes', () => {
+  it('accepts a file with any name and any bytes', () => {
     for (const name of ['...', '-rf', 'a:b+c', 'commands.sh']) {
       put(`client1/${name}`, '');
       assert.equal(serve(name), '', name);
     }
   });
 
-  it('refuses what is no regular file, and does not give way to a common one', async () => {
+  it('refuses what is not a regular file, and does not fall back on a common one', async () => {
     put('common/host.sh');
     const path = join(profiles, 'client1', 'host.sh');
     mkdirSync(path);
@@ -149,10 +149,10 @@ describe('findCommand', () => {
   });
 });
 
-describe('links', () => {
+describe('links below ProfilesDirectory', () => {
   const OUTSIDE = '457 a link leads outside';
 
-  it('that stay inside are followed: to a file, to a folder, in a chain, absolute', () => {
+  it('are followed within it: to a file, to a directory, in a chain, absolute', () => {
     put('shared/host.sh', 'shared');
     link('client1/to-file', '../shared/host.sh');
     link('client1/to-link', 'to-file');
@@ -166,7 +166,7 @@ describe('links', () => {
     assert.equal(serve('host.sh', settingsFor(), 'client3'), 'shared');
   });
 
-  it('that lead outside are refused: to a file, to a folder, in a chain, absolute', () => {
+  it('are refused when they lead outside: to a file, to a directory, in a chain, absolute', () => {
     put('common/secret.sh');
     link('client1/secret.sh', '../../outside/secret.sh');
     link('client1/chain', 'secret.sh');
@@ -179,20 +179,20 @@ describe('links', () => {
     assert.equal(serve('secret.sh', settingsFor('client2'), 'client9'), OUTSIDE);
   });
 
-  it('into a folder whose name only begins like ProfilesDirectory are refused', () => {
+  it("are refused when the target's name only begins like ProfilesDirectory", () => {
     put('../profiles2/secret.sh', 'secret');
     link('client1/secret.sh', '../../profiles2/secret.sh');
     assert.equal(serve('secret.sh'), OUTSIDE);
   });
 
-  it('in a commands folder that leads outside are refused', () => {
+  it('are refused when they lead outside from a commands directory', () => {
     rmSync(join(profiles, 'client1', 'commands'), { recursive: true });
     put('client1/secret.sh');
     link('client1/commands', '../../outside');
     assert.equal(serve('secret.sh'), OUTSIDE);
   });
 
-  it('that lead nowhere or in a circle are refused, and hide a common file', () => {
+  it('are refused when they dangle or form a cycle, and hide a common file', () => {
     put('common/dangling');
     put('common/circle');
     link('client1/dangling', 'missing');
@@ -201,7 +201,7 @@ describe('links', () => {
     assert.equal(serve('circle'), '457 cannot be opened: ELOOP');
   });
 
-  it('may lead to ProfilesDirectory itself, and a hard link is a file', () => {
+  it('may lead to ProfilesDirectory itself, and hard links count as files', () => {
     put('client1/host.sh', 'inside');
     renameSync(profiles, join(base, 'moved'));
     symlinkSync('moved', profiles);
@@ -247,7 +247,7 @@ async function startSwapper(path: string, inside: string, outside: string): Prom
   return child;
 }
 
-describe('a link that is swapped while it is looked at', () => {
+describe('a link that is swapped during the lookup', () => {
   for (const [name, path, inside, outside] of [
     ['a file', 'client1/host.sh', '../shared/host.sh', '../../outside/host.sh'],
     ['a folder', 'client1/commands', '../shared', '../../outside'],

@@ -23,7 +23,7 @@ describe('the key=value dialect', () => {
     ]);
   });
 
-  it('keeps what other dialects give a meaning', () => {
+  it('takes literally what other dialects interpret', () => {
     const values = [
       ...['a;b', ';', '; no comment', '"quoted"', "'quoted'", '"', "'", '"half', '\\', '\\n', '\\;', 'C:\\temp\\'],
       ...['[section]', '[', 'a=b', '=', '==', 'a[]', '$HOME', '%cid', 'true', 'false', 'null', '0', '{}', '"\\u0041"'],
@@ -42,7 +42,7 @@ describe('the key=value dialect', () => {
     assert.deepEqual(parseKeyValue('G#=1\n').strayLines, [1]);
   });
 
-  it('takes CR, LF and a missing last newline', () => {
+  it('accepts CR, LF and a missing last newline', () => {
     const expected = [
       ['A', '1'],
       ['B', ''],
@@ -53,7 +53,7 @@ describe('the key=value dialect', () => {
     assert.deepEqual(read('\ufeffA = 1\n\tB\t=\t\n  C   =   3   \n'), expected);
   });
 
-  it('hands on repeats in order, with their lines', () => {
+  it('passes on repeated keys in order, with their line numbers', () => {
     assert.deepEqual(parseKeyValue('A=1\n\n# x\na=2\nA=3\nA=1\n').entries, [
       { key: 'A', value: '1', line: 1 },
       { key: 'a', value: '2', line: 4 },
@@ -62,7 +62,7 @@ describe('the key=value dialect', () => {
     ]);
   });
 
-  it('tells the lines that are no key=value, and reads on', () => {
+  it('reports the lines that are not key=value, and reads on', () => {
     const text =
       'A=1\nstray\n=value\n[section]\na b=c\n1A=2\nA[]=3\n; comment\n"A"=1\nA.b=1\nA_b=1\nÄ=1\n\u2028\nZ=26\n';
     const { entries, strayLines } = parseKeyValue(text);
@@ -73,7 +73,7 @@ describe('the key=value dialect', () => {
     ]);
   });
 
-  it('knows no key that is not in the file', () => {
+  it('returns no key that is not in the file', () => {
     const names = ['constructor', 'toString', 'hasOwnProperty', 'valueOf', 'prototype'];
     assert.deepEqual(
       read(names.map((name) => `${name}=x`).join('\n')),
@@ -84,7 +84,7 @@ describe('the key=value dialect', () => {
     assert.deepEqual(parseKeyValue(''), { entries: [], strayLines: [] });
   });
 
-  it('keeps any value of one line without a number sign, but for the blanks round it', () => {
+  it('keeps any value on a line without a number sign, except for surrounding blanks', () => {
     const value = hostileText.map((text) => text.replace(/[#\n]/g, ''));
     fc.assert(
       fc.property(key, value, blanks, blanks, (name, text, before, after) => {
@@ -94,7 +94,7 @@ describe('the key=value dialect', () => {
     );
   });
 
-  it('reads every statement on its own: no line changes another', () => {
+  it('reads every line on its own: no line changes another', () => {
     fc.assert(
       fc.property(
         fc.array(
@@ -121,7 +121,7 @@ describe('the key=value dialect', () => {
     );
   });
 
-  it('is read in time that grows with the file alone', () => {
+  it('is read in linear time', () => {
     const many = Array.from({ length: 20_000 }, (_, index) => `Key=${index}`).join('\n');
     assert.equal(parseKeyValue(many).entries.at(-1)?.value, '19999');
     const long = 'x'.repeat(1_000_000);

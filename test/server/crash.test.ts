@@ -77,14 +77,14 @@ async function assertNameRecovers(site: Site, name: string): Promise<void> {
   assert.ok(isWhole(base, upload), name);
 }
 
-describe(`${KILLS} kills at random moments (seed ${SEED})`, () => {
+describe(`a server that is killed at ${KILLS} random moments (seed ${SEED})`, () => {
   let site: Site;
   before(() => {
     site = makeLockerSite();
   });
   after(() => site.remove());
 
-  it('leave no .rdy beside streams that are not whole, and no 200 for a group that is not', async (t) => {
+  it('leaves no .rdy beside incomplete streams, and has answered no 200 for such uploads', async (t) => {
     const random = randomNumbers(SEED);
     const usual = await measure(site);
     const counts: Partial<Record<Progress | 'answered', number>> = {};
@@ -200,14 +200,14 @@ function report(t: TestContext, kills: number, counts: Partial<Record<Progress |
   }
 }
 
-describe('a kill at every system call', { skip: NO_STRACE }, () => {
+describe('a server that is killed at any system call', { skip: NO_STRACE }, () => {
   let site: Site;
   beforeEach(() => {
     site = makeLockerSite();
   });
   afterEach(() => site.remove());
 
-  it('of an upload: the group is announced exactly from the rename on', async (t) => {
+  it('announces an upload exactly from the rename on', async (t) => {
     const points = await findPoints(site, 'plain', false);
     const announcing = points.findIndex((point) => point.call.startsWith('rename'));
     t.diagnostic(`${points.length} system calls`);
@@ -227,7 +227,7 @@ describe('a kill at every system call', { skip: NO_STRACE }, () => {
     for (const [index] of part(tried, 6)) await assertNameRecovers(site, `point${index}`);
   });
 
-  it('of a replacement: what is announced is the old whole or the new whole, and no new stream is lost', async (t) => {
+  it('announces the complete old or new upload of a replacement, and loses no new stream', async (t) => {
     configure(site, REPLACING);
     const points = await findPoints(site, 'again', true);
     const withdrawing = points.findIndex((point) => point.call.startsWith('unlink'));
@@ -251,7 +251,7 @@ describe('a kill at every system call', { skip: NO_STRACE }, () => {
     });
   });
 
-  it('of other bytes under a name: the first is never touched, and a retry leaves the second exactly once', async (t) => {
+  it('never changes the first of two differing uploads, and a retry leaves the second once', async (t) => {
     configure(site, KEEPING);
     const points = await findPoints(site, 'beside', true);
     const announcing = points.findLastIndex((point) => point.call.startsWith('rename'));

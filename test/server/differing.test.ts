@@ -81,7 +81,7 @@ async function verify(): Promise<string[]> {
   return values.flatMap(({ kind, place }) => (kind && place ? [`${kind} ${place}`] : []));
 }
 
-describe('the same upload again', () => {
+describe('a repeated identical upload', () => {
   for (const [what, given] of [
     ['small', {}],
     ['larger than what is compared at once', { out: LARGE, err: LARGE.slice(1), env: LARGE.slice(2) }],
@@ -89,7 +89,7 @@ describe('the same upload again', () => {
     ['of stderr alone', { out: '', env: '' }],
   ] as [string, Partial<Put>][]) {
     for (const OverwriteExistingFiles of ['Y', 'N'])
-      it(`${what}, is answered 200 and stored once with OverwriteExistingFiles=${OverwriteExistingFiles}`, async () => {
+      it(`is answered with 200 and stored once with OverwriteExistingFiles=${OverwriteExistingFiles}: ${what}`, async () => {
         configure(its.site, { ...RECOMMENDED, OverwriteExistingFiles });
         const again = (await its.putAsCgi(upload(given))).status;
         assert.deepEqual([again, await put(given), await put(given)], [200, 200, 200]);
@@ -102,7 +102,7 @@ describe('the same upload again', () => {
       });
   }
 
-  it('is compared with what lies on disk, not with what is remembered', async () => {
+  it("is compared with the files on disk, not with the server's memory", async () => {
     await put();
     writeFileSync(join(its.site.incoming, `${FIRST}.out`), 'OUT');
     assert.equal(await put(), 200);
@@ -129,7 +129,7 @@ describe('the same upload again', () => {
     assert.equal(stored().mark, '\n\n');
   });
 
-  it('that breaks off leaves the first as it is, and nothing beside it', async () => {
+  it('that breaks off leaves the first unchanged, and nothing beside it', async () => {
     await put({ out: LARGE });
     const before = stored();
     for (const bytes of [0, 1, 300_000, LARGE.length + 6]) {
@@ -170,7 +170,7 @@ describe('other bytes under the same name', () => {
       assert.deepEqual(await verify(), [`differing ${FIRST}~2`]);
     });
 
-  it('are numbered on, and all that reads the locker names the job', async () => {
+  it('are numbered on, and every reader of the locker names the job', async () => {
     const env = makeRecord({ ClientId: 'client1', GetRequest: 'host.sh', Jid: JOB });
     for (let number = 1; number <= 12; number++) assert.equal(await put({ out: `out ${number}`, env }), 200);
     const names = Object.keys(stored()).flatMap((path) => (path.endsWith('.rdy') ? [path.slice(0, -4)] : []));
@@ -191,7 +191,7 @@ describe('other bytes under the same name', () => {
       assert.match(read(name), new RegExp(`${JOB} +11 differing uploads `));
   });
 
-  it('are found whole after eight writers at once, each content exactly once', async () => {
+  it('are complete after eight concurrent writers, each content exactly once', async () => {
     const outs = Array.from({ length: 8 }, (_, index) => `${index} ${LARGE.slice(index)}`);
     await Promise.all(
       outs.map(async (out) => {
@@ -209,7 +209,7 @@ describe('other bytes under the same name', () => {
     assert.ok(!Object.keys(stored()).some((path) => path.endsWith('.lck')));
   });
 
-  it('cost no more system calls when there are many, and find the next number', { skip: NO_STRACE }, async () => {
+  it('cost no more system calls when there are many, and get the next number', { skip: NO_STRACE }, async () => {
     const counts: number[] = [];
     let stored = 0;
     for (const many of [40, 1000]) {
@@ -230,7 +230,7 @@ describe('other bytes under the same name', () => {
   });
 
   for (const count of [1, 2, 3, 15, 17])
-    it(`are the next number behind ${count}, and the first and the last are known again`, async () => {
+    it(`get the next number after ${count}, and the first and the last are recognized`, async () => {
       storeMany(1, count);
       for (const number of [1, count]) assert.equal(await put({ out: manyOut(number) }), 200);
       assert.deepEqual(
@@ -258,7 +258,7 @@ describe('other bytes under the same name', () => {
     assert.deepEqual(await found(), []);
   });
 
-  it('need few descriptors, however many are as long', async () => {
+  it('need few descriptors, however many have the same length', async () => {
     storeMany(1, 400);
     const limited = ['/bin/sh', '-c', 'ulimit -n 100; exec "$0" "$@"'];
     assert.equal(await putBehind(limited, { out: manyOut(0) }), 200);
@@ -266,7 +266,7 @@ describe('other bytes under the same name', () => {
     assert.equal(readLog(its.site.base).filter((line) => REPEATED.test(line)).length, 1);
   });
 
-  it('take the free number where an upload in between was removed, and replace none', async () => {
+  it('get the number of an upload that was removed in between, and replace none', async () => {
     storeMany(1, 9);
     const before = stored();
     for (const extension of ['out', 'err', 'env', 'rdy']) {
@@ -280,7 +280,7 @@ describe('other bytes under the same name', () => {
     assert.deepEqual(outs.sort(), [1, 2, 3, 5, 6, 7, 8, 9, 20, 21].map(manyOut).sort());
   });
 
-  it('end at 9999: the next is refused, and the first is still known', async () => {
+  it('end at 9999: the next is refused, and the first is still recognized', async () => {
     storeMany(1, 1);
     const numbers = [2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096];
     for (let number = 8192; number <= 9999; number++) numbers.push(number);
@@ -295,7 +295,7 @@ describe('other bytes under the same name', () => {
   });
 });
 
-describe('differing uploads in packs', () => {
+describe('differing uploads in archives', () => {
   const DAY = '2026-10-01';
   const NAMES = [FIRST, `${FIRST}~2`, `${FIRST}~3`];
 
@@ -344,7 +344,7 @@ describe('differing uploads in packs', () => {
     ['one that differs alone', NAMES.slice(1, 2)],
     ['both that differ', NAMES.slice(1)],
   ] as const)
-    it(`are found and noted like those in the locker: ${what}, and after unpack`, async () => {
+    it(`are found and noted as in the locker, even after unpack: ${what}`, async () => {
       const expected = { kinds: NAMES.slice(1), ...NAMED };
       // An index may know an archive, or have to learn of it: each of the two sees two of the four.
       const isIndexed = packed.length === 1;
@@ -360,7 +360,7 @@ describe('differing uploads in packs', () => {
       );
     });
 
-  it('are named with their pack, also by verify of the job alone', async () => {
+  it('are named with their archive, also by verify of the job alone', async () => {
     await pack(...NAMES);
     const expected = NAMES.slice(1).map((name) => `differing packed/${DAY}: ${name}`);
     assert.deepEqual(await verify(), expected);
@@ -383,7 +383,7 @@ describe('differing uploads in packs', () => {
 });
 
 describe('KeepDifferingUploads=N', () => {
-  it('replaces, and the custody record and verify say what was replaced', async () => {
+  it('replaces uploads, and the custody record and verify report what was replaced', async () => {
     const NAME = 'client1/host.sh';
     const other = upload({ jobId: `${JOB}1`, out: 'other' });
     configure(its.site, { ...RECOMMENDED, PutNameFormat: '%cid/%cmd', KeepDifferingUploads: 'N' });
@@ -402,7 +402,7 @@ describe('KeepDifferingUploads=N', () => {
     assert.deepEqual(await verify(), [`replaced ${NAME}`]);
   });
 
-  it('is Y unless said otherwise', () => {
+  it('is Y by default', () => {
     assert.match(
       readFileSync(join(import.meta.dirname, '../../conf/nph-webjob.cfg'), 'utf8'),
       /^KeepDifferingUploads=Y$/m,

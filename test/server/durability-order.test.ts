@@ -51,20 +51,20 @@ function announced(folder: string): string[] {
   ];
 }
 
-describe('order of system calls', { skip: NO_STRACE }, () => {
+describe('the order of system calls', { skip: NO_STRACE }, () => {
   let site: Site;
   before(() => {
     site = makeLockerSite();
   });
   after(() => site.remove());
 
-  it('of an upload: streams and lock, folder, custody record, .rdy, folder, log, answer', async () => {
+  it('is streams and lock, directory, custody record, .rdy, directory, log, answer', async () => {
     const upload = makeUpload('plain', SIZES);
     const steps = await traceUpload(site, upload, baseOf(site, 'plain'));
     assert.deepEqual(steps, [...locked('incoming'), ...received(''), ...announced('incoming')]);
   });
 
-  it('of a replacement: the old group loses its .rdy, on disk, only when the new streams are on disk', async () => {
+  it('removes the .rdy of a replaced upload only when the new streams are on disk', async () => {
     configure(site, { PutNameFormat: '%cid_%cmd', OverwriteExistingFiles: 'Y', KeepDifferingUploads: 'N' });
     const base = baseOf(site, 'again');
     await traceUpload(site, makeUpload('again', SIZES), base);
@@ -79,7 +79,7 @@ describe('order of system calls', { skip: NO_STRACE }, () => {
     ]);
   });
 
-  it('of an upload that already exists: its folder again, and only then the answer', async () => {
+  it('syncs the directory of an existing upload again before the answer', async () => {
     configure(site, { PutNameFormat: '%cid_%cmd' });
     const [upload, base] = [makeUpload('repeated', SIZES), baseOf(site, 'repeated')];
     await traceUpload(site, upload, base);
@@ -88,7 +88,7 @@ describe('order of system calls', { skip: NO_STRACE }, () => {
     assert.deepEqual(steps, [create, write, 'fsync incoming', 'unlink .lck', ...announced('incoming').slice(-3)]);
   });
 
-  it('of a folder: opened once, before anything is made in it, and synced on that descriptor', async () => {
+  it('opens a directory once, before anything is made in it, and syncs that descriptor', async () => {
     configure(site, { PutNameFormat: 'held/%cmd' });
     for (const name of ['new', 'old']) {
       const upload = makeUpload(name, SIZES);
@@ -116,7 +116,7 @@ describe('order of system calls', { skip: NO_STRACE }, () => {
     }
   });
 
-  it('of the first upload of a site: the name of the custody record is on disk before the record', async () => {
+  it('syncs the name of the custody record before its first entry', async () => {
     configure(site, { PutNameFormat: '%cid_%cmd' });
     giveAway(dirname(custodyOf(site)));
     rmSync(custodyOf(site));
@@ -128,7 +128,7 @@ describe('order of system calls', { skip: NO_STRACE }, () => {
     ]);
   });
 
-  it('of an upload into new folders: the name of each is on disk before the next is made', async () => {
+  it('syncs the name of each new directory before the next is made', async () => {
     configure(site, { PutNameFormat: '%cid/%cmd/all/upload' });
     const upload = makeUpload('nested', SIZES);
     const folder = 'incoming/client1/nested/all';

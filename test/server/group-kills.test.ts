@@ -117,7 +117,7 @@ function judge(site: Site, { uploads, statuses }: Round): { announced: number; u
   return counts;
 }
 
-it(`${KILLS} kills under load (seed ${SEED}) lose nothing that was answered`, async (t) => {
+it(`a server that is killed ${KILLS} times under load (seed ${SEED}) loses nothing it acknowledged`, async (t) => {
   const random = randomNumbers(SEED);
   const totals = { kills: 0, uploads: 0, announced: 0, unheard: 0, unfinished: 0 };
   while (totals.kills < KILLS) {

@@ -131,9 +131,9 @@ function describeSite(site: Site) {
   };
 }
 
-describe(`uploads at once end as one after the other (seed ${SEED})`, () => {
+describe(`concurrent uploads (seed ${SEED})`, () => {
   for (const [kind, settings] of Object.entries(KINDS)) {
-    it(`where ${kind}`, async (t) => {
+    it(`end like sequential ones where ${kind}`, async (t) => {
       const random = randomNumbers(SEED);
       const sites = [0, 1].map(() => {
         const site = makeSite({ settings: { PutNameFormat: '%cid_%cmd', ...settings } });
@@ -165,7 +165,7 @@ describe(`uploads at once end as one after the other (seed ${SEED})`, () => {
   }
 });
 
-it('an upload with a PutHook runs to its end at once: no other is held up in the middle by its hook', async () => {
+it('an upload runs its PutHook to its end at once, and the hook delays no other upload', async () => {
   const hook = { PutHookEnable: 'Y', PutHookCommandLine: 'true' };
   const site = makeSite({ settings: { PutNameFormat: '%jid', ...hook } });
   try {
@@ -182,7 +182,7 @@ it('an upload with a PutHook runs to its end at once: no other is held up in the
   }
 });
 
-it('names in one folder are put on disk by the descriptor that was opened first', async () => {
+it('uploads have their names in one directory synced by the descriptor that was opened first', async () => {
   const site = makeSite();
   const first = openSync(site.incoming, 'r');
   // It can be read but not synced.
@@ -209,7 +209,7 @@ it('names in one folder are put on disk by the descriptor that was opened first'
   }
 });
 
-it('a custody record that cannot be written fails all who wait for it, and the next ones go on', async () => {
+it('uploads fail together when the custody record cannot be written, and the next ones succeed', async () => {
   const site = makeSite();
   try {
     const group = createGroup({ appendCustodyOf, runAlone });
@@ -233,7 +233,7 @@ it('a custody record that cannot be written fails all who wait for it, and the n
   }
 });
 
-it('records that are appended together continue in the next segment', async () => {
+it('entries that are appended together continue in the next segment', async () => {
   const site = makeSite();
   try {
     const group = createGroup({ appendCustodyOf, runAlone });
@@ -345,7 +345,7 @@ function readCalls(file: string): TracedCall[] {
 }
 
 describe('the order of system calls', { skip: NO_STRACE }, () => {
-  it('is that of one upload for each of several, and their records and folders share fsyncs', async (t) => {
+  it('is that of one upload for each of several, which share fsyncs of record and directory', async (t) => {
     const trace = (site: Site): string => join(makeScratch(site, 'scratch'), 'trace');
     const whole = (site: Site): string[] => traceTo(trace(site)).map((word) => (word === '16' ? '200000' : word));
     await serve(whole, async (site, worker) => {
@@ -390,7 +390,7 @@ describe('the order of system calls', { skip: NO_STRACE }, () => {
   });
 });
 
-describe('one of several that fails', { skip: NO_STRACE }, () => {
+describe('one of several concurrent uploads', { skip: NO_STRACE }, () => {
   const inTrace = (injection: string, paths: (site: Site) => string[]) => (site: Site) =>
     inject(join(makeScratch(site, 'scratch'), 'trace'), injection, paths(site));
   const ofOne = (extension: string) => (site: Site) => [join(site.incoming, `job_3_0.${extension}`)];
@@ -401,7 +401,7 @@ describe('one of several that fails', { skip: NO_STRACE }, () => {
     ['a lock that is not on disk', 'fsync:error=EIO', 'lck', 500],
     ['a name that cannot be given', 'rename:error=EIO', 'lck', 500],
   ] as const) {
-    it(`fails alone: ${what}`, async () => {
+    it(`fails alone with ${what}`, async () => {
       await serve(inTrace(injection, ofOne(extension)), async (site, worker) => {
         const size = 1000;
         // All three streams have bytes.
@@ -432,7 +432,7 @@ describe('one of several that fails', { skip: NO_STRACE }, () => {
     ['folder', (site: Site) => site.incoming],
     ['custody record', custodyOf],
   ] as const) {
-    it(`fails all that share an fsync, and no other: that of the ${what}`, async (t) => {
+    it(`fails with all that share an fsync, and with no other: that of the ${what}`, async (t) => {
       await serve(
         inTrace('fsync:error=EIO:when=2..3', (site) => [path(site)]),
         async (site, worker) => {
@@ -446,7 +446,7 @@ describe('one of several that fails', { skip: NO_STRACE }, () => {
     });
   }
 
-  it('an fsync of a folder that the file system does not know fails nobody', async () => {
+  it('succeeds when the file system cannot sync directories', async () => {
     await serve(
       inTrace('fsync:error=EINVAL', (site) => [site.incoming]),
       async (site, worker) => {
@@ -467,7 +467,7 @@ describe('a disk that is full in the middle of a batch', { skip: findMountObstac
   const counts = (statuses: Map<string, number>): number[] =>
     [200, 507].map((wanted) => [...statuses.values()].filter((status) => status === wanted).length);
 
-  it('takes the uploads that fit, and leaves nothing of the others', async (t) => {
+  it('accepts the uploads that fit, and leaves nothing of the others', async (t) => {
     const size = 40_000;
     const prepare = (site: Site): void => {
       mount('size=1260k')(site);
@@ -491,7 +491,7 @@ describe('a disk that is full in the middle of a batch', { skip: findMountObstac
     );
   });
 
-  it('records the deposits that fit, announces these and no other', async (t) => {
+  it('keeps the deposits that fit, and only these are announced', async (t) => {
     const prepare = (site: Site): void => {
       mount('size=64k')(site);
       writeFileSync(join(small, 'nph-webjob-custody.server_1.jsonl'), '');

@@ -86,7 +86,7 @@ const OUTPUTS: [command: string, stdout: string][] = [
 
 for (const { name, path } of SHELLS) {
   const isOther = path !== realpathSync('/bin/sh');
-  describe(`with ${name} as /bin/sh`, { skip: isOther && CANNOT_UNSHARE }, () => {
+  describe(`a hook with ${name} as /bin/sh`, { skip: isOther && CANNOT_UNSHARE }, () => {
     const shell = asShell(path);
 
     for (const [command, stdout] of OUTPUTS)
@@ -98,7 +98,7 @@ for (const { name, path } of SHELLS) {
         assert.equal(body.toString('latin1'), stdout);
       });
 
-    it('logs what was written to stderr in every way, in its order', async () => {
+    it('logs what was written to stderr in any way, in order', async () => {
       writeFileSync(join(site.base, 'logfiles/nph-webjob-hook.log'), '');
       const command = 'echo one >&2; echo two > /dev/stderr; echo three 2>> /dev/stderr >&2; echo four >> /dev/stderr';
       useGetHook(`${command}; echo out`, { GetHookLogDivertedOutput: 'Y' });
@@ -109,7 +109,7 @@ for (const { name, path } of SHELLS) {
       assert.deepEqual(told, ['one', 'two', 'three', 'four', 'Success']);
     });
 
-    it('logs both of a PutHook', async () => {
+    it('logs both streams of a PutHook', async () => {
       writeFileSync(join(site.base, 'logfiles/nph-webjob-hook.log'), '');
       const command = 'echo a; echo b > /dev/stdout; echo c >&2; echo d > /dev/stderr';
       const settings = { PutHookEnable: 'Y', PutHookCommandLine: command, PutHookLogDivertedOutput: 'Y' };
@@ -131,7 +131,7 @@ for (const { name, path } of SHELLS) {
       ['head -c 1000001 /dev/zero > /dev/stdout', 'printed more than GetHookOutputLimit'],
       ['echo partial; sleep 60', 'took longer than 2 seconds'],
     ] as const)
-      it(`serves nothing of: ${command}`, async () => {
+      it(`serves nothing when it fails: ${command}`, async () => {
         const GetHookTimeLimit = message.startsWith('took longer') ? '2' : '60';
         useGetHook(command, { GetHookOutputLimit: '1000000', GetHookTimeLimit });
         const { status, body } = await ask('GET', {}, shell);
@@ -153,7 +153,7 @@ for (const { name, path } of SHELLS) {
 
 describe('a full disk below SpoolDirectory', { skip: findMountObstacle() }, () => {
   for (const command of [LONG, `${LONG} || true`, `{ ${LONG}; } 2> /dev/null; exit 0`, `trap "" PIPE; ${LONG}; exit 0`])
-    it(`is a failure, never a short program: ${command}`, async () => {
+    it(`causes a failure, never a truncated program: ${command}`, async () => {
       const small = join(site.base, 'small');
       mkdirSync(small);
       mountTmpfs(small, 'size=1m');
@@ -176,7 +176,7 @@ describe('a full disk below SpoolDirectory', { skip: findMountObstacle() }, () =
 
 describe('a value of dots alone in a command', () => {
   for (const jobId of ['.', '..', '...', '....'])
-    it(`is no folder: Job-Id ${jobId}`, async () => {
+    it(`is not used as a directory: Job-Id ${jobId}`, async () => {
       const evidence = join(site.root, 'scratch', 'evidence');
       const encoded = '%2e'.repeat(jobId.length);
       for (const folder of [evidence, join(evidence, encoded)]) mkdirSync(folder, { recursive: true });
@@ -190,7 +190,7 @@ describe('a value of dots alone in a command', () => {
 });
 
 describe('a command whose upload would have too long a name', () => {
-  it('is refused before anything runs, and served where no uploads are taken', async () => {
+  it('is refused before anything runs, and served where no uploads are accepted', async () => {
     const ran = join(site.incoming, 'ran');
     const hook = { GetHookEnable: 'Y', GetHookCommandLine: `echo > ${ran}; echo made` };
     for (const [length, EnablePutService, PutNameFormat, status] of [
@@ -215,7 +215,7 @@ describe('a command whose upload would have too long a name', () => {
     }
   });
 
-  it('is refused by the PUT with 450 before its body is stored, whatever makes it too long', async () => {
+  it('is refused by the PUT with 450 before its body is stored, for any too long part', async () => {
     for (const [put, more] of [
       [{ fileName: 'n'.repeat(252), jobId: 'a' }, { PutNameFormat: '%cmd' }],
       [{ jobId: 'j'.repeat(252) }, { PutNameFormat: '%jid' }],
@@ -231,7 +231,7 @@ describe('a command whose upload would have too long a name', () => {
   });
 });
 
-describe('the signature of what a GetHook prints', () => {
+describe('the signature of GetHook output', () => {
   const header = (answer: StrictAnswer): string | undefined => answer.headers.get('webjob-payload-signature');
   before(() => addCommand(site, 'client1', 'host.sh.sig', 'c3RvcmVk\n'));
   after(() => rmSync(join(site.profiles, 'client1/host.sh.sig')));
@@ -246,7 +246,7 @@ describe('the signature of what a GetHook prints', () => {
     }
   });
 
-  it('is taken from nothing but a file, and nothing that a hook or a killed request left stays', async () => {
+  it('is read only from a file, and leftovers of a hook or a killed request are removed', async () => {
     const old = ['hook-1-2.sig', 'hook-3-4', 'hook-5-6.sig'].map((name) => join(spool, name));
     for (const path of old) writeFileSync(path, '');
     for (const path of old.slice(0, 2)) utimesSync(path, new Date(), new Date(Date.now() - 3_700_000));

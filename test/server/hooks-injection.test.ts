@@ -104,7 +104,7 @@ function readWords(folder: string, name: string): string[] {
 }
 
 for (const mpm of part(['event', 'prefork'] as const, 1)) {
-  describe(`values in command lines under ${mpm}`, async () => {
+  describe(`values in hook command lines under ${mpm}`, async () => {
     const its: CommandSite = await startCommandSite({ mpm });
     after(its.close);
     beforeEach(its.reset);
@@ -125,7 +125,7 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
       assert.deepEqual(files, ['f', ...['env', 'err', 'out', 'rdy'].map((extension) => `${base}.${extension}`)]);
     }
 
-    it('come out encoded when they are all the printable characters there are', async () => {
+    it('arrive encoded when they are all printable characters', async () => {
       const half = PRINTABLE.length / 2;
       for (const jobId of [PRINTABLE.slice(0, half), PRINTABLE.slice(half)]) {
         its.reset();
@@ -142,7 +142,7 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
       }
     });
 
-    it('are no options, at the limits of their patterns', async () => {
+    it('are never options, at the limits of their patterns', async () => {
       for (const [clientId, fileName] of [
         ['-'.repeat(64), '--help'],
         ['-rf', `-${'x'.repeat(1023)}`],
@@ -163,7 +163,7 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
   });
 }
 
-describe('values in command lines, whatever the variables are', () => {
+describe('values in hook command lines, whatever the variables', () => {
   const site = makeSite();
   const { scratch, scripts } = prepareSite(site);
   after(site.remove);

@@ -88,9 +88,9 @@ const LEFTOVERS: [name: string, text: string][] = [
 ];
 
 // Most of the time is spent waiting for limits.
-describe('hooks', { concurrency: true }, () => {
+describe('the script', { concurrency: true }, () => {
   for (const mpm of part(['prefork', 'event'] as const, 1)) {
-    describe(`under ${mpm}`, { concurrency: false }, async () => {
+    describe(`with hooks under ${mpm}`, { concurrency: false }, async () => {
       const its = await startCommandSite({ mpm });
       after(its.close);
       beforeEach(its.reset);
@@ -119,7 +119,7 @@ describe('hooks', { concurrency: true }, () => {
         assert.match(line ?? '', / 0 20000004 \d+ 200 -- Success$/);
       });
 
-      it('gives a GetHook a PATH, an input at its end, pipes, and nothing else', async () => {
+      it('gives a GetHook a PATH, an empty input, pipes, and nothing else', async () => {
         const script = its.script('world.sh', TELL_WORLD);
         // The shell that httpd's script starts must stay to be looked at.
         its.configure({
@@ -130,7 +130,7 @@ describe('hooks', { concurrency: true }, () => {
         checkWorld(lines, /^fd 1 pipe:/, /^fd 2 pipe:/);
       });
 
-      it('gives a PutHook the same, and pipes when what it says is logged', async () => {
+      it('gives a PutHook the same, and pipes when its output is logged', async () => {
         const script = its.script('world.sh', TELL_WORLD);
         its.configure({ PutHookEnable: 'Y', PutHookCommandLine: `${script}; :`, PutHookLogDivertedOutput: 'Y' });
         assert.equal((await its.put(upload)).status, 200);
@@ -154,7 +154,7 @@ describe('hooks', { concurrency: true }, () => {
         });
       }
 
-      it('ends what a hook has left before it answers', async () => {
+      it('ends what a hook has left running before it answers', async () => {
         useGetHook(`$SLEEP 1000 &\n: > ${its.scratch}/begun\nhead -c 20000000 /dev/zero`);
         // A client that does not read keeps the script that ran the hook alive.
         const socket = connect(its.server.port, '127.0.0.1').pause();
@@ -165,7 +165,7 @@ describe('hooks', { concurrency: true }, () => {
         socket.destroy();
       });
 
-      it('ends a hook at its limit, with all it has started', async () => {
+      it('ends a hook at its time limit, with everything it has started', async () => {
         const started = Date.now();
         const hanging = `${LEFTOVERS.map(([, line]) => line)
           .slice(0, 3)
@@ -187,7 +187,7 @@ describe('hooks', { concurrency: true }, () => {
         assert.equal((await its.get()).body.toString(), 'first\nsecond\n');
       });
 
-      it('stops a flood of output where the disk would feel it', async () => {
+      it('stops a flood of output before the disk fills', async () => {
         const seen = join(its.scratch, 'size');
         // A command that ignores the limit's signal, and tries again.
         useGetHook(
@@ -202,7 +202,7 @@ describe('hooks', { concurrency: true }, () => {
         assert.match(readLines(its.site.logFile).at(-1) ?? '', / 0 0 \d+ 551 -- Hook Failed: GetHook /);
       });
 
-      it('stops a flood of complaints, and does not keep it', async () => {
+      it('stops a flood on stderr, and does not keep it', async () => {
         const line = 'x'.repeat(200);
         useGetHook(`yes ${line} >&2`, { GetHookLogDivertedOutput: 'Y' });
         assert.equal((await its.get()).status, 551);
@@ -218,7 +218,7 @@ describe('hooks', { concurrency: true }, () => {
         await its.settled();
       });
 
-      it('throws complaints away when they are not logged', async () => {
+      it('discards stderr when it is not logged', async () => {
         useGetHook('yes | head -c 100000000 >&2; echo made');
         assert.equal((await its.get()).body.toString(), 'made\n');
         usePutHook('yes | head -c 100000000; yes | head -c 100000000 >&2');
@@ -230,7 +230,7 @@ describe('hooks', { concurrency: true }, () => {
         assert.ok(statSync(its.server.errorLog).size < 10_000, 'httpd was not told either');
       });
 
-      it('logs what a hook says in lines that it cannot forge', async () => {
+      it('logs the output of a hook in lines that it cannot forge', async () => {
         const forged = '2004-05-23 16:32:06 a client1 host.sh GetHook 1 0 -- Success';
         const hostile = its.script(
           'said',
@@ -290,7 +290,7 @@ describe('hooks', { concurrency: true }, () => {
         });
       }
 
-      it('lets a PutHook judge the upload that replaces another', async () => {
+      it('lets a PutHook check the upload that replaces another', async () => {
         const settings = { OverwriteExistingFiles: 'Y', KeepDifferingUploads: 'N' };
         const list = `ls ${its.site.incoming} > ${its.scratch}/list; cat`;
         usePutHook(`${list} "$1" | grep -q good`, settings, '%out');
@@ -306,7 +306,7 @@ describe('hooks', { concurrency: true }, () => {
         assert.equal(readFileSync(join(its.scratch, 'list'), 'utf8'), 'a.env\na.err\na.lck\na.out\n');
       });
 
-      it('ends the hook of a client that has left', async () => {
+      it('ends the hook of a client that disconnected', async () => {
         useGetHook('$SLEEP 1000', { GetHookTimeLimit: '1' });
         await leaveDuring(its, formatHead('GET', {}));
         usePutHook('$SLEEP 1000', { PutHookTimeLimit: '1' });
@@ -316,11 +316,11 @@ describe('hooks', { concurrency: true }, () => {
       });
     });
 
-    describe(`that outlast the patience of ${mpm}`, { concurrency: false }, async () => {
+    describe(`with hooks that outlast the timeout of ${mpm}`, { concurrency: false }, async () => {
       const its = await startCommandSite({ mpm, before: 'Timeout 1' });
       after(its.close);
 
-      it('end soon after the script that httpd has killed', async () => {
+      it('has them ended soon after httpd killed the script', async () => {
         const path = its.script('hook.sh', '#!/bin/sh\ntrap "" TERM HUP\nsleep 900 &\nsleep 1000\n');
         its.configure({ GetHookEnable: 'Y', GetHookCommandLine: path, GetHookTimeLimit: '900' });
         await assert.rejects(its.get(), /an empty answer/);

@@ -100,8 +100,8 @@ const manyLines = (count: number): string =>
     return `client_${index} = ${network}, 192.0.2.${index & 255}${index % 5 === 0 ? ' # office\r' : ''}\n`;
   }).join('');
 
-describe('a long list', () => {
-  it('is passed over in a fraction of the time that reading it takes', () => {
+describe('a long host list', () => {
+  it('is skipped in a fraction of the time that reading it takes', () => {
     const text = Buffer.from(`${manyLines(50_000)}client1=192.0.2.1\n`).toString();
     const [own, all] = ['client1', undefined].map((only) => {
       const before = process.cpuUsage();
@@ -112,7 +112,7 @@ describe('a long list', () => {
     assert.ok(Number(own) * 4 < Number(all), `${own} of ${all} microseconds`);
   });
 
-  it('is as strict with the lines of others as with those of the client', () => {
+  it("is checked as strictly for other clients' lines as for the client's own", () => {
     const part = fc.constantFrom(
       ...'0 1 9 25 255 256 01 f 2001 ffff 12345 : :: . / /8 /33 /128 /129 /08 , # = \t \r'.split(' '),
       ' ',
@@ -172,8 +172,8 @@ describe('a long list', () => {
   });
 });
 
-describe('a list of addresses', () => {
-  it('lets in what is in one of its networks, and nothing else', () => {
+describe('a host list', () => {
+  it('admits addresses in one of its networks, and nothing else', () => {
     let inside = 0;
     fc.assert(
       fc.property(trial, ({ line, peer, isInside }) => {
@@ -185,7 +185,7 @@ describe('a list of addresses', () => {
     assert.ok(inside > 500 && inside < 4500, `${inside} were inside`);
   });
 
-  it('adds the networks and the lines of a client up, and takes none of another', () => {
+  it('combines the networks and the lines of a client, and uses none of another', () => {
     const own = fc.record({
       id: fc.constantFrom('client1', 'Client1', 'client', 'client11', '1'),
       of: fc.array(trial, { minLength: 1, maxLength: 3 }),
@@ -204,7 +204,7 @@ describe('a list of addresses', () => {
     );
   });
 
-  it('takes one address for a network of its own', () => {
+  it('reads a single address as a network of its own', () => {
     fc.assert(
       fc.property(address, spelling, fc.nat(31), (one, how, flip) => {
         const text = `client1=${spell(one, how)}`;
@@ -216,7 +216,7 @@ describe('a list of addresses', () => {
     );
   });
 
-  it('takes a peer of IPv4 in the spelling of IPv6, and one with a zone', () => {
+  it('accepts an IPv4 peer in IPv6 notation, and one with a zone', () => {
     for (const peer of ['::ffff:192.0.2.7', '::FFFF:192.0.2.7', '::ffff:c000:207', '192.0.2.7'])
       assert.ok(isListed('client1=192.0.2.0/24', 'client1', peer), peer);
     for (const zone of ['eth0', '1', 'br_lan.1'])
@@ -227,7 +227,7 @@ describe('a list of addresses', () => {
     );
   });
 
-  it('lets in no peer that is no address', () => {
+  it('admits no peer that is not an address', () => {
     const everything = 'client1=0.0.0.0/0,::/0';
     for (const peer of [
       '',
@@ -251,12 +251,12 @@ describe('a list of addresses', () => {
     );
   });
 
-  it('is empty when it says nothing', () => {
+  it('is empty without networks', () => {
     for (const text of ['', '\n', '# client1=0.0.0.0/0', '\r\n \t\n#\n', '\ufeff'])
       assert.equal(isListed(text, 'client1', '127.0.0.1'), false);
   });
 
-  it('names the first line that is none, whoever it is for', () => {
+  it('names the first malformed line, whichever client it is for', () => {
     const bad = [
       'client1',
       '=',
@@ -296,7 +296,7 @@ describe('a list of addresses', () => {
     }
   });
 
-  it('is either right or refused as a whole, whatever it holds', () => {
+  it('is either correct or refused as a whole, whatever it contains', () => {
     fc.assert(
       fc.property(hostileText, (text) => {
         try {
@@ -310,14 +310,14 @@ describe('a list of addresses', () => {
 });
 
 for (const way of ['prefork', 'worker'] as const) {
-  describe(`a list of addresses under ${way}`, async () => {
+  describe(`a host list under ${way}`, async () => {
     const its = await startCommandSite(way === 'worker' ? way : { mpm: way });
     after(its.close);
     beforeEach(its.reset);
     const list = join(its.site.base, 'config/nph-webjob/hosts.access');
     mkdirSync(join(list, '..'), { recursive: true });
 
-    it('looks at the connection, not at what a client says', async () => {
+    it('checks the connection, not what a client claims', async () => {
       its.configure({ EnableHostAccessList: 'Y' });
       const forwarded = [
         'X-Forwarded-For',
@@ -344,7 +344,7 @@ for (const way of ['prefork', 'worker'] as const) {
       for (const line of readLines(its.site.logFile)) assert.match(line, / 127\.0\.0\.1 /);
     });
 
-    it('is named in the log with the line that is none, and lets nobody in', async () => {
+    it('is named in the log with the malformed line, and admits nobody', async () => {
       its.configure({ EnableHostAccessList: 'Y' });
       writeFileSync(list, 'client1=127.0.0.1\nclient2=$(id)\n');
       assert.equal((await its.get()).status, 550);

@@ -107,7 +107,7 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
           assert.equal(/^connection: close\r$/im.test(answer?.head ?? ''), version !== '2', answer?.head);
         });
 
-        it('puts 2 MB, with Expect: 100-continue and without', async () => {
+        it('uploads 2 MB, with Expect: 100-continue and without', async () => {
           for (const expect of ['Expect: 100-continue', 'Expect:']) {
             const [answer] = await ask([...USER, '--header', expect, ...put(use(), secure)]);
             assert.equal(answer?.status, 200, expect);
@@ -143,14 +143,14 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
         // In HTTP/2 httpd resets the stream, and whether curl has seen the status by then is
         // chance.
         if (version !== '2')
-          it('is asked for its password before a body is taken', async () => {
+          it('is asked for its password before a body is read', async () => {
             const [answer] = await ask(['--header', 'Expect: 100-continue', ...put(use(), secure)]);
             assert.equal(answer?.status, 401);
             assert.doesNotMatch(answer.head, / 100 /);
             assert.deepEqual(readdirSync(use().site.incoming), []);
           });
 
-        it('is answered twice by one run, on a kept connection or a new one', async () => {
+        it('gets two answers from one run, on a kept connection or a new one', async () => {
           const keep = ['--header', 'Connection: keep-alive'];
           const words = version === '2' ? [] : keep;
           const [first, second, third] = await ask(
@@ -177,7 +177,7 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
       assertProgram(second);
     });
 
-    it('cannot put a body whose length it does not say', async () => {
+    it('cannot upload a body without a length', async () => {
       const [, , url = ''] = put(use(), false);
       const [answer] = await runCurl(
         ['--http1.1'],
@@ -210,7 +210,7 @@ describe('curl with HTTP/2 over TLS', { skip: NO_CURL }, () => {
     ];
   };
 
-  it('gets and puts with a certificate', async () => {
+  it('gets and uploads with a certificate', async () => {
     const [first, second, third] = await runCurl(common(), [...GET_HEADERS, urlOf(use(), true)], put(use(), true), [
       ...GET_HEADERS,
       urlOf(use(), true, { CLIENTID: 'client2' }),
@@ -221,7 +221,7 @@ describe('curl with HTTP/2 over TLS', { skip: NO_CURL }, () => {
     assert.deepEqual([third?.status, third?.version, third?.connects], [453, '2', 0]);
   });
 
-  it('puts several at once on one connection, each whole', async () => {
+  it('uploads several complete files at once on one connection', async () => {
     const answers = await runCurl(['--parallel', ...common()], ...Array.from({ length: 4 }, () => put(use(), true)));
     assert.deepEqual(
       answers.map(({ status }) => status),
@@ -230,7 +230,7 @@ describe('curl with HTTP/2 over TLS', { skip: NO_CURL }, () => {
     assertStored(use(), 4);
   });
 
-  it('lets nobody in without one', async () => {
+  it('is refused without a certificate', async () => {
     const withoutCertificate = common().slice(0, -4);
     await assert.rejects(
       runCurl(withoutCertificate, [...GET_HEADERS, urlOf(use(), true)]),

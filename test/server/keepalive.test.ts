@@ -115,7 +115,7 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
         assert.deepEqual(await runClient(program, server.port), GOOD);
       });
 
-    it("succeeds with Node's agent, which is told that each connection ends", async () => {
+    it("succeeds with Node's agent, which is told when each connection ends", async () => {
       const answers = await askByAgent(server.port, 'agent');
       assert.deepEqual(
         answers.map(({ statusCode }) => String(statusCode)),
@@ -137,7 +137,7 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
       }
     });
 
-    it('says so in a refusal, too', async () => {
+    it('is told so in a refusal, too', async () => {
       const agent = new Agent({ keepAlive: true });
       const common = { agent, port: server.port, jobId: '', body: '' };
       for (const [status, method, path] of [
@@ -164,7 +164,7 @@ for (const way of WAYS) {
       site.remove();
     });
 
-    it('keeps its connection: httpd makes the head, and the script does not end it', async () => {
+    it('keeps its connection: httpd makes the header, and the script does not end it', async () => {
       const answers = await askByAgent(server.port, 'kept');
       assert.deepEqual(
         answers.map(({ statusCode }) => String(statusCode)),

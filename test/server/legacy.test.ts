@@ -107,7 +107,7 @@ async function putAlmost(name: string, jobId: string): Promise<{ finish(): Promi
 }
 
 describe('original servers that share the locker and the log', needsPerl, () => {
-  it('lose nothing to ours and take nothing from ours, four of each at once', { timeout: 300_000 }, async () => {
+  it('lose nothing to new servers and take nothing from them, four of each at once', { timeout: 300_000 }, async () => {
     const stored = new Map<string, { jobId: string; lengths: Lengths }>();
     const sizesOf = (run: number): Lengths => ({ out: (run % 7) * 9_000, err: (run % 3) * 50, env: 600 });
     let left = 4;
@@ -153,7 +153,7 @@ describe('original servers that share the locker and the log', needsPerl, () => 
     );
   });
 
-  it('keep a name that they hold: ours are refused, at whatever step they are', async () => {
+  it('keep a name that they hold, against new servers at any step', async () => {
     const writer = startWriter();
     for (const step of ['look', 'write', 'middle', 'ready'] as const) {
       await writer.putUntil(step, `client1_${step}`, 'theirs', SIZES);
@@ -170,7 +170,7 @@ describe('original servers that share the locker and the log', needsPerl, () => 
     );
   });
 
-  it('are refused a name that ours hold, and leave the streams alone', async () => {
+  it('are refused a name that a new server holds, and leave the streams alone', async () => {
     const writer = startWriter();
     const upload = await putAlmost('held', 'ours');
     assert.equal(await writer.put('client1_held', 'theirs', SIZES), 451);
@@ -191,7 +191,7 @@ describe('original servers that share the locker and the log', needsPerl, () => 
 
   // An original server truncates the .lck before it notices that the name is taken; the locker
   // renames it to .rdy as it is.
-  it('cannot empty the ready line of a group that ours announce while they are being refused', async () => {
+  it('cannot empty the ready line of an upload that a new server announces meanwhile', async () => {
     const writer = startWriter();
     const upload = await putAlmost('announced', 'ours');
     await writer.putUntil('refuse', 'client1_announced', 'theirs', SIZES);
@@ -206,7 +206,7 @@ describe('clients as old as the original servers', () => {
   const none: Lengths = { out: 12, err: 0, env: 30 };
   const freshId = /^server_1_\d{10}_\d{5,}$/;
 
-  it('may send no Job-Id: the upload is given a fresh one', async () => {
+  it('may omit the Job-Id: the upload is given a new one', async () => {
     assert.equal(
       (await askStrictly({ port: server.port, head: headOf('old', undefined, none), body: [bodyOf('x', none)] }))
         .status,
@@ -220,7 +220,7 @@ describe('clients as old as the original servers', () => {
   });
 
   for (const connection of ['', 'Connection: keep-alive\r\n', 'Connection: close\r\n']) {
-    it(`may speak HTTP/1.0, without a Host${connection && `, ${connection.trim()}`}`, async () => {
+    it(`may use HTTP/1.0, without a Host${connection && `, ${connection.trim()}`}`, async () => {
       const head = headOf('old', 'job_7', none, 'HTTP/1.0').replace(AUTHORIZATION, `${connection}${AUTHORIZATION}`);
       const stored = await sendRaw(server.port, Buffer.concat([Buffer.from(head), bodyOf('job_7', none)]));
       assert.equal(parseAnswer(Buffer.from(stored, 'latin1')).status, 200);

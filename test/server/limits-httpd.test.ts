@@ -19,7 +19,7 @@ const HAS_FCGID = obtainFcgid() !== undefined;
 
 for (const way of part(['prefork', 'event', ...WAYS] as const, 2)) {
   const isHere = way !== 'mod_fcgid' || HAS_FCGID;
-  describe(`a limit under ${way}`, { skip: !isHere && 'no mod_fcgid on this machine' }, async () => {
+  describe(`an upload limit under ${way}`, { skip: !isHere && 'no mod_fcgid on this machine' }, async () => {
     if (!isHere) return;
     const isScript = way === 'prefork' || way === 'event';
     const site = makeSite({ resident: !isScript });
@@ -49,7 +49,7 @@ for (const way of part(['prefork', 'event', ...WAYS] as const, 2)) {
       assert.equal(readdirSync(site.incoming).length, 4);
     });
 
-    it('still wants to know who it is', async () => {
+    it('still requires authentication', async () => {
       const head = putHead(LIMIT + 1, { password: 'wrong' });
       assert.match(await put(head, LIMIT + 1), /^HTTP\/1\.1 (?:401|413) /);
       assert.match(await put(putHead(LIMIT, { password: 'wrong' }), LIMIT), /^HTTP\/1\.1 401 /);

@@ -58,7 +58,7 @@ function startWorker(lines: string): { child: ChildProcess; printed: () => Promi
 describe('a slot', () => {
   const take = (limit: number, serverId = 'server_1'): Slot | undefined => takeSlot(folder, serverId, limit);
 
-  it('is one of so many, and free again when it is released', () => {
+  it('is one of a fixed number, and free again when it is released', () => {
     const slots = [take(2), take(2)];
     assert.equal(take(2), undefined);
     slots[0]?.release();
@@ -69,14 +69,14 @@ describe('a slot', () => {
     slots[1]?.release();
   });
 
-  it('is one of a server, whatever the server is called', () => {
+  it('belongs to one server, whatever its name', () => {
     for (const serverId of ['server_1', 'server_1-0', '0', '-', '..', 'slot-0']) {
       assert.ok(take(1, serverId), serverId);
       assert.equal(take(1, serverId), undefined, serverId);
     }
   });
 
-  it('of a process that was killed is free', async () => {
+  it('is free when its process was killed', async () => {
     const { child, printed } = startWorker(
       "takeSlot(folder, 'server_1', 1); console.log('held'); setInterval(() => {}, 1000);",
     );
@@ -90,20 +90,20 @@ describe('a slot', () => {
     assert.deepEqual(readdirSync(folder), ['slot-server_1-0']);
   });
 
-  it('of a process whose id another has now is free', () => {
+  it('is free when another process has the id of its process', () => {
     mkdirSync(folder);
     symlinkSync(`${process.pid}-1`, join(folder, 'slot-server_1-0'));
     assert.ok(take(1));
   });
 
-  it('is not taken from what is no slot', () => {
+  it('is not taken from what is not a slot', () => {
     mkdirSync(join(folder, 'slot-server_1-0'), { recursive: true });
     symlinkSync('/etc/passwd', join(folder, 'slot-server_1-1'));
     assert.equal(take(2), undefined);
     assert.equal(readlinkSync(join(folder, 'slot-server_1-1')), '/etc/passwd');
   });
 
-  it('is held by as many processes as there are slots, however many of the others were killed', async () => {
+  it('is held by as many processes as there are slots, however many others were killed', async () => {
     mkdirSync(folder);
     // As left by a machine that crashed: no process has such an id.
     for (let number = 0; number < 3; number += 1)
@@ -119,13 +119,13 @@ describe('a slot', () => {
     }
   });
 
-  it('needs the folder above that of the client', () => {
+  it('needs the directory above that of the client', () => {
     assert.throws(() => takeSlot(join(root, 'none/client1'), 'server_1', 1), { code: 'ENOENT' });
   });
 });
 
-describe('the record of a day', () => {
-  it('allows bytes to the byte, and uploads to the upload', () => {
+describe('the count of a day', () => {
+  it('is exact to the byte and to the upload', () => {
     assert.deepEqual(
       [count(60, { bytes: 100 }), count(41, { bytes: 100 }), count(40, { bytes: 100 })],
       ['', 'bytes', ''],
@@ -135,7 +135,7 @@ describe('the record of a day', () => {
     assert.equal(readFileSync(record, 'latin1').length, 4 * 73);
   });
 
-  it('knows what every line before it came to, without reading them', () => {
+  it('includes every earlier line without reading it', () => {
     const times = 300;
     for (let time = 0; time < times; time += 1) assert.equal(count(7, { uploads: times }), '');
     assert.equal(count(7, { uploads: times }), 'uploads');
@@ -147,19 +147,19 @@ describe('the record of a day', () => {
     assert.equal(count(1, { bytes: 7 * times + 1 }), '');
   });
 
-  it('gives back what was not used', () => {
+  it('gets back what was not used', () => {
     assert.equal(count(100, { bytes: 100 }, { bytes: 30, uploads: 0 }), '');
     assert.deepEqual([count(31, { bytes: 100 }), count(30, { bytes: 100 })], ['bytes', '']);
     assert.equal(count(5, { uploads: 3 }, { bytes: 5, uploads: 1 }), '');
     assert.deepEqual([count(0, { bytes: 100, uploads: 3 }), count(0, { uploads: 3 })], ['', 'uploads']);
   });
 
-  it('holds with numbers as large as a request can name', () => {
+  it('stays correct with the largest numbers that a request can name', () => {
     assert.equal(count(Number.MAX_SAFE_INTEGER, { uploads: 9 }, { bytes: Number.MAX_SAFE_INTEGER, uploads: 1 }), '');
     assert.deepEqual([count(999, { bytes: 999, uploads: 1 }), count(1, { bytes: 999 })], ['', 'bytes']);
   });
 
-  it('goes on behind a line that was cut short, and counts nothing of that', () => {
+  it('continues after a truncated line, which does not count', () => {
     count(10, { bytes: 100 });
     for (const length of [1, 40, 72, 73]) {
       const { length: size } = readFileSync(record);
@@ -173,7 +173,7 @@ describe('the record of a day', () => {
     );
   });
 
-  it('counts the record of every server of the locker, and removes those of days gone by', () => {
+  it('adds the counts of every server of the locker, and removes those of past days', () => {
     count(60, { bytes: 100 }, undefined, { serverId: 'server_2' });
     assert.deepEqual([count(41, { bytes: 100 }), count(40, { bytes: 100 })], ['bytes', '']);
     const before = { day: '20261129', oldest: '20261128' };
@@ -187,7 +187,7 @@ describe('the record of a day', () => {
     ]);
   });
 
-  it('of several servers leaves nothing open', { skip: !existsSync('/proc/self/fd') }, () => {
+  it('leaves nothing open with several servers', { skip: !existsSync('/proc/self/fd') }, () => {
     const countOpen = (): number => readdirSync('/proc/self/fd').length;
     count(1, { bytes: 100 }, undefined, { serverId: 'server_2' });
     const before = countOpen();
@@ -195,7 +195,7 @@ describe('the record of a day', () => {
     assert.equal(countOpen(), before);
   });
 
-  it('lets no more through when many come at once, and as many as there may be', async () => {
+  it('lets exactly the allowed number through when many come at once', async () => {
     const lines =
       "const held = reserve(folder, names, 10, { bytes: 500, uploads: 0 }); taken += typeof held === 'object'; held.close?.();";
     const workers = Array.from({ length: 6 }, () =>
@@ -210,7 +210,7 @@ describe('the record of a day', () => {
     assert.deepEqual([count(1, { bytes: 500 }), count(0, { bytes: 500 })], ['bytes', '']);
   });
 
-  it('keeps what a process took that was killed', async () => {
+  it('keeps what a killed process took', async () => {
     const { child, printed } = startWorker(
       "reserve(folder, names, 70, { bytes: 100, uploads: 0 }); console.log('held'); setInterval(() => {}, 1000);",
     );
@@ -220,13 +220,13 @@ describe('the record of a day', () => {
     assert.deepEqual([count(31, { bytes: 100 }), count(30, { bytes: 100 })], ['bytes', '']);
   });
 
-  it('follows no sum of a line that only looks like the last one', () => {
+  it('ignores the sum of a line that only resembles the last one', () => {
     count(60, { bytes: 100 });
     appendFileSync(record, 'x'.repeat(5000));
     assert.deepEqual([count(41, { bytes: 100 }), count(40, { bytes: 100 })], ['bytes', '']);
   });
 
-  it('on a full disk is refused, and counts again when there is room', { skip: findMountObstacle() }, () => {
+  it('is refused on a full disk, and works again when there is room', { skip: findMountObstacle() }, () => {
     const disk = join(root, 'disk');
     mkdirSync(disk);
     mountTmpfs(disk, 'size=8k');

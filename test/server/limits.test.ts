@@ -62,7 +62,7 @@ function renew(site: Site): void {
 
 const countReady = (site: Site): number => readdirSync(site.incoming).filter((name) => name.endsWith('.rdy')).length;
 
-describe('requests at once, as CGI', () => {
+describe('concurrent requests, as CGI', () => {
   const site = makeSite();
   const children: ChildProcess[] = [];
   after(() => site.remove());
@@ -83,7 +83,7 @@ describe('requests at once, as CGI', () => {
     return parseAnswer((await runBare(raw(method, more), options)).stdout);
   };
 
-  it('are as many as the limit says, of 30 that come together', async () => {
+  it('are limited to the set number, of 30 that come together', async () => {
     configure(site, { PutNameFormat: '%jid', MaxRequestsAtOnce: '5' });
     const puts = Array.from({ length: 30 }, (_, number) => begin(`p${number}`));
     await until(() => saidBy(site).filter((line) => line === OVER).length === 25, '25 refusals');
@@ -113,7 +113,7 @@ describe('requests at once, as CGI', () => {
     assert.deepEqual(slotsOf(site), []);
   });
 
-  it('hold no process that was refused, however slowly its body comes', async () => {
+  it('occupy no process after a refusal, however slowly the body comes', async () => {
     configure(site, { PutNameFormat: '%jid', MaxRequestsAtOnce: '1' });
     const first = begin('a');
     await until(() => slotsOf(site).length === 1, 'a slot');
@@ -128,7 +128,7 @@ describe('requests at once, as CGI', () => {
     assert.equal(parseAnswer((await first.ended).stdout).status, 200);
   });
 
-  it('are free again when the process that held one is killed', async () => {
+  it('leave their slot free when their process is killed', async () => {
     configure(site, { PutNameFormat: '%jid', MaxRequestsAtOnce: '1' });
     const { child, ended } = begin('a');
     await until(() => slotsOf(site).length === 1, 'a slot');
@@ -139,7 +139,7 @@ describe('requests at once, as CGI', () => {
     assert.equal((await ask('GET')).status, 200);
   });
 
-  it('are given to nobody who is not the client, and have no place outside', async () => {
+  it('are not counted for anyone but the client, and nothing is written outside', async () => {
     configure(site, { PutNameFormat: '%jid', MaxRequestsAtOnce: '1', MaxUploadsPerDay: '1', MaxBytesPerDay: '10' });
     const bad = ['..', '.', '%2e%2e', 'a%2fb', '..%2fincoming', '%00', 'x'.repeat(65), 'slot-server_1-0%0a', ''];
     for (const clientId of bad)
@@ -153,7 +153,7 @@ describe('requests at once, as CGI', () => {
     assert.equal((await askWorker(raw('PUT', { out: 'x', jobId: 'a' }), site.propertiesFile)).status, 200);
   });
 
-  it('make no file and no folder while there is no limit', async () => {
+  it('make no file and no directory while there is no limit', async () => {
     configure(site, { PutNameFormat: '%jid', LimitsDirectory: '/nonexistent' });
     for (const method of ['GET', 'PUT'] as const)
       assert.equal((await ask(method, { out: 'x', jobId: 'a' })).status, 200);
@@ -161,11 +161,11 @@ describe('requests at once, as CGI', () => {
   });
 });
 
-describe('requests at once, under httpd with mod_cgid', () => {
+describe('concurrent requests, under httpd with mod_cgid', () => {
   const site = makeSite({ settings: { PutNameFormat: '%jid', MaxRequestsAtOnce: '2' } });
   after(() => site.remove());
 
-  it('tell a strict client 503 although others hold all slots with slow bytes', async () => {
+  it('show a strict client 503 although others hold all slots with slow bytes', async () => {
     const server = await startHttpd({ site, mpm: 'event' });
     try {
       const slow = ['a', 'b'].map((jobId) => {
@@ -191,11 +191,11 @@ describe('requests at once, under httpd with mod_cgid', () => {
   });
 });
 
-describe('requests at once, in a persistent worker', () => {
+describe('concurrent requests, in a persistent worker', () => {
   const its = useResidentSite({ PutNameFormat: '%jid', MaxRequestsAtOnce: '3' });
   const noEnd = (bytes: Buffer): Buffer => bytes.subarray(0, bytes.length - 8);
 
-  it('are counted from their beginning, together with those of CGI, and end with the connection', async () => {
+  it('are counted from their start, together with those of CGI, until the connection ends', async () => {
     const site = its.site();
     const { socket } = await its.start();
     // Its body never ends.
@@ -229,7 +229,7 @@ describe('requests at once, in a persistent worker', () => {
     assert.equal((await get(socket, site)).status, 200);
   });
 
-  it('are free again when the worker is killed', async () => {
+  it('leave their slots free when the worker is killed', async () => {
     const site = its.site();
     const killed = await its.start();
     for (const jobId of ['k', 'l', 'm']) {
@@ -261,7 +261,7 @@ describe('uploads and bytes a day', () => {
     askWorker(raw(method, ask), site.propertiesFile);
   const statusOf = async (ask: Put): Promise<number> => (await send(ask)).status;
 
-  it('are limited to the byte, refused until midnight, and nothing is made of what is refused', async () => {
+  it('are limited to the byte, refused until midnight, and refused ones create nothing', async () => {
     configure(site, { PutNameFormat: '%cid/%jid/x', MaxBytesPerDay: '100' });
     assert.equal(await statusOf({ jobId: 'a', out: 'x'.repeat(50), err: 'y'.repeat(9) }), 200);
     const { status, reason, headers } = await send({ jobId: 'b', out: 'x'.repeat(42) });
@@ -277,7 +277,7 @@ describe('uploads and bytes a day', () => {
     assert.equal((await send({}, 'GET')).status, 200, 'a GET takes nothing of a day');
   });
 
-  it('acknowledge the same upload again when the day is used up, and count it once', async () => {
+  it('acknowledge an identical upload again when the day is used up, and count it once', async () => {
     configure(site, { PutNameFormat: '%jid', OverwriteExistingFiles: 'Y', MaxUploadsPerDay: '2' });
     const upload = { jobId: 'a', out: 'x'.repeat(200_000) };
     for (let time = 0; time < 3; time += 1) assert.equal(await statusOf(upload), 200);
@@ -294,7 +294,7 @@ describe('uploads and bytes a day', () => {
     assert.equal(readFileSync(join(site.incoming, 'a.out'), 'latin1'), upload.out);
   });
 
-  it('do not count what is refused, and of what broke off the bytes that came', async () => {
+  it('do not include refused uploads, and include the bytes of those that broke off', async () => {
     configure(site, { PutNameFormat: '%jid', MaxBytesPerDay: '100', MaxUploadsPerDay: '3' });
     assert.equal(await statusOf({ jobId: 'a', out: 'x'.repeat(10) }), 200);
     for (const out of ['y'.repeat(10), 'y'.repeat(80)]) assert.equal(await statusOf({ jobId: 'a', out }), 451);
@@ -307,7 +307,7 @@ describe('uploads and bytes a day', () => {
     assert.match(logOf(site).at(-1) ?? '', /: over MaxUploadsPerDay until midnight UTC$/);
   });
 
-  it('are another for a client with an override', async () => {
+  it('have another limit for a client with an override', async () => {
     configure(site, { PutNameFormat: '%jid', MaxUploadsPerDay: '1', RequireMatch: 'N' });
     const override = (clientId: string, text: string): void => {
       const folder = join(site.base, 'config/nph-webjob/clients', clientId);
@@ -329,7 +329,7 @@ describe('uploads and bytes a day', () => {
     rmSync(join(site.base, 'config'), { recursive: true });
   });
 
-  it('begin anew at midnight UTC, wherever the server is', needsFakeClock, async () => {
+  it('start again at midnight UTC, wherever the server is', needsFakeClock, async () => {
     configure(site, { PutNameFormat: '%jid', MaxUploadsPerDay: '1' });
     const clock = makeFakeClock(join(site.root, 'clock'));
     const environment = Object.entries({ ...clock.environment, TZ: 'America/New_York' });
@@ -381,7 +381,7 @@ describe('a client over its limits', () => {
   });
 });
 
-describe('a folder in which nothing can be counted', () => {
+describe('a directory in which nothing can be counted', () => {
   const site = makeSite();
   after(() => site.remove());
   beforeEach(() => renew(site));
@@ -393,7 +393,7 @@ describe('a folder in which nothing can be counted', () => {
   };
   const LIMITS = { PutNameFormat: '%jid', MaxRequestsAtOnce: '5', MaxUploadsPerDay: '5' };
 
-  it('that is missing answers 550 to what is limited, and names the control', async () => {
+  it('causes 550 for limited requests when it is missing, and names the setting', async () => {
     configure(site, { ...LIMITS, LimitsDirectory: '/nonexistent' });
     assert.deepEqual(await askBoth(), [550, 550]);
     const [said] = saidBy(site);
@@ -404,7 +404,7 @@ describe('a folder in which nothing can be counted', () => {
     assert.deepEqual(readdirSync(site.incoming), []);
   });
 
-  it('on a disk that is read-only likewise, and on a full one 507', { skip: findMountObstacle() }, async () => {
+  it('causes 550 on a read-only disk, and 507 on a full one', { skip: findMountObstacle() }, async () => {
     const disk = join(site.root, 'disk');
     mkdirSync(disk);
     mountTmpfs(disk, 'ro');

@@ -58,7 +58,7 @@ function assertRefused({ stdout, stderr }: BareResult, message: string): void {
 }
 
 describe('a file system (strace)', { skip: NO_STRACE }, () => {
-  it('that cannot sync a folder (EINVAL) stores uploads all the same', async () => {
+  it('that cannot sync a directory (EINVAL) stores uploads all the same', async () => {
     assertStored(await put('unsynced', faulty('fsync:error=EINVAL', site.incoming)));
   });
 
@@ -67,7 +67,7 @@ describe('a file system (strace)', { skip: NO_STRACE }, () => {
     assert.equal(statusOf(stdout), 500);
   });
 
-  it('that fails (EIO) when an upload is announced takes the announcement back', async () => {
+  it('that fails (EIO) while an upload is announced takes the announcement back', async () => {
     const { stdout } = await put('withdrawn', faulty('fsync:error=EIO:when=2', site.incoming));
     assert.equal(statusOf(stdout), 500);
     assert.deepEqual(
@@ -83,16 +83,16 @@ describe('a file system (strace)', { skip: NO_STRACE }, () => {
   };
   const layout = process.arch === 'x64' || process.arch === 'arm64' ? undefined : 'another layout of statfs';
 
-  it('whose room is kept for root is full', { skip: layout }, async () => {
-    assertRefused(await put('kept', saying(ROOM, 10, 1000, 1000)), 'not enough space');
+  it('whose free space is reserved for root is full', { skip: layout }, async () => {
+    assertRefused(await put('kept', saying(ROOM, 10, 1000, 1000)), 'not enough room');
   });
 
-  it('whose inodes are used up is full, and one that counts none is not', { skip: layout }, async () => {
+  it('without free inodes is full, and one that does not count inodes is not', { skip: layout }, async () => {
     assertRefused(await put('used', saying(ROOM, ROOM, 1000, 7)), 'no inodes left');
     assertStored(await put('uncounted', saying(ROOM, ROOM, 0, 0)));
   });
 
-  it('without files that have no name gives a body one for a moment', () => {
+  it('without nameless files gives a body a name for a moment', () => {
     const folder = makeScratch(site, 'spool');
     const spool = pathToFileURL(join(import.meta.dirname, '../../cgi/node-cgi-compat/spool.ts')).href;
     const program = `
@@ -113,8 +113,8 @@ describe('a file system (strace)', { skip: NO_STRACE }, () => {
   });
 });
 
-describe('a limit on the size of files in the middle of a record', () => {
-  it('refuses the upload, and the next record covers the half of it', async () => {
+describe('a file size limit in the middle of an entry', () => {
+  it('refuses the upload, and the next entry covers the half of it', async () => {
     const limit = 64 * 512;
     const path = custodyOf(site);
     appendCustody(path, { event: 'deposit', name: 'first' });
@@ -150,11 +150,11 @@ describe('a tmpfs', { skip: obstacle }, () => {
     }
   }
 
-  it('that counts no inodes stores uploads', async () => {
+  it('that does not count inodes stores uploads', async () => {
     await withDisk(site.incoming, 'size=4m,nr_inodes=0', async () => assertStored(await put('uncounted')));
   });
 
-  it('of logs that has no inode left for the custody record refuses uploads', async () => {
+  it('with the logs refuses uploads when it has no inode for the custody record', async () => {
     const logs = join(site.base, 'logfiles');
     await withDisk(logs, 'size=1m,nr_inodes=20', async () => {
       writeFileSync(site.logFile, '');
@@ -167,7 +167,7 @@ describe('a tmpfs', { skip: obstacle }, () => {
     });
   });
 
-  it('of logs that has room for a part of the record refuses uploads', async () => {
+  it('with the logs refuses uploads when it has room for only a part of the entry', async () => {
     const logs = join(site.base, 'logfiles');
     await withDisk(logs, 'size=8k', async () => {
       for (const path of [site.logFile, custodyOf(site)]) {
@@ -185,7 +185,7 @@ describe('a tmpfs', { skip: obstacle }, () => {
 });
 
 describe('a file system whose process is killed', { skip: NO_UNION }, () => {
-  it('is told by webjobctl, with what helps', async () => {
+  it('is reported by webjobctl, with a hint', async () => {
     const union = mountUnion();
     try {
       const file = join(site.root, 'union.cfg');

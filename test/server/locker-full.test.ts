@@ -59,10 +59,10 @@ async function assertGetServed(): Promise<void> {
   assert.ok(stdout.toString('latin1').endsWith(`\r\n\r\n${HOST_SH}`));
 }
 
-describe('a limit on the size of files (EFBIG, always run)', () => {
+describe('a file size limit (EFBIG, always run)', () => {
   const limited = ['/bin/sh', '-c', 'ulimit -f 64; exec "$0" "$@"'];
 
-  it('answers 507, leaves nothing of the upload, and the site goes on', async () => {
+  it('causes 507, leaves nothing of the upload, and the site continues', async () => {
     assertAnswer(await put(makeUpload('large', SIZES), limited), 507, 'Insufficient Storage: write failed: EFBIG');
     assert.deepEqual(standing('large'), []);
     await assertGetServed();
@@ -71,7 +71,7 @@ describe('a limit on the size of files (EFBIG, always run)', () => {
     assert.ok(isWhole(baseOf(site, 'small'), small));
   });
 
-  it('leaves the group whole that was to be replaced', async () => {
+  it('leaves the upload complete that was to be replaced', async () => {
     configure(site, OVERWRITE);
     const old = makeUpload('again', SIZES);
     assertAnswer(await put(old), 200, 'Success');
@@ -121,7 +121,7 @@ const FAILING: Fault[] = [
   { fault: 'fsync:error=EIO:when=2', on: 'folder', stays: STREAMS },
 ];
 
-describe('errors injected into the script (strace)', { skip: NO_STRACE }, () => {
+describe('an error injected into the script (strace)', { skip: NO_STRACE }, () => {
   function wrapperFor(name: string, { fault, on }: Pick<Fault, 'fault' | 'on'>): string[] {
     const path = on === 'folder' ? site.incoming : on === 'log' ? site.logFile : `${baseOf(site, name)}${on}`;
     return inject(traceFile(), fault, [path]);
@@ -136,7 +136,7 @@ describe('errors injected into the script (strace)', { skip: NO_STRACE }, () => 
     { status: 500, reason: 'Internal Server Error', faults: FAILING },
   ]) {
     for (const fault of faults) {
-      it(`${fault.fault} on ${fault.on}: ${status}, ${fault.stays.join(' ') || 'nothing'} stays`, async () => {
+      it(`leaves ${fault.stays.join(' ') || 'nothing'} and answers ${status} (${fault.fault} on ${fault.on})`, async () => {
         const upload = makeUpload('faulty', SIZES);
         const [, error = ''] = /error=(\w+)/.exec(fault.fault) ?? [];
         assertAnswer(await put(upload, wrapperFor('faulty', fault)), status, `${reason}: \\w+ failed: ${error}`);
@@ -153,7 +153,7 @@ describe('errors injected into the script (strace)', { skip: NO_STRACE }, () => 
     [500, FAILING],
   ] as const)
     for (const fault of part(faults, 4))
-      it(`${fault.fault} on ${fault.on} of a differing upload: ${status}, the first stays, and a retry is stored once`, async () => {
+      it(`leaves the first of two differing uploads with ${status} (${fault.fault} on ${fault.on}); a retry succeeds`, async () => {
         configure(site, { ...OVERWRITE, KeepDifferingUploads: 'Y' });
         const [first, second] = [makeUpload('faulty', SIZES), makeUpload('faulty', SIZES)];
         assert.equal(statusOf((await put(first)).stdout), 200);
@@ -166,7 +166,7 @@ describe('errors injected into the script (strace)', { skip: NO_STRACE }, () => 
         assert.deepEqual(standing('faulty~3'), []);
       });
 
-  it('no room once a replaced group has lost its .rdy: 507, and neither group is thrown away', async () => {
+  it('causes 507 without room once a replaced upload has lost its .rdy, and neither is lost', async () => {
     configure(site, OVERWRITE);
     assertAnswer(await put(makeUpload('again', SIZES)), 200, 'Success');
     const wrapper = wrapperFor('again', { fault: 'fsync:error=ENOSPC:when=1', on: 'folder' });
@@ -174,7 +174,7 @@ describe('errors injected into the script (strace)', { skip: NO_STRACE }, () => 
     assert.deepEqual(standing('again'), ['.env', '.env.new', '.err', '.err.new', '.out', '.out.new']);
   });
 
-  it('no room for the log: the answer is what it was, and the line goes to stderr', async () => {
+  it('leaves the answer unchanged when the log is full, and the line goes to stderr', async () => {
     const upload = makeUpload('unlogged', SIZES);
     const result = await put(upload, wrapperFor('unlogged', { fault: 'write:error=ENOSPC', on: 'log' }));
     assert.equal(statusOf(result.stdout), 200);
@@ -186,7 +186,7 @@ describe('errors injected into the script (strace)', { skip: NO_STRACE }, () => 
 const obstacle = findMountObstacle();
 const way = obstacle === undefined ? 'tmpfs mounted' : `mount not allowed here: ${obstacle}; the suites above stand in`;
 
-describe(`a disk that is really full (${way})`, { skip: obstacle }, () => {
+describe(`a disk that is full (${way})`, { skip: obstacle }, () => {
   /** Mounts a tmpfs, runs `act` on it, and unmounts it in any case. */
   async function withDisk(path: string, limits: string, act: () => Promise<void>): Promise<void> {
     mountTmpfs(path, limits);
@@ -222,7 +222,7 @@ describe(`a disk that is really full (${way})`, { skip: obstacle }, () => {
     });
   });
 
-  it('that fills while an upload arrives: 507, nothing stays, GET is served, and the name is free again', async () => {
+  it('answers 507 when it fills during an upload: nothing stays, and the name is free again', async () => {
     await withDisk(site.incoming, 'size=2m', async () => {
       const upload = makeUpload('late', { ...SIZES, out: 600_000 });
       const filler = join(site.incoming, 'filler');
@@ -239,7 +239,7 @@ describe(`a disk that is really full (${way})`, { skip: obstacle }, () => {
     });
   });
 
-  it('that runs out of inodes: 507, nothing stays, GET is served', async () => {
+  it('answers 507 without inodes: nothing stays, and GET is served', async () => {
     await withDisk(site.incoming, 'size=4m,nr_inodes=40', async () => {
       const filler = join(site.incoming, 'filler');
       const count = (): number =>
@@ -262,7 +262,7 @@ describe(`a disk that is really full (${way})`, { skip: obstacle }, () => {
     });
   });
 
-  it('that holds the log as well: GET is served all the same, and no line is lost', async () => {
+  it('serves GET all the same when it contains the log, and loses no line', async () => {
     const disk = makeScratch(site, 'disk');
     await withDisk(disk, 'size=2m', async () => {
       const whole = { ...site, base: join(disk, 'integrity'), incoming: join(disk, 'integrity/incoming') };

@@ -46,7 +46,7 @@ function abandonLock(base: string): void {
   age([`${base}.lck`]);
 }
 
-describe(`${RACERS} processes after one name`, () => {
+describe(`${RACERS} processes with one name`, () => {
   let racers: Racer[];
   before(async () => {
     racers = await startRacers(RACERS);
@@ -60,7 +60,7 @@ describe(`${RACERS} processes after one name`, () => {
     return { results, winners: orders.filter((_, writer) => results[writer]?.outcome === 'stored') };
   }
 
-  it('exactly one stores, the others are told that it exists', async () => {
+  it('store one upload, and the others learn that it exists', async () => {
     for (let round = 0; round < ROUNDS; round += 1) {
       const { results, winners } = await race(`new${round}`, false);
       assertAmong(results, ['stored', 'exists']);
@@ -69,7 +69,7 @@ describe(`${RACERS} processes after one name`, () => {
     }
   });
 
-  it('that holds an abandoned lock: exactly one takes it over', async () => {
+  it('take over an abandoned lock exactly once', async () => {
     for (let round = 0; round < ROUNDS; round += 1) {
       abandonLock(join(folder, `old${round}`));
       const { results, winners } = await race(`old${round}`, false);
@@ -81,7 +81,7 @@ describe(`${RACERS} processes after one name`, () => {
     }
   });
 
-  it('replacing each other: what stands at the end is the whole of one that was told so', async () => {
+  it('replace each other, and the final upload is complete and acknowledged', async () => {
     for (let round = 0; round < ROUNDS / 4; round += 1) {
       const { results, winners } = await race('replaced', true);
       assertAmong(results, ['stored', 'exists']);
@@ -93,12 +93,12 @@ describe(`${RACERS} processes after one name`, () => {
   });
 });
 
-describe('a taker that comes late to an abandoned lock', { skip: NO_STRACE }, () => {
+describe('a process that comes late to an abandoned lock', { skip: NO_STRACE }, () => {
   for (const { when, name } of [
     { when: 'while the faster one is at work', name: 'working' },
     { when: 'when the faster one is done', name: 'done' },
   ]) {
-    it(`${when} does not win as well`, async () => {
+    it(`does not win as well ${when}`, async () => {
       const order = orderFor(name, 'fast');
       abandonLock(order.base);
       // The last file it looks at before it considers the lock abandoned.

@@ -21,7 +21,7 @@ import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { makeFolders, nameReached, reach, reachFolder, walkLocker } from '../../cgi/locker/index.ts';
 
-describe('the way to a file of a locker', () => {
+describe('the path to a file of a locker', () => {
   let root = '';
   let locker = '';
   const put = (file: string, text = file): void => {
@@ -41,7 +41,7 @@ describe('the way to a file of a locker', () => {
   });
   after(() => spawnSync('rm', ['-rf', root]));
 
-  it('leads to it, and is called by its name in messages', () => {
+  it('is resolved, and appears by name in messages', () => {
     for (const name of ['flat.out', 'a/one.out', 'a/b/c/deep.out']) {
       assert.equal(readFileSync(reach(locker, name), 'utf8'), name);
       const message = `EACCES: permission denied, open '${reach(locker, name)}'`;
@@ -54,7 +54,7 @@ describe('the way to a file of a locker', () => {
     }
   });
 
-  it('leads nowhere by a name that is not below it, nor through a link or a file', () => {
+  it('is refused when it is not below the locker, or leads through a link or a file', () => {
     const names = ['link/outside', '../outside', 'a/../../outside', '/outside', 'a//one', 'a/./one', './flat'];
     for (const name of [...names, 'flat.out/x', 'none/x', 'a/b/link/outside', '..//outside'])
       assert.equal(isThere(`${name}.out`), false, name);
@@ -62,7 +62,7 @@ describe('the way to a file of a locker', () => {
       assert.equal(lstatSync(reachFolder(locker, folder), { throwIfNoEntry: false }), undefined, folder);
   });
 
-  it('stays in a folder that was moved away, and finds the one in its place a moment later', async () => {
+  it('stays in a directory that was moved away, and soon finds the one in its place', async () => {
     const path = reach(locker, 'a/one.out');
     renameSync(join(locker, 'a'), join(locker, 'moved'));
     symlinkSync('..', join(locker, 'a'));
@@ -75,7 +75,7 @@ describe('the way to a file of a locker', () => {
     assert.equal(readFileSync(reach(locker, 'a/one.out'), 'utf8'), 'another');
   });
 
-  it('keeps few folders open', () => {
+  it('keeps few directories open', () => {
     const open = readdirSync('/proc/self/fd').length;
     for (let number = 0; number < 400; number++) {
       put(`many/${number}/x.out`);
@@ -84,14 +84,14 @@ describe('the way to a file of a locker', () => {
     assert.ok(readdirSync('/proc/self/fd').length < open + 150);
   });
 
-  it('is made where it is missing, and not through a link', () => {
+  it('is created where it is missing, but not through a link', () => {
     makeFolders(locker, 'new/er/x');
     assert.equal(lstatSync(join(locker, 'new/er')).isDirectory(), true);
     makeFolders(locker, 'link/new/x');
     assert.deepEqual(readdirSync(root).sort(), ['incoming', 'outside.out']);
   });
 
-  it('ends for a walk where no path can be longer, however deep the folders go on', () => {
+  it('ends where no path can be longer, however deep the directories are', () => {
     const folder = join(locker, 'nested');
     mkdirSync(folder);
     const program = 'import os, sys\nfor _ in range(3000):\n os.mkdir("d"); os.chdir("d")';
@@ -102,7 +102,7 @@ describe('the way to a file of a locker', () => {
     assert.deepEqual(strays, [4096]);
   });
 
-  it('leads by descriptors to a locker that others than root can exchange', {
+  it('leads by descriptors to a locker that other users can exchange', {
     skip: process.getuid?.() !== 0 && 'not root',
   }, () => {
     const base = join(root, 'base');

@@ -106,13 +106,13 @@ const UNREAD: ByteSource = {
 };
 
 describe('a new upload', () => {
-  it('is three streams and a .rdy that names the job', () => {
+  it('consists of three streams and a .rdy that names the job', () => {
     storeUpload(plan(), source(STREAMS_TEXT));
     assert.deepEqual(standing(), COMPLETE);
     assert.equal(parseReady(formatReady(JOB_ID)), JOB_ID);
   });
 
-  it('has a .rdy of the time at which it was announced, however long it took', () => {
+  it('has a .rdy dated to its announcement, however long it took', () => {
     const late = new Date(Date.now() - 3_000_000);
     storeUpload(
       plan(),
@@ -126,7 +126,7 @@ describe('a new upload', () => {
     assert.deepEqual(standing(), { out: '', err: '', env: '', rdy: `Jid=${JOB_ID}\n` });
   });
 
-  it('reads not one byte more than announced', () => {
+  it('takes not one byte more than announced', () => {
     const all = source(`${STREAMS_TEXT}more`);
     const asked: number[] = [];
     storeUpload(plan(), {
@@ -139,7 +139,7 @@ describe('a new upload', () => {
     assert.ok(Math.max(...asked) <= 21, `asked for ${asked}`);
   });
 
-  it('has files of mode 0644 and makes folders of 0755', () => {
+  it('has files of mode 0644 and directories of mode 0755', () => {
     base = join(folder, '2004/05/23/client1_host.sh');
     storeUpload(plan(), source(STREAMS_TEXT));
     for (const path of ['2004', '2004/05', '2004/05/23']) {
@@ -163,7 +163,7 @@ describe('a new upload', () => {
     assert.deepEqual([...seen], [`Jid=${JOB_ID}\n`]);
   });
 
-  it('shows its complete streams to beforeReady, not yet announced', () => {
+  it('passes its complete streams to beforeReady, not yet announced', () => {
     let seen: Record<string, string> = {};
     storeUpload(plan(), source(STREAMS_TEXT), (paths) => {
       assert.deepEqual(paths, groupPaths(base));
@@ -172,7 +172,7 @@ describe('a new upload', () => {
     assert.deepEqual(seen, { ...WHOLE, lck: `Jid=${JOB_ID}\n` });
   });
 
-  it('is not announced when beforeReady throws, and what was thrown comes out', () => {
+  it('is not announced when beforeReady throws, and the exception is passed on', () => {
     const thrown = new Error('the hook said no');
     assert.throws(
       () =>
@@ -184,7 +184,7 @@ describe('a new upload', () => {
     assert.deepEqual(standing(), WHOLE);
   });
 
-  it('keeps what arrived of a short body, without .rdy', () => {
+  it('keeps what arrived of a truncated body, without .rdy', () => {
     for (const [count, kept] of [
       [0, { out: '' }],
       [10, { out: 'This is st' }],
@@ -208,7 +208,7 @@ describe('a new upload', () => {
     assert.deepEqual(standing(), {});
   });
 
-  it('fails where a folder of its path is a file, or a name is too long', () => {
+  it('fails where a directory of its path is a file, or a name is too long', () => {
     writeFileSync(join(folder, 'file'), 'x');
     assertFails('failed', () => storeUpload(plan({ base: join(folder, 'file/upload') }), UNREAD));
     assertFails('name', () => storeUpload(plan({ base: join(folder, 'x'.repeat(300)) }), UNREAD));
@@ -218,20 +218,20 @@ describe('a new upload', () => {
 
 describe('a name that is taken', () => {
   for (const extension of ['out', 'err', 'env', 'rdy']) {
-    it(`by a .${extension} is refused, and nothing is touched`, () => {
+    it(`is refused because of a .${extension}, and nothing is touched`, () => {
       put({ [extension]: 'old' });
       assertFails('exists', () => storeUpload(plan(), UNREAD));
       assert.deepEqual(standing(), { [extension]: 'old' });
     });
 
-    it(`by a dangling link .${extension} is refused, and nothing is touched`, () => {
+    it(`is refused because of a dangling link .${extension}, and nothing is touched`, () => {
       symlinkSync(join(folder, 'nowhere'), `${base}.${extension}`);
       assertFails('exists', () => storeUpload(plan(), UNREAD));
       assert.deepEqual(standing(), { [extension]: `-> ${join(folder, 'nowhere')}` });
     });
   }
 
-  it('is refused a second time, and the first group stays whole', () => {
+  it('is refused a second time, and the first upload stays complete', () => {
     storeUpload(plan(), source(STREAMS_TEXT));
     assertFails('exists', () => storeUpload(plan({ jobId: 'other' }), UNREAD));
     assert.deepEqual(standing(), COMPLETE);
@@ -252,7 +252,7 @@ describe('an upload that already exists', () => {
   });
 
   for (const extension of ['out', 'err', 'env', 'rdy'] as const) {
-    it(`is another one where a link with the same bytes stands in for its .${extension}`, () => {
+    it(`differs from one with a link to the same bytes as its .${extension}`, () => {
       storeUpload(plan(), source(STREAMS_TEXT));
       mkdirSync(join(folder, 'elsewhere'));
       renameSync(`${base}.${extension}`, join(folder, 'elsewhere', 'same'));
@@ -261,7 +261,7 @@ describe('an upload that already exists', () => {
     });
   }
 
-  it('and whatever it is compared with leave no descriptor open', () => {
+  it('leaves no descriptor open, whatever it is compared with', () => {
     storeUpload(plan(), source(STREAMS_TEXT));
     const open = (): number => readdirSync('/proc/self/fd').length;
     const before = open();
@@ -283,7 +283,7 @@ describe('an upload that already exists', () => {
 describe('a replacement', () => {
   const replacement = (): DepositPlan => plan({ overwrite: true });
 
-  it('leaves the old group whole until it is complete itself', () => {
+  it('leaves the old upload complete until it is complete itself', () => {
     put(OLD);
     const seen: Record<string, string>[] = [];
     storeUpload(
@@ -296,7 +296,7 @@ describe('a replacement', () => {
     assert.deepEqual(standing(), COMPLETE);
   });
 
-  it('that breaks off leaves the old group whole and what arrived beside it', () => {
+  it('leaves the old upload complete, and what arrived beside it, when it breaks off', () => {
     put(OLD);
     assertFails('short', () => storeUpload(replacement(), source(STREAMS_TEXT.slice(0, 18))));
     assert.deepEqual(standing(), { ...OLD, 'out.new': WHOLE.out, 'err.new': 'er' });
@@ -304,7 +304,7 @@ describe('a replacement', () => {
     assert.deepEqual(standing(), { ...OLD, 'out.new': '', 'err.new': 'er' });
   });
 
-  it('that finds no room leaves the old group whole and nothing else', () => {
+  it('leaves the old upload complete, and nothing else, when it finds no room', () => {
     put(OLD);
     assertFails('full', () => storeUpload(replacement(), sourceThatFails('ENOSPC', 18)));
     assert.deepEqual(standing(), OLD);
@@ -316,18 +316,18 @@ describe('a replacement', () => {
     assert.deepEqual(standing(), COMPLETE);
   });
 
-  it('completes a group that broke off', () => {
+  it('completes an upload that broke off', () => {
     put({ out: 'old stdout', err: 'o' });
     storeUpload(replacement(), source(STREAMS_TEXT));
     assert.deepEqual(standing(), COMPLETE);
   });
 
-  it('of nothing is a new upload', () => {
+  it('is a new upload when there is nothing to replace', () => {
     storeUpload(replacement(), source(STREAMS_TEXT));
     assert.deepEqual(standing(), COMPLETE);
   });
 
-  it('throws nothing away once the old group has lost its .rdy', () => {
+  it('discards nothing once the old upload has lost its .rdy', () => {
     put(OLD);
     // A directory in the way makes the second rename fail, as a full disk may.
     unlinkSync(`${base}.err`);
@@ -337,8 +337,8 @@ describe('a replacement', () => {
   });
 });
 
-describe('the lock', () => {
-  it('of a living writer refuses the next one, and nothing is touched', () => {
+describe('a lock', () => {
+  it('makes a living writer refuse the next one, and nothing is touched', () => {
     put({ lck: 'Jid=other\n' });
     age([`${base}.lck`], 3590);
     for (const overwrite of [false, true]) {
@@ -347,14 +347,14 @@ describe('the lock', () => {
     }
   });
 
-  it('that is older than an hour is taken over', () => {
+  it('is taken over when it is older than an hour', () => {
     put({ lck: 'Jid=other\n' });
     age([`${base}.lck`]);
     storeUpload(plan(), source(STREAMS_TEXT));
     assert.deepEqual(standing(), COMPLETE);
   });
 
-  it('that was abandoned beside streams is taken over by a replacement only', () => {
+  it('is taken over only by a replacement when it was abandoned beside streams', () => {
     put({ lck: 'Jid=other\n', out: 'old stdout' });
     age([`${base}.lck`, `${base}.out`]);
     assertFails('exists', () => storeUpload(plan(), UNREAD));
@@ -364,7 +364,7 @@ describe('the lock', () => {
   });
 
   for (const extension of ['out', 'err', 'env', 'out.new', 'err.new', 'env.new']) {
-    it(`lives while its writer writes .${extension}`, () => {
+    it(`stays valid while its writer writes .${extension}`, () => {
       const names = ['lck', 'out', 'err', 'env', 'out.new', 'err.new', 'env.new'];
       put(Object.fromEntries(names.map((name) => [name, 'x'])));
       age(names.filter((name) => name !== extension).map((name) => `${base}.${name}`));
@@ -373,7 +373,7 @@ describe('the lock', () => {
     });
   }
 
-  it('that was taken away meanwhile ends without .rdy, and the other lock stays', () => {
+  it('ends its upload without .rdy when another process took it, and the other lock stays', () => {
     const steal = (at: number): void => {
       if (at !== 16) return;
       unlinkSync(`${base}.lck`);
@@ -383,7 +383,7 @@ describe('the lock', () => {
     assert.deepEqual(standing(), { ...WHOLE, lck: 'Jid=thief\n' });
   });
 
-  it('that was removed meanwhile ends without .rdy', () => {
+  it('ends its upload without .rdy when it was removed', () => {
     assertFails('failed', () => storeUpload(plan(), source(STREAMS_TEXT), () => unlinkSync(`${base}.lck`)));
     assert.deepEqual(standing(), WHOLE);
   });
@@ -405,7 +405,7 @@ describe('a planted link', () => {
 
   for (const to of ['a file', 'nothing']) {
     for (const extension of ['out', 'err', 'env', 'rdy', 'out.new', 'err.new', 'env.new']) {
-      it(`.${extension} to ${to} is replaced, not followed`, () => {
+      it(`is replaced, not followed, when .${extension} leads to ${to}`, () => {
         symlinkSync(to === 'a file' ? target : `${target}.not`, `${base}.${extension}`);
         // Beside an old upload, so that the .new names are used.
         if (extension !== 'err') put({ err: 'old stderr' });
@@ -416,7 +416,7 @@ describe('a planted link', () => {
       });
     }
 
-    it(`.lck to ${to} is a lock like any other`, () => {
+    it(`counts as a lock when .lck leads to ${to}`, () => {
       symlinkSync(to === 'a file' ? target : `${target}.not`, `${base}.lck`);
       assertFails('exists', () => storeUpload(plan(), UNREAD));
       assertUntouched();
@@ -428,7 +428,7 @@ describe('a planted link', () => {
     ['err', 4],
     ['env', 16],
   ] as const) {
-    it(`.${extension} that appears while an upload arrives is not followed`, () => {
+    it(`is not followed when .${extension} appears while an upload arrives`, () => {
       const act = () =>
         storeUpload(
           plan(),
@@ -443,7 +443,7 @@ describe('a planted link', () => {
     });
   }
 
-  it('.rdy that appears while an upload arrives is replaced by the real one', () => {
+  it('is replaced by the real .rdy when it appears while an upload arrives', () => {
     storeUpload(plan(), source(STREAMS_TEXT), () => symlinkSync(target, `${base}.rdy`));
     assertUntouched();
     assert.ok(lstatSync(`${base}.rdy`).isFile());

@@ -48,7 +48,7 @@ async function settle(name: string, lines: number): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, 20));
 }
 
-describe('a line that was cut short', () => {
+describe('a truncated log line', () => {
   for (const torn of ['2004-05-23 16:32:06 server_1_10853551', '{"time":"2004', '\xff\0', 'x'.repeat(70_000)])
     it(`is ended by the next writer of each log: ${torn.slice(0, 40)}`, async () => {
       configure(site, COMMANDS);
@@ -66,7 +66,7 @@ describe('a line that was cut short', () => {
       }
     });
 
-  it('is none in a new log, an empty one, or one that ends well', async () => {
+  it('does not exist in a new log, an empty one, or one that ends well', async () => {
     configure(site, COMMANDS);
     for (const prepare of [
       () => rmSync(logOf('nph-webjob.log')),
@@ -82,7 +82,7 @@ describe('a line that was cut short', () => {
     assert.equal(linesOf('nph-webjob.log').length, 3);
   });
 
-  it('is ended with the one write that brings the new line', {
+  it('is ended with the same write that adds the new line', {
     skip: spawnSync('strace', ['-V']).error && 'no strace',
   }, async () => {
     configure(site, {});
@@ -98,7 +98,7 @@ describe('a line that was cut short', () => {
     assert.match(writes[0] ?? '', /"\\n20/);
   });
 
-  it('of ours is not finished later, behind the line of another', { skip: findMountObstacle() }, async () => {
+  it('is not completed later, after the line of another process', { skip: findMountObstacle() }, async () => {
     const small = join(site.base, 'small');
     mkdirSync(small);
     mountTmpfs(small, 'size=64k');
@@ -143,8 +143,8 @@ const IN_CALCUTTA = [
 const CALCUTTA_MINUTES = 330;
 const CANNOT_MOVE = spawnSync('unshare', [...IN_CALCUTTA.slice(1), 'true']).status !== 0 && 'no zone of its own';
 
-describe('the log of triggers', { skip: CANNOT_MOVE }, () => {
-  it('is in GMT with UseGMT=Y, and without in the zone of the machine', async () => {
+describe('the trigger log', { skip: CANNOT_MOVE }, () => {
+  it('is in GMT with UseGMT=Y, and in local time without', async () => {
     for (const [UseGMT, minutes] of [['Y', 0] as const, ['N', CALCUTTA_MINUTES] as const]) {
       configure(site, { ...COMMANDS, UseGMT });
       writeFileSync(logOf('nph-webjob-trigger.log'), '');
@@ -162,7 +162,7 @@ describe('the log of triggers', { skip: CANNOT_MOVE }, () => {
 });
 
 describe("httpd's error log", { skip: findWebUser() === undefined && 'not root' }, () => {
-  it('gets nothing that a terminal obeys, whatever a folder is called', async () => {
+  it('gets no terminal sequence, whatever the name of a directory', async () => {
     const folder = join(site.base, 'logs\u009b2J');
     mkdirSync(folder);
     configure(site, { LogfilesDirectory: folder });
@@ -184,7 +184,7 @@ describe('Content-Length', () => {
     '7',
     '00000000000000000007',
   ])
-    it(`is logged as it was announced: ${digits}`, async () => {
+    it(`is logged as it was sent: ${digits}`, async () => {
       configure(site, { EnableRequestTracking: 'Y', CapContentLength: 'N' });
       const fields = `RUNTYPE=snapshot&STDOUT_LENGTH=${digits}&STDERR_LENGTH=0&STDENV_LENGTH=0`;
       const query = `VERSION=webjob&SYSTEM=a&CLIENTID=client1&FILENAME=host.sh&${fields}`;
@@ -199,7 +199,7 @@ describe('Content-Length', () => {
       assert.equal(typeof bytesReceived, /^(?:0|[1-9]\d{0,14})$/.test(digits) ? 'number' : 'string');
     });
 
-  it('that is none is logged as none', async () => {
+  it('is logged as missing when it is invalid', async () => {
     configure(site, {});
     for (const length of ['', '-1', '1e3', '0x10', '1'.repeat(21)]) await ask(undefined, [['CONTENT_LENGTH', length]]);
     for (const line of linesOf('nph-webjob.log').slice(0, -1)) assert.match(line, / host\.sh - 0 \d+ 454 -- /);

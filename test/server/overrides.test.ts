@@ -161,13 +161,13 @@ describe('overrides', () => {
     for (const name of ['host.sh', 'far.sh']) writeFileSync(join(site.profiles, folder, name), 'from elsewhere');
   }
 
-  it('are tried here for every control there is', () => {
+  it('are tested here for every setting', () => {
     assert.deepEqual(Object.keys(LOCKED).sort(), SITE_CONTROLS.map(({ key }) => key).sort());
     assert.deepEqual(Object.keys(OPEN).sort(), JOB_CONTROLS.map(({ key }) => key).sort());
   });
 
   for (const [key, { value, main = {}, ask = {}, method = 'get' }] of Object.entries(LOCKED)) {
-    it(`cannot change ${key}, and the attempt is told`, async () => {
+    it(`cannot change ${key}, and the attempt is reported`, async () => {
       // The file exists, and lists another client.
       const others = (): void => {
         mkdirSync(root, { recursive: true });
@@ -220,7 +220,7 @@ describe('overrides', () => {
     });
   }
 
-  it('come over one another: the command, the client, the command of the client', async () => {
+  it('apply in order: the command, the client, the command of the client', async () => {
     for (let chosen = 0; chosen < 8; chosen++) {
       reset();
       its.configure({ PutNameFormat: 'm' });
@@ -244,14 +244,14 @@ describe('overrides', () => {
     }
   });
 
-  it('are ignored as a whole while EnableConfigOverrides=N, bad as they may be', async () => {
+  it('are ignored as a whole while EnableConfigOverrides=N, even malformed ones', async () => {
     its.configure({ EnableConfigOverrides: 'N' });
     override(OF_CLIENT, 'EnableGetService=maybe\nRequireUser=N\n');
     assert.equal((await its.get()).status, 200);
     assert.doesNotMatch(its.errors(), /nph-webjob:/);
   });
 
-  it('may hold unknown keys, bytes that are no text, and megabytes', async () => {
+  it('may contain unknown keys, binary bytes, and megabytes', async () => {
     its.configure({ PutNameFormat: 'm' });
     const noise = Buffer.from(Array.from({ length: 4096 }, (_, index) => (index * 7) % 256));
     const lines = `\nNoSuchControl=1\n__proto__=x\nconstructor=x\ntoString\n=N\n${'#'.repeat(8_000_000)}\n${'a=b\n'.repeat(20_000)}`;
@@ -260,7 +260,7 @@ describe('overrides', () => {
     assert.ok(readdirSync(site.incoming).includes('huge.rdy'));
   });
 
-  it('that are bad are 550 for whom they concern, and name level and line', async () => {
+  it('cause 550 for the affected requests when they are malformed, and name level and line', async () => {
     its.configure({});
     override(OF_BOTH, '# 1\nPutHookStatus=256\n');
     assert.equal((await its.get()).status, 550);
@@ -273,7 +273,7 @@ describe('overrides', () => {
     assert.equal((await its.get()).status, 550, 'a hook without a command');
   });
 
-  it('that cannot be read for what they are are 550, never nothing', async () => {
+  it('cause 550 when they cannot be read, and are never skipped', async () => {
     its.configure({});
     const breakings: Record<string, (path: string) => void> = {
       'a folder': (path) => mkdirSync(path),
@@ -299,7 +299,7 @@ describe('overrides', () => {
   });
 });
 
-describe('a link among the overrides that is swapped while it is looked at', () => {
+describe('a link among the overrides that is swapped during the lookup', () => {
   /** Files inside and outside of the directory of overrides, and `link` beside or above them. */
   function prepare(link: string): void {
     reset();
@@ -335,7 +335,7 @@ describe('a link among the overrides that is swapped while it is looked at', () 
     });
   }
 
-  it('nor does it under httpd', async () => {
+  it('brings nothing into effect under httpd either', async () => {
     prepare('clients/client1/nph-webjob.cfg');
     const link = join(root, 'clients/client1/nph-webjob.cfg');
     const swapper = await startSwapper(link, ['../../inside/nph-webjob.cfg', '../../../outside/nph-webjob.cfg']);

@@ -32,20 +32,20 @@ async function attack(format: string): Promise<{ kept: boolean; replacesOwn: boo
 }
 
 describe('KeepDifferingUploads=N', () => {
-  it('as the guide recommends it lets no client replace what is of another', async () => {
+  it('lets no client replace the uploads of another, as the guide recommends it', async () => {
     assert.deepEqual(await attack(RECOMMENDED), { kept: true, replacesOwn: true, warned: false });
   });
 
   for (const format of ['%cid_%jid_%cmd', '%jid', 'x_%cid_%cmd_%jid'])
-    it(`with ${format} is warned of by configtest`, async () => {
+    it(`draws a warning from configtest with ${format}`, async () => {
       assert.equal((await attack(format)).warned, true);
     });
 
-  it('with a name that a job id can forge loses what another has put', async () => {
+  it('loses uploads with a name format that a job id can forge', async () => {
     assert.equal((await attack('%cid_%jid_%cmd')).kept, false);
   });
 
-  it('with the name as shipped is not warned of', async () => {
+  it('draws no warning with the shipped name format', async () => {
     assert.equal((await attack('%cid_%Y%m%d%H%M%S_%pid_%cmd')).warned, false);
   });
 });

@@ -29,7 +29,7 @@ function recordOf(value: (name: RecordField) => string, extra: [string, string][
 const escapeControls = (text: string): string =>
   text.replace(/[\0-\x1f\x7f]/g, (c) => `%${Buffer.from(c).toString('hex')}`);
 
-describe('the record of a run', () => {
+describe('the run record', () => {
   it('has 22 fields in the order of the article', () => {
     assert.equal(
       RECORD_FIELDS.join(' '),
@@ -65,12 +65,12 @@ describe('the record of a run', () => {
     );
   });
 
-  it('is read with the line ends of a Windows client', () => {
+  it('is read with Windows line ends', () => {
     const record = recordOf((name) => `${name} = value`);
     assert.deepEqual(parseRecord(formatRecord(record).replaceAll('\n', '\r\n')), record);
   });
 
-  it('is refused when a field is missing, out of order or not ended', () => {
+  it('is refused when a field is missing, out of order or unterminated', () => {
     const lines = formatRecord(recordOf(() => 'NA'))
       .split('\n')
       .slice(0, -1);
@@ -100,8 +100,8 @@ function evaluateIn(zone: string, expression: string): string {
   });
 }
 
-describe('times', () => {
-  it('of a record look like the one of the article', () => {
+describe('the times of a run record', () => {
+  it('look like those of the article', () => {
     assert.equal(
       evaluateIn('America/Los_Angeles', "protocol.formatEpoch(1085357681245070, 'PDT')"),
       '2004-05-23 17:14:41 PDT (1085357681.245070)',
@@ -109,7 +109,7 @@ describe('times', () => {
     assert.equal(parseEpoch('2004-05-23 17:14:41 PDT (1085357681.245070)'), 1085357681245070);
   });
 
-  it('of a record survive the round trip', () => {
+  it('survive the round trip', () => {
     const micros = fc.integer({ min: -4_102_444_800_000_000, max: 4_102_444_800_000_000 });
     fc.assert(
       fc.property(micros, fc.constantFrom('UTC', 'PDT', '+0530', '<+03>'), (instant, zone) => {
@@ -118,7 +118,7 @@ describe('times', () => {
     );
   });
 
-  it('of a record before 1970 are those of a struct timeval', () => {
+  it('before 1970 are those of a struct timeval', () => {
     const cases: [micros: number, text: string][] = [
       [-99_992_968_343, '1969-12-30 20:13:27 UTC (-99993.031657)'],
       [-1, '1969-12-31 23:59:59 UTC (-1.999999)'],
@@ -134,7 +134,7 @@ describe('times', () => {
     assert.equal(parseEpoch('1970-01-01 13:59:59 +14 (-1.000000)'), -1_000_000);
   });
 
-  it('of a record in another shape are refused', () => {
+  it('are refused in another format', () => {
     const good = '2004-05-23 17:14:41 PDT (1085357681.245070)';
     const bad = ['', 'NA', good.slice(0, -1), good.replace('.245070', ''), good.replace('.245070', '.24507')];
     for (const text of [...bad, good.replace('PDT ', ''), `${good}\n`, ` ${good}`, good.replace('(', '(-')]) {
@@ -142,7 +142,7 @@ describe('times', () => {
     }
   });
 
-  it('in GMT are those of ISO 8601, on every day', () => {
+  it('match ISO 8601 in GMT, on every day', () => {
     const date = fc.date({ min: new Date('0001-01-01'), max: new Date('9999-12-31'), noInvalidDate: true });
     fc.assert(
       fc.property(date, (instant) => {
@@ -154,7 +154,7 @@ describe('times', () => {
     );
   });
 
-  it('in the zone of the machine are those that date prints', () => {
+  it('match date in the local time zone', () => {
     const zone = 'Australia/Lord_Howe';
     for (const seconds of [0, 951_782_399, 1_085_355_126, 1_696_087_800]) {
       const printed = execFileSync('date', ['-d', `@${seconds}`, '+%Y-%m-%d %H:%M:%S %j'], {
@@ -169,7 +169,7 @@ describe('times', () => {
 });
 
 describe('the ready line', () => {
-  it('is the one of the article: 30 bytes', () => {
+  it('is that of the article: 30 bytes', () => {
     const line = formatReady('server_1_1085355126_00723');
     assert.equal(line, 'Jid=server_1_1085355126_00723\n');
     assert.equal(Buffer.byteLength(line), 30);
@@ -179,7 +179,7 @@ describe('the ready line', () => {
     fc.assert(fc.property(jobId, (id) => assert.equal(parseReady(formatReady(id)), id)));
   });
 
-  it('of another shape is refused', () => {
+  it('is refused in another format', () => {
     const lines = [
       '',
       'Jid=',
@@ -199,7 +199,7 @@ describe('the ready line', () => {
 });
 
 describe('statuses', () => {
-  it('are three digits with a reason that fits a status line of a strict client', () => {
+  it('have three digits and a reason that fits a status line of a strict client', () => {
     for (const [code, reason] of Object.entries(REASONS)) {
       assert.match(code, /^[2-5]\d\d$/);
       assert.match(reason, /^[A-Za-z][A-Za-z -]{0,254}$/);
@@ -207,7 +207,7 @@ describe('statuses', () => {
     assert.equal(new Set(Object.values(REASONS)).size, Object.keys(REASONS).length, 'no reason twice');
   });
 
-  it('are a success from 200 to 299', () => {
+  it('mean success from 200 to 299', () => {
     const successes = Object.keys(REASONS).map(Number).filter(isSuccess);
     assert.deepEqual(successes, [200, 251]);
     assert.deepEqual([199, 200, 299, 300].map(isSuccess), [false, true, true, false]);

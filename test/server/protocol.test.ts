@@ -38,8 +38,8 @@ const GET =
   'VERSION=webjob+1.4.0+ssl+32+bit&SYSTEM=INTEL+Windows+NT+5.0+Build+2195+Service+Pack+4&CLIENTID=client1&FILENAME=host.sh';
 const PUT = `${GET}&RUNTYPE=snapshot&STDOUT_LENGTH=3&STDERR_LENGTH=0&STDENV_LENGTH=4`;
 
-describe('names', () => {
-  it('are the ones of the contract, up to their longest', () => {
+describe('names in requests', () => {
+  it('are accepted up to their documented length', () => {
     for (const name of ['client1', 'a', 'A-b_9', 'x'.repeat(64)]) assert.ok(isClientId(name), name);
     for (const name of ['', 'x'.repeat(65), 'a.b', 'a b', '../a', 'a/b', 'a\n', '\na', 'a\0', 'é']) {
       assert.ok(!isClientId(name), JSON.stringify(name));
@@ -57,7 +57,7 @@ describe('names', () => {
     }
   });
 
-  it('hold nothing but their characters, whatever is tried', () => {
+  it('contain only their documented characters', () => {
     fc.assert(
       fc.property(hostileText, (text) => {
         if (isClientId(text)) assert.match(text, /^[\w-]+$/);
@@ -69,7 +69,7 @@ describe('names', () => {
 });
 
 describe('queries', () => {
-  it('of the article are read', () => {
+  it('are read as in the article', () => {
     assert.deepEqual(parseGetQuery(GET), {
       version: 'webjob 1.4.0 ssl 32 bit',
       system: 'INTEL Windows NT 5.0 Build 2195 Service Pack 4',
@@ -106,7 +106,7 @@ describe('queries', () => {
     );
   });
 
-  it('are taken or refused as a whole: every value that comes out matches its pattern', () => {
+  it('are accepted or refused as a whole: every accepted value matches its pattern', () => {
     const value = fc.oneof(hostileText, hostileText.map(encodeEverything), fileName);
     fc.assert(
       fc.property(value, value, value, value, (version, system, id, name) => {
@@ -123,7 +123,7 @@ describe('queries', () => {
     );
   });
 
-  it('are refused by the name of the first field at fault, without its bytes', () => {
+  it('are refused with the name of the first wrong field, without its bytes', () => {
     const refusals: [query: string, field: string][] = [
       ['', 'VERSION'],
       [`X=1&${GET}`, 'VERSION'],
@@ -162,7 +162,7 @@ describe('queries', () => {
 });
 
 describe('job ids', () => {
-  it('look like the one of the article', () => {
+  it('look like that of the article', () => {
     const parts = { serverId: 'server_1', epochSeconds: 1085355126, sequence: 723 };
     assert.equal(formatJobId(parts), 'server_1_1085355126_00723');
     assert.deepEqual(findJobIdParts('server_1_1085355126_00723'), parts);
@@ -180,7 +180,7 @@ describe('job ids', () => {
     );
   });
 
-  it('of another form have no parts; what has parts is written the same again', () => {
+  it('have no parts in another format; those with parts are written the same again', () => {
     for (const text of ['', 'a_1085355126_723', 'a_1085355126_000723', 'a_108535512_00723', '_1085355126_00723']) {
       assert.equal(findJobIdParts(text), undefined, text);
       assert.equal(findJobIdTime(text), undefined, text);
@@ -222,7 +222,7 @@ const ARTICLE_FIELDS: LogLine = {
 };
 
 describe('the log line', () => {
-  it('is the one of the article', () => {
+  it('is that of the article', () => {
     assert.equal(formatLogLine(ARTICLE_FIELDS), ARTICLE_LINE);
     assert.deepEqual(parseLogLine(ARTICLE_LINE), ARTICLE_FIELDS);
   });
@@ -251,7 +251,7 @@ describe('the log line', () => {
     fc.assert(fc.property(line, (fields) => assert.deepEqual(parseLogLine(formatLogLine(fields)), fields)));
   });
 
-  it('stays one line of the same fields whatever a client sends', () => {
+  it('stays one line with the same fields whatever a client sends', () => {
     const value = fc.option(hostileText, { nil: undefined });
     const fields = plainRecord({
       jobId: value,
@@ -282,20 +282,20 @@ describe('the log line', () => {
     );
   });
 
-  it('cuts what is long, also in the middle of a character', () => {
+  it('cuts long values, even in the middle of a character', () => {
     const fileName = `${'x'.repeat(1023)}\u{1f600}`;
     const line = formatLogLine({ ...ARTICLE_FIELDS, fileName, message: 'm'.repeat(5000) });
     assert.equal(parseLogLine(line).fileName, `${'x'.repeat(1023)}%ef%bf%bd`);
     assert.equal(parseLogLine(line).message.length, 1024);
   });
 
-  it('of the original ends in its hyphens when there is nothing to say', () => {
+  it('ends in hyphens, as in the original, when there is nothing to report', () => {
     const line = ARTICLE_LINE.replace(' Success', '');
     assert.deepEqual(parseLogLine(line), { ...ARTICLE_FIELDS, message: '' });
     assert.throws(() => parseLogLine(`${line}Success`), SyntaxError);
   });
 
-  it('of another shape is refused', () => {
+  it('is refused in another format', () => {
     const lines = [
       '',
       ARTICLE_LINE.replace(' 0 19 ', ' 19 '),

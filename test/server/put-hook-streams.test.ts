@@ -50,7 +50,7 @@ async function verify(): Promise<string[]> {
   return values.flatMap(({ kind, place }) => (kind && place ? [`${kind} ${place}`] : []));
 }
 
-describe('a PutHook that takes a stream away', () => {
+describe('a PutHook that removes a stream', () => {
   const WAYS: Record<string, [hook: string, detail: string]> = {
     'by removing it': ['rm %out', '.out: ENOENT'],
     'by removing another': ['rm %env', '.env: ENOENT'],
@@ -60,7 +60,7 @@ describe('a PutHook that takes a stream away', () => {
   };
   for (const [how, [hook, detail]] of Object.entries(WAYS))
     for (const EnableCustody of ['Y', 'N'])
-      it(`${how}: 551, and nothing is announced, with EnableCustody=${EnableCustody}`, async () => {
+      it(`causes 551, and nothing is announced: ${how}, with EnableCustody=${EnableCustody}`, async () => {
         start({ PutHookCommandLine: hook, EnableCustody });
         assert.equal(await put(), 551);
         const what = `551 -- Hook Failed: PutHook left no regular file as ${detail}`;
@@ -92,7 +92,7 @@ describe('a PutHook that changes a stream', () => {
 
   for (const [how, hook] of Object.entries(CHANGES))
     for (const settings of [{}, { OverwriteExistingFiles: 'N' }, { KeepDifferingUploads: 'N' }])
-      it(`${how}: a client that sends the same again is known ${JSON.stringify(settings)}`, async () => {
+      it(`lets an identical upload be recognized: ${how} ${JSON.stringify(settings)}`, async () => {
         start({ PutHookCommandLine: hook, ...settings });
         assert.deepEqual([await put(), await put(), await put()], [200, 200, 200]);
         const [, ...again] = readLog(its.site.base);
@@ -108,7 +108,7 @@ describe('a PutHook that changes a stream', () => {
         assert.notDeepEqual(record?.sha256, sha256);
       });
 
-  it('keeps other bytes beside it, and knows both again', async () => {
+  it('keeps other bytes beside the upload, and both are recognized', async () => {
     start({ PutHookCommandLine: CHANGES['in another file'] ?? '' });
     for (const out of ['one', 'two', 'one', 'two', 'TWO']) assert.equal(await put({ out }), 200);
     assert.deepEqual(
@@ -127,7 +127,7 @@ describe('a PutHook that changes a stream', () => {
     assert.deepEqual(names(), [`${FIRST}.rdy`]);
   });
 
-  it('knows the job by its id, and no upload that was not announced', async () => {
+  it('has the job recognized by its id, unlike an upload that was not announced', async () => {
     start({ PutHookCommandLine: CHANGES['of another length'] ?? '', PutNameFormat: '%cid/%cmd' });
     assert.deepEqual([await put(), await put({ jobId: 'other' })], [200, 200]);
     assert.deepEqual(names(), ['client1/host.sh.rdy', 'client1/host.sh~2.rdy']);
@@ -135,13 +135,13 @@ describe('a PutHook that changes a stream', () => {
     assert.deepEqual([await put(), await put()], [551, 551]);
   });
 
-  it('is known behind the end of a segment of the custody record', async () => {
+  it('has the job recognized past the end of a segment of the custody record', async () => {
     start({ PutHookCommandLine: CHANGES['of another length'] ?? '', CustodySegmentLimit: '1' });
     assert.deepEqual([await put({ jobId: 'other' }), await put(), await put()], [200, 200, 200]);
     assert.match(readLog(its.site.base).at(-1) ?? '', REPEATED);
   });
 
-  it('is not asked about what it did not change', async () => {
+  it('is not consulted about streams that it did not change', async () => {
     start({ PutHookCommandLine: 'true' });
     assert.deepEqual([await put(), await put(), await put({ out: 'OUT' })], [200, 200, 200]);
     for (const record of readRecords(custodyOf(its.site))) assert.equal(record.received, undefined);

@@ -28,7 +28,7 @@ async function until(isTrue: () => boolean | Promise<boolean>): Promise<boolean>
 
 for (const args of [[], ['--processes', '2']]) {
   describe(`SIGTERM while hooks hold the process ${args.join(' ')}`, () => {
-    it('waits for those, too, who wait at the socket', async () => {
+    it('waits for requests queued at the socket, too', async () => {
       const WAITING = 6;
       const go = join(site.incoming, `go${args.length}`);
       const nameOf = (index: number): string => `job_${args.length}_${index}`;
@@ -61,8 +61,8 @@ for (const args of [[], ['--processes', '2']]) {
   });
 }
 
-describe('SIGTERM while an answer is on its way', () => {
-  it('waits for a peer that takes a rest', async () => {
+describe('SIGTERM during an answer', () => {
+  it('waits for a peer that reads the rest', async () => {
     configure(site, {});
     addCommand(site, 'client1', 'large', Buffer.alloc(8_000_000, 'x'));
     const resident = await startResident(site);
@@ -80,8 +80,8 @@ describe('SIGTERM while an answer is on its way', () => {
   });
 });
 
-describe('the end of a responder', () => {
-  it('waits for a silent peer for half a minute, and not for as long as before', async () => {
+describe('the end of a persistent worker', () => {
+  it('waits half a minute for a silent peer, and not as long as before', async () => {
     const handler = () => ({ status: 200, reason: 'OK', headers: [], contentLength: 0 });
     const options = { handler, findSpoolFolder: () => undefined, onError: assert.fail, silenceSeconds: 600 };
     const { server, isBusy, end } = createResponder(options);
@@ -104,7 +104,7 @@ describe('the end of a responder', () => {
   });
 });
 
-describe('SIGTERM at a port that is asked all the time', () => {
+describe('SIGTERM under constant requests', () => {
   it('ends the process', async () => {
     configure(site, {});
     const [port = 0] = await findFreePorts(1);

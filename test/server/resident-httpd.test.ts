@@ -81,7 +81,7 @@ for (const way of WAYS) {
     });
     const { port } = serving.server;
 
-    it('a strict client gets files of every size, and stores them', async () => {
+    it('serves a strict client files of every size, and stores them', async () => {
       const folder = join(site.profiles, 'client1', 'commands');
       mkdirSync(folder, { recursive: true });
       for (const bytes of [0, 1, 1024, MEGABYTE, 12 * MEGABYTE]) {
@@ -94,7 +94,7 @@ for (const way of WAYS) {
       }
     });
 
-    it('an upload of 10 MB and more has a process of its own, and a shorter one has none', async () => {
+    it('uses a separate process for an upload of 10 MB or more, and none for a shorter one', async () => {
       const pidOfLast = (): number => Number(readRecords(custodyOf(site)).at(-1)?.pid);
       assert.equal((await askFor(port, 'PUT', 9_999_999)).status, 200);
       assert.ok(findProcesses(site).includes(pidOfLast()), 'it stays');
@@ -110,7 +110,7 @@ for (const way of WAYS) {
       assert.equal((await askFor(port, 'PUT', 10_000_000, 'client2')).status, 453);
     });
 
-    it('a strict client never loses an answer, also of a refusal with a body', async () => {
+    it('never loses an answer to a strict client, even a refusal with a body', async () => {
       for (const [client, status] of [
         ['client1', 200],
         ['client2', 453],
@@ -120,7 +120,7 @@ for (const way of WAYS) {
       }
     });
 
-    it(`a GET without a length is refused or served as set, ${way === 'mod_fcgid' ? 'by' : 'without'} a process of its own`, async () => {
+    it(`refuses or serves a GET without a length as set, ${way === 'mod_fcgid' ? 'by' : 'without'} a separate process`, async () => {
       const bare = head(port, 'GET', 0).replace('Content-Length: 0\r\n', '');
       const ask = (text: string): Promise<StrictAnswer> => askStrictly({ port, head: text, timeLimitSeconds: 120 });
       // A persistent worker numbers its requests: job ids of the same second differ.
@@ -150,7 +150,7 @@ for (const way of WAYS) {
         assert.ok(Date.now() < deadline);
     });
 
-    it('a chunked body is refused, and httpd keeps nothing of it first', async () => {
+    it('refuses a chunked body, and keeps nothing of it before', async () => {
       const text = head(port, 'PUT', 5).replace('Content-Length: 5', 'Transfer-Encoding: chunked');
       const socket = connect(port, '127.0.0.1').on('error', () => {});
       const isLogged = (): boolean => / PUT client1 none\.sh - 0 0 454 -- /.test(readLog(site.base).at(-1) ?? '');
@@ -163,7 +163,7 @@ for (const way of WAYS) {
       }
     });
 
-    it('a chunked body that breaks off is no upload', async () => {
+    it('treats a chunked body that breaks off as no upload', async () => {
       const before = readLog(site.base).filter((line) => line.includes(' 200 -- ')).length;
       const text = head(port, 'PUT', 7).replace('Content-Length: 7', 'Transfer-Encoding: chunked');
       const socket = connect(port, '127.0.0.1').on('error', () => {});
@@ -174,7 +174,7 @@ for (const way of WAYS) {
       assert.equal(readLog(site.base).filter((line) => line.includes(' 200 -- ')).length, before + 1);
     });
 
-    it('graceful restarts under load lose no request', async () => {
+    it('loses no request in graceful restarts under load', async () => {
       let isOver = false;
       const problems: string[] = [];
       let asked = 0;
@@ -213,7 +213,7 @@ for (const way of WAYS) {
       assert.ok(asked > 30, `${asked} requests`);
     });
 
-    it(`${SLOW_CLIENTS} clients that never finish do not stop one that does`, async () => {
+    it(`serves other clients while ${SLOW_CLIENTS} clients never finish`, async () => {
       const whole = head(port, 'PUT', 1000);
       const sockets: Socket[] = [];
       try {
@@ -233,7 +233,7 @@ for (const way of WAYS) {
 
   describe(`client certificates behind ${way}`, { skip: !isHere && 'no mod_fcgid on this machine' }, async () => {
     if (!isHere) return;
-    it('say who a client is, as with CGI', async () => {
+    it('authenticate a client, as with CGI', async () => {
       let stop: () => Promise<unknown> = async () => {};
       const secure = await startSecureSite({
         certificates,

@@ -111,7 +111,7 @@ function leavesNothing(
   settings: () => Record<string, string> = () => ({}),
   obstacle?: string,
 ) {
-  it(name, { skip: obstacle }, async (t) => {
+  it(`${name} leave no descriptor open`, { skip: obstacle }, async (t) => {
     // A process that has leaked this many would soon fail, and every test would wait for it.
     if (failed > 2) return t.skip('three paths before this one failed');
     failed += 1;
@@ -173,7 +173,7 @@ const putHook = (command: string) => () => ({ PutHookEnable: 'Y', PutHookCommand
 const abort = (requestId: number): Buffer =>
   formatRecord({ type: RECORD_TYPES.abortRequest, requestId, content: NOTHING });
 
-describe(`${TIMES} GETs leave no descriptor open`, () => {
+describe(`${TIMES} GETs`, () => {
   leavesNothing('of a command that is there', asked('host.sh', 200));
   leavesNothing('of one that is not', asked('missing', 404));
   leavesNothing('of a folder', asked('folder', 457));
@@ -197,7 +197,7 @@ describe(`${TIMES} GETs leave no descriptor open`, () => {
   }));
 });
 
-describe(`${TIMES} GETs with a hook leave no descriptor open`, () => {
+describe(`${TIMES} GETs with a hook`, () => {
   const limit = { GetHookOutputLimit: '1024' };
   leavesNothing('that makes the payload of a command', asked('host.sh', 200), getHook('cat %file'));
   leavesNothing('that makes a payload where there is no command', asked('missing', 200), getHook('echo made'));
@@ -229,7 +229,7 @@ describe(`${TIMES} GETs with a hook leave no descriptor open`, () => {
   leavesNothing('that has nowhere to put it', asked('host.sh', 550), nowhere);
 });
 
-describe(`${TIMES} answers that do not arrive leave no descriptor open`, () => {
+describe(`${TIMES} lost answers`, () => {
   const garbled = { SERVER_SOFTWARE: 'Apache\u00e9' };
   leavesNothing('whose header cannot be sent', asked('host.sh', 500, garbled));
   leavesNothing('whose header cannot be sent, of a hook', asked('host.sh', 500, garbled), getHook('echo made'));
@@ -279,7 +279,7 @@ describe(`${TIMES} answers that do not arrive leave no descriptor open`, () => {
   leavesNothing('whose client asks and is gone', vanishes);
 });
 
-describe(`${TIMES} PUTs leave no descriptor open`, () => {
+describe(`${TIMES} PUTs`, () => {
   leavesNothing('that are stored', sent(100, 200));
   leavesNothing('that wait in a file', sent(SPOOLED_BYTES, 200));
   leavesNothing('that are tracked', sent(100, 200), () => ({ EnableRequestTracking: 'Y' }));
@@ -406,7 +406,7 @@ describe(`${TIMES} PUTs leave no descriptor open`, () => {
     () => capped,
   );
 
-  it('that find no room keep no byte of their body', async () => {
+  it('keep no byte of a body when they find no room', async () => {
     configure(site, { PutNameFormat: '%jid' });
     // Far more than any disk of this machine.
     const variables = putVariables(site, 8_000_000_000_000_000, 'huge');
@@ -431,7 +431,7 @@ describe(`${TIMES} PUTs leave no descriptor open`, () => {
   });
 });
 
-describe(`${TIMES} requests that cannot be recorded leave no descriptor open`, () => {
+describe(`${TIMES} requests that cannot be recorded`, () => {
   /** Replaces a file by a directory during `work`. */
   async function without(path: string, work: () => Promise<void>): Promise<void> {
     renameSync(path, `${path}.kept`);
@@ -449,7 +449,7 @@ describe(`${TIMES} requests that cannot be recorded leave no descriptor open`, (
   leavesNothing('in the log', () => without(site.logFile, asked('host.sh', 200)));
   leavesNothing('in the log, of an upload', () => without(site.logFile, sent(100, 200)));
 
-  it('and the process is the one that was started, with its log behind it', () => {
+  it('are all served by the process that was started, with its log at the end', () => {
     assert.ok(statSync(site.logFile).size > 10_000);
     assert.doesNotMatch(resident.complaints(), /EMFILE/);
     assert.ok(openFiles().length > 0);

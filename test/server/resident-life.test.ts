@@ -35,8 +35,8 @@ async function until(isTrue: () => boolean | Promise<boolean>): Promise<boolean>
   return false;
 }
 
-describe('numbers of requests', () => {
-  it('never come twice, whatever the clock does', () => {
+describe('request numbers', () => {
+  it('never repeat, whatever the clock does', () => {
     const start = 1_085_355_126_500;
     const next = createSequence(723, start);
     const second = Math.floor(start / 1000);
@@ -49,7 +49,7 @@ describe('numbers of requests', () => {
     assert.equal(given.size, count);
   });
 
-  it('of a process differ from those of every other, of scripts, and of an earlier one with the same id', () => {
+  it('differ between processes, scripts, and an earlier process with the same id', () => {
     const start = 1_085_355_126_000;
     const second = start / 1000;
     const given = new Set<number>();
@@ -63,17 +63,17 @@ describe('numbers of requests', () => {
     assert.equal(given.size, 30_000 + scripts);
   });
 
-  it('make job ids that come apart again', () => {
+  it('make job ids that can be split again', () => {
     const next = createSequence(4_194_303, 1_085_355_126_999);
     const id = { serverId: 'server_1', epochSeconds: 1_085_355_126, sequence: next(1_085_355_126) };
     assert.deepEqual(findJobIdParts(formatJobId(id)), id);
   });
 });
 
-describe('two processes that stay and scripts, at once, on one site', () => {
+describe('two persistent workers and scripts on one site', () => {
   const { site, start } = useResidentSite();
 
-  it('issue no id and store no name twice', async () => {
+  it('issue no id and store no name twice at the same time', async () => {
     const first = await start();
     // The second takes the path over; the first is still reached by open connections.
     const kept = Array.from({ length: 4 }, () => new FastCgiClient(first.socket));
@@ -125,10 +125,10 @@ describe('two processes that stay and scripts, at once, on one site', () => {
   });
 });
 
-describe('settings', () => {
+describe('the settings of a persistent worker', () => {
   const { site, start } = useResidentSite();
 
-  it('are read anew when they changed, and never while they are being written', async () => {
+  it('are read again when they changed, but never while they are being written', async () => {
     const { socket } = await start();
     const file = site().propertiesFile;
     const whole = readFileSync(file, 'utf8');
@@ -149,7 +149,7 @@ describe('settings', () => {
     assert.equal((await get(socket, site())).status, 200);
   });
 
-  it('that change while they are read are those that held before', () => {
+  it('stay those from before when they change while they are read', () => {
     const file = join(site().root, 'changing.cfg');
     const write = (text: string): void => {
       writeFileSync(file, text);
@@ -170,10 +170,10 @@ describe('settings', () => {
   });
 });
 
-describe('the end', () => {
+describe('the end of a persistent worker', () => {
   const { site, start } = useResidentSite({ PutNameFormat: '%jid' });
 
-  it('by SIGTERM waits for the requests that have begun and for those that are about to', async () => {
+  it('waits after SIGTERM for the requests that have begun or are about to', async () => {
     const resident = await start();
     const [uploading, silent, kept] = [0, 1, 2].map(() => new FastCgiClient(resident.socket)) as [
       FastCgiClient,
@@ -197,7 +197,7 @@ describe('the end', () => {
     assert.ok(existsSync(join(site().incoming, 'late.rdy')));
   });
 
-  it('of one process and the start of the next on the same path lose nobody', async () => {
+  it('loses no client when the next one starts on the same path', async () => {
     let current = await start();
     let isOver = false;
     const statuses: number[] = [];
@@ -219,14 +219,14 @@ describe('the end', () => {
     await current.stop();
   });
 
-  it('comes by itself when nobody asks', async () => {
+  it('comes by itself when there are no requests', async () => {
     const resident = await start(['--idle', '3']);
     assert.equal((await get(resident.socket, site())).status, 200);
     assert.equal(await resident.ended, 0);
     assert.equal(existsSync(resident.socket), false);
   });
 
-  it('by SIGKILL amid uploads leaves no .rdy beside streams that are not whole, and nothing else', async () => {
+  it('leaves no .rdy beside incomplete streams after SIGKILL amid uploads, and nothing else', async () => {
     const SIZE = 400_000;
     const body = Buffer.alloc(SIZE, 'x');
     const answered = new Set<string>();
@@ -268,10 +268,10 @@ describe('the end', () => {
   });
 });
 
-describe('what runs after an answer', () => {
+describe('a trigger', () => {
   const { site, start } = useResidentSite();
 
-  it('runs, and outlives the process', async () => {
+  it('runs after the answer, and outlives the process', async () => {
     const log = join(site().base, 'logfiles', 'nph-webjob-trigger.log');
     writeFileSync(log, '');
     const user = findWebUser();
@@ -305,10 +305,10 @@ $ENV{LISTEN_FDS} = 1; $ENV{LISTEN_PID} = $$;
 exec @command;
 `;
 
-describe('a socket that somebody else made', () => {
+describe('a socket from systemd', () => {
   const { site } = useResidentSite();
 
-  it('serves as systemd passes it, and stays when the process ends', async () => {
+  it('is served, and stays when the process ends', async () => {
     const socket = join(site().root, 'passed');
     const words = [
       '-e',
@@ -328,7 +328,7 @@ describe('a socket that somebody else made', () => {
   });
 });
 
-describe('a start that cannot be', () => {
+describe('a start that is impossible', () => {
   const { site, start } = useResidentSite();
   const run = (script: string, ...args: string[]) => {
     const { status, stderr } = spawnSync(process.execPath, [script, ...args], {
@@ -339,7 +339,7 @@ describe('a start that cannot be', () => {
     return [status, stderr.toString()] as const;
   };
 
-  it('says what is wrong', async () => {
+  it('is reported with its reason', async () => {
     const script = join(site().cgiDirectory, 'nph-webjob.cgi');
     const file = join(site().root, 'file');
     writeFileSync(file, 'mine');
@@ -365,7 +365,7 @@ describe('a start that cannot be', () => {
     );
   });
 
-  it('is none at a port of the loopback', async () => {
+  it('is only that at a port outside the loopback', async () => {
     const resident = await start();
     assert.equal(statSync(resident.socket).mode & 0o777, 0o600, "a socket is its owner's alone");
   });

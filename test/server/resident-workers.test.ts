@@ -45,7 +45,7 @@ const servedBy = (ids: readonly string[]): Set<number> =>
 /** The contents of the locker for a job. */
 const outputOf = (site: Site, name: string): string => readFileSync(join(site.incoming, `${name}.out`), 'utf8');
 
-describe('three processes behind httpd, of which one is killed again and again', async () => {
+describe('three workers behind httpd, one of which is killed again and again', async () => {
   const site = makeSite({ resident: true, settings: { PutNameFormat: '%jid' } });
   const { server, resident, close } = await startWay('mod_proxy_fcgi', site, {}, THREE);
   after(async () => {
@@ -73,7 +73,7 @@ describe('three processes behind httpd, of which one is killed again and again',
     return answer?.status ?? 0;
   };
 
-  it('serve on, and lose nothing that was acknowledged', async () => {
+  it('keep serving, and lose nothing that was acknowledged', async () => {
     assert.ok(resident);
     let isOver = false;
     const lane = async (name: string): Promise<void> => {
@@ -118,13 +118,13 @@ describe('three processes behind httpd, of which one is killed again and again',
     assert.match(resident.complaints(), /process \d+ ended with SIGKILL, another one replaces it/);
   });
 
-  it('issue no id twice, and all of them do', () => {
+  it('issue no id twice, and all of them issue ids', () => {
     assert.equal(new Set(ids).size, ids.length);
     const served = servedBy(ids);
     assert.ok([...killed].some((pid) => served.has(pid)) && served.size >= 3, [...served].join(' '));
   });
 
-  it('keep one whole custody record, in which every acknowledged upload is', () => {
+  it('keep one complete custody record, which has every acknowledged upload', () => {
     // A process that was killed in the middle of its line leaves a torn one, which the next record
     // covers.
     const recorded = new Set(readRecords(custodyOf(site)).map(({ name }) => name));
@@ -134,7 +134,7 @@ describe('three processes behind httpd, of which one is killed again and again',
     );
   });
 
-  it('write a line for every answer of theirs, into whichever file stands there, or to stderr', () => {
+  it('log a line for each of their answers, to the current file or to stderr', () => {
     const folder = join(site.base, 'logfiles');
     const names = readdirSync(folder).filter((name) => name.startsWith('nph-webjob.log'));
     const lines = names.flatMap((name) => readFileSync(join(folder, name), 'utf8').split('\n').filter(Boolean));
@@ -157,7 +157,7 @@ describe('three processes behind httpd, of which one is killed again and again',
 describe('a hook that waits', () => {
   const { site, start } = useResidentSite({ PutNameFormat: '%jid' }, THREE);
 
-  it('holds up nobody else', async () => {
+  it('delays no other request', async () => {
     const go = join(site().incoming, 'go');
     const command = `until [ -e ${go} ]; do sleep 0.05; done`;
     configure(site(), {
@@ -180,10 +180,10 @@ describe('a hook that waits', () => {
   });
 });
 
-describe('the end of several processes', () => {
+describe('the end of several workers', () => {
   const { site, start } = useResidentSite({ PutNameFormat: '%jid' }, THREE);
 
-  it('by SIGTERM waits for the requests that have begun, and the start of the next ones loses nobody', async () => {
+  it('waits after SIGTERM for the requests that have begun, and loses no client at the next start', async () => {
     let current = await start();
     const uploading = new FastCgiClient(current.socket);
     const body = Buffer.alloc(200_000, 'x');
@@ -216,7 +216,7 @@ describe('the end of several processes', () => {
     assert.deepEqual(readdirSync(join(site().root, 'run')), [], 'no socket is left');
   });
 
-  it('refuses new connections to its port at once, while a request that has begun goes on', async () => {
+  it('refuses new connections to its port at once, while open requests continue', async () => {
     const [port = 0] = await findFreePorts(1);
     const words = [join(site().cgiDirectory, 'nph-webjob.cgi'), '--listen', String(port), ...THREE];
     const child = spawn(process.execPath, words, { stdio: ['ignore', 'ignore', 'inherit'], env: {} });
@@ -238,7 +238,7 @@ describe('the end of several processes', () => {
     }
   });
 
-  it('comes by itself when nobody asks, and to all at once', async () => {
+  it('comes by itself for all at once when there are no requests', async () => {
     const resident = await start([...THREE, '--idle', '3']);
     const workers = childrenOf(resident.pid);
     const client = new FastCgiClient(resident.socket);
@@ -252,7 +252,7 @@ describe('the end of several processes', () => {
     assert.equal(existsSync(resident.socket), false);
   });
 
-  it('comes when the leader is killed, but not before the requests that have begun are answered', async () => {
+  it('follows when the primary is killed, after the open requests are answered', async () => {
     const resident = await start();
     const workers = childrenOf(resident.pid);
     addCommand(site(), 'client1', 'large', Buffer.alloc(4_000_000, 'x'));
@@ -275,7 +275,7 @@ describe('the end of several processes', () => {
     assert.ok(await until(() => workers.every((pid) => !isAlive(pid))), 'they end');
   });
 
-  it('does not come by SIGHUP: new ones take their places, and no request is lost', async () => {
+  it('is not caused by SIGHUP: new workers replace them, and no request is lost', async () => {
     const resident = await start();
     const before = childrenOf(resident.pid);
     let isOver = false;
@@ -296,7 +296,7 @@ describe('the end of several processes', () => {
     assert.match(resident.complaints(), /nph-webjob: ends: SIGTERM\n/);
   });
 
-  it('does not come when all are killed at once: who asks then waits for the next ones', async () => {
+  it('is not caused by killing all at once: clients wait for the next ones', async () => {
     const resident = await start();
     const workers = childrenOf(resident.pid);
     // The primary starts no worker while it is stopped.
@@ -314,7 +314,7 @@ describe('the end of several processes', () => {
     await resident.stop();
   });
 
-  it('does not come when those that start are killed before one listens', async () => {
+  it('is not caused by killing new workers before one listens', async () => {
     const socket = join(site().root, 'run', 'early');
     const script = join(site().cgiDirectory, 'nph-webjob.cgi');
     const words = [script, '--listen', socket, '--processes', '2'];
@@ -333,7 +333,7 @@ describe('the end of several processes', () => {
     await new Promise((resolve) => child.on('exit', resolve));
   });
 
-  it('comes when the leader is killed, and the next one takes the path', async () => {
+  it('follows when the primary is killed, and the next one takes the path', async () => {
     const resident = await start();
     const workers = childrenOf(resident.pid);
     process.kill(resident.pid, 'SIGKILL');
@@ -371,10 +371,10 @@ for my $life (1 .. 3) {
 }
 `;
 
-describe('a socket that somebody else made', () => {
+describe('a socket from systemd', () => {
   const { site } = useResidentSite({}, THREE);
 
-  it('serves several, also when all of them were killed', async () => {
+  it('serves several workers, even after all of them were killed', async () => {
     const socket = join(site().root, 'passed');
     const script = join(site().cgiDirectory, 'nph-webjob.cgi');
     const words = ['-e', ACTIVATE, socket, process.execPath, script, '--processes', '2', '--idle', '3'];
@@ -399,10 +399,10 @@ describe('a socket that somebody else made', () => {
   });
 });
 
-describe('a start of several that cannot be', () => {
+describe('an impossible start of several workers', () => {
   const { site } = useResidentSite({}, THREE);
 
-  it('says what is wrong, once, and ends', async () => {
+  it('is reported once with its reason', async () => {
     for (const [args, words] of [
       [['--processes', '0', '--listen', '/tmp/x'], /^nph-webjob: error: --processes must be a number from 1 to 99\n$/],
       [['--processes', '2'], /^nph-webjob: error: --processes works only with --listen and systemd/],

@@ -59,7 +59,7 @@ async function until(isTrue: () => boolean): Promise<boolean> {
 }
 const lastLine = (): string => readLog(site.base).at(-1) ?? '';
 
-describe('a connection', () => {
+describe('a FastCGI connection', () => {
   it('serves one request after the other when it is kept, and ends when it is not', async () => {
     await withClient(async (client) => {
       const ids = new Set<string | undefined>();
@@ -77,7 +77,7 @@ describe('a connection', () => {
     });
   });
 
-  it('answers what it is asked about itself, and what it does not know', async () => {
+  it('answers management records, known and unknown', async () => {
     await withClient(async (client) => {
       const names = ['FCGI_MPXS_CONNS', 'FCGI_MAX_CONNS', 'FCGI_OTHER'].map((name): [string, string] => [name, '']);
       client.socket.write(formatRecord({ type: RECORD_TYPES.getValues, requestId: 0, content: formatPairs(names) }));
@@ -93,7 +93,7 @@ describe('a connection', () => {
     });
   });
 
-  it('takes no second request beside the first, no other role, and nothing for a request that is none', async () => {
+  it('accepts no second concurrent request, no other role, and no invalid request', async () => {
     await withClient(async (client) => {
       const begin = (requestId: number, role: number): Buffer =>
         formatRecord({
@@ -120,7 +120,7 @@ describe('a connection', () => {
     });
   });
 
-  it('that sends nonsense, or more variables than a request has, is closed', async () => {
+  it('is closed when it sends garbage, or more variables than a request has', async () => {
     const tooMuch = [
       formatRecord({ type: 1, requestId: 1, content: formatBeginning({ role: 1, keepConnection: false }) }),
       ...formatStream(RECORD_TYPES.params, 1, Buffer.alloc(1_100_000, 'x')),
@@ -135,9 +135,9 @@ describe('a connection', () => {
   });
 });
 
-describe('a body', () => {
+describe('a request body', () => {
   for (const length of [0, 1, 65_536, 65_537, 3_000_000]) {
-    it(`of ${length} bytes is stored as it came`, async () => {
+    it(`is stored unchanged with ${length} bytes`, async () => {
       const body = Buffer.alloc(length, 'webjob');
       assert.equal((await put(resident.socket, site, body, `body_${length}`)).status, 200);
       assert.ok(readFileSync(join(site.incoming, `body_${length}.out`)).equals(body));
@@ -146,7 +146,7 @@ describe('a body', () => {
     });
   }
 
-  it('waits in a file without a name beside the uploads, once it is large, and in memory before that', async () => {
+  it('is kept in a nameless file beside the uploads when it is large, and otherwise in memory', async () => {
     const before = readdirSync(site.incoming);
     const spools = (): string[] =>
       openFiles().filter((path) => path.startsWith(site.incoming) && path.endsWith('(deleted)'));
@@ -164,7 +164,7 @@ describe('a body', () => {
     });
   });
 
-  it('that will be refused is not kept', async () => {
+  it('is not kept when it will be refused', async () => {
     configure(site, { PutNameFormat: '%jid', CapContentLength: 'Y', MaxContentLength: '100000' });
     await withClient(async (client) => {
       const whole = formatRequest(1, putVariables(site, 5_000_000, 'large'), Buffer.alloc(5_000_000, 'x'));
@@ -180,7 +180,7 @@ describe('a body', () => {
     configure(site, { PutNameFormat: '%jid' });
   });
 
-  it('is kept as far as it was announced', () => {
+  it('is kept up to its announced length', () => {
     const spool = new Spool(3, () => assert.fail('a file for three bytes'));
     for (const piece of ['ou', 't'.repeat(100_000)]) spool.append(Buffer.from(piece));
     const buffer = Buffer.alloc(10);
@@ -188,7 +188,7 @@ describe('a body', () => {
     spool.close();
   });
 
-  it('is not kept when nobody wants it, and nothing of it is read once it is closed', () => {
+  it('is not kept when nobody reads it, and not read once it is closed', () => {
     const unwanted = new Spool(3_000_000, () => undefined);
     for (let piece = 0; piece < 50; piece++) unwanted.append(Buffer.alloc(60_000, 'x'));
     const buffer = Buffer.alloc(100_000);
@@ -234,10 +234,10 @@ describe('a body', () => {
   });
 });
 
-describe('peers that are slow or gone', () => {
+describe('slow and lost peers', () => {
   const SLOW = 500;
 
-  it(`${SLOW} of them, in every state, hold up nobody and cost a descriptor each`, async () => {
+  it(`delay no other request, ${SLOW} of them in every state, and cost one descriptor each`, async () => {
     addCommand(site, 'client1', 'large', Buffer.alloc(8_000_000, 'x'));
     const before = openFiles().length;
     const slow = Array.from({ length: SLOW }, () => new FastCgiClient(resident.socket));
@@ -259,8 +259,8 @@ describe('peers that are slow or gone', () => {
   });
 });
 
-describe(`${FUZZED} connections of nonsense (seed ${SEED})`, () => {
-  it('neither end the process nor reach into the requests of others', async () => {
+describe(`${FUZZED} connections of garbage (seed ${SEED})`, () => {
+  it('neither end the process nor affect the requests of others', async () => {
     const random = randomNumbers(SEED);
     const draw = (limit: number): number => Math.floor(random() * limit);
     const descriptors = openFiles().length;

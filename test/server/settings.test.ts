@@ -194,8 +194,8 @@ function parse(...lines: (string | undefined)[]): { settings: ServerSettings; pr
 
 const DEFAULTS = parse().settings;
 
-describe('without any line', () => {
-  it('every control has its documented default', () => {
+describe('every setting of nph-webjob.cfg', () => {
+  it('has its documented default', () => {
     assert.deepEqual(parse(), { settings: DEFAULTS, problems: [] });
     const { folderList, capContentLength, putNameFormat, serverId, useGMT, requireUser, requireMatch } = DEFAULTS;
     assert.deepEqual(
@@ -213,7 +213,7 @@ describe('without any line', () => {
     assert.deepEqual({ ...DEFAULTS, ...treeBelow('/var/webjob') }, DEFAULTS);
   });
 
-  it('every default may be written down', () => {
+  it('accepts its default', () => {
     const written = CONTROLS.filter((control) => !control.default.startsWith('<Base>'));
     const lines = written.map((control) => `${control.key}=${control.default}`);
     assert.deepEqual(parse(...lines), { settings: DEFAULTS, problems: [] });
@@ -226,7 +226,7 @@ for (const control of CONTROLS) {
     const samples = samplesOf(control);
     const unchanged = parse(samples.with).settings;
 
-    it('takes what is allowed', () => {
+    it('accepts its documented values', () => {
       for (const [value, changes] of samples.good) {
         assert.deepEqual(parse(samples.with, `${key}=${value}`), {
           settings: { ...unchanged, ...changes },
@@ -249,7 +249,7 @@ for (const control of CONTROLS) {
       });
     });
 
-    it('refuses what is not, names itself and keeps the value to itself', () => {
+    it('refuses other values, naming itself and hiding the value', () => {
       for (const value of samples.bad) {
         const { settings, problems } = parse(samples.with, '# a comment', `${key.toLowerCase()}=${value}`);
         const line = samples.with === undefined ? 2 : 3;
@@ -258,7 +258,7 @@ for (const control of CONTROLS) {
       }
     });
 
-    it('counts as it was said last', () => {
+    it('takes the last of several values', () => {
       const [good, changes] = samples.good[0] ?? assert.fail('no good value');
       const bad = samples.bad.at(-1) ?? assert.fail('no bad value');
       const changed = { settings: { ...unchanged, ...changes }, problems: [] };
@@ -271,13 +271,13 @@ for (const control of CONTROLS) {
   });
 }
 
-describe('several controls', () => {
-  it('name every problem', () => {
+describe('several settings', () => {
+  it('report every problem', () => {
     const { problems } = parse('RequireUser=1', 'UseGmt=2', 'ServerId=a/b');
     assert.deepEqual(problems.map((problem) => problem.split(' ')[0]).sort(), ['RequireUser', 'ServerId', 'UseGMT']);
   });
 
-  it('keep MaxContentLength checked while there is no cap', () => {
+  it('keep MaxContentLength checked while there is no limit', () => {
     assert.deepEqual(parse('MaxContentLength=7'), { settings: { ...DEFAULTS, maxContentLength: 7 }, problems: [] });
     assert.equal(parse('CapContentLength=N', 'MaxContentLength=x').problems.length, 1);
   });
@@ -288,7 +288,7 @@ describe('several controls', () => {
     assert.deepEqual(parse('BaseDirectory=/').settings, { ...DEFAULTS, ...treeBelow('') });
   });
 
-  it('are read past lines that mean nothing', () => {
+  it('are read past malformed lines', () => {
     const noise = [
       '[section]',
       'stray',
@@ -305,20 +305,20 @@ describe('several controls', () => {
     });
   });
 
-  it('spell UseGMT as they like', () => {
+  it('spell UseGMT in either way', () => {
     for (const key of ['UseGMT', 'UseGmt', 'usegmt', 'USEGMT'])
       assert.equal(parse(`${key}=Y`).settings.useGMT, true, key);
   });
 });
 
 describe('a hook or trigger', () => {
-  it('that is enabled needs a command line', () => {
+  it('requires a command line when it is enabled', () => {
     for (const name of ['GetHook', 'PutHook', 'GetTrigger', 'PutTrigger']) {
       assert.deepEqual(parse(`${name}Enable=Y`).problems, [`${name}CommandLine is missing, and ${name}Enable=Y`]);
     }
   });
 
-  it('sees no path that a shell would take apart', () => {
+  it('accepts no path that a shell would split', () => {
     for (const path of ['/a b', '/a;b', '/$(id)', "/a'b", '/a%b', '/a\\b', '/*']) {
       for (const [name, directory] of [
         ['GetHook', 'ProfilesDirectory'],
@@ -335,7 +335,7 @@ describe('a hook or trigger', () => {
   });
 });
 
-describe('the file', () => {
+describe('the settings file', () => {
   const folder = mkdtempSync(join(tmpdir(), 'webjob-settings-'));
   after(() => rmSync(folder, { recursive: true }));
   const write = (name: string, text: string): string => {
@@ -356,26 +356,26 @@ describe('the file', () => {
     return settings.serverId;
   };
 
-  it('is the one that is named, or none', () => {
+  it('is the named one, or none', () => {
     assert.equal(serverId(second, [first]), 'second');
     assert.equal(serverId(missing, [first, second]), 'server_1');
     assert.deepEqual(read(missing), { settings: DEFAULTS, problems: [] });
   });
 
-  it('is else the first of the default ones that exists, or none', () => {
+  it('is otherwise the first existing default, or none', () => {
     assert.equal(serverId(undefined, [first, second]), 'first');
     assert.equal(serverId(undefined, [second, first]), 'second');
     assert.equal(serverId(undefined, [missing, second]), 'second');
     assert.equal(serverId(undefined, [missing]), 'server_1');
   });
 
-  it('lies by default where the contract says, in that order', () => {
+  it('is in the documented default places, in that order', () => {
     const contract = readFileSync(join(import.meta.dirname, '..', '..', 'docs', 'protocol.md'), 'utf8');
     const documented = [...contract.matchAll(/`(\/[^`]*\/nph-webjob\.cfg)`/g)].map(([, path]) => path);
     assert.deepEqual(DEFAULT_FILES, documented);
   });
 
-  it('is a problem when it is there and cannot be read: no other is read in its place', () => {
+  it('is an error when it exists and cannot be read: no other is read in its place', () => {
     mkdirSync(join(folder, 'folder.cfg'));
     symlinkSync('loop.cfg', join(folder, 'loop.cfg'));
     const unreadable: [name: string, code: string][] = [
@@ -400,7 +400,7 @@ describe('the file', () => {
     }
   });
 
-  it('may hold any bytes', () => {
+  it('may contain any bytes', () => {
     const path = join(folder, 'bytes.cfg');
     writeFileSync(
       path,

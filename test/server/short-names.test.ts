@@ -71,7 +71,7 @@ describe('a locker on fuse-overlayfs', { skip: NO_OVERLAY }, () => {
   });
   afterEach(() => overlay.remove());
 
-  it('takes an upload whose longest name has 251 bytes, and answers 450 for one byte more', async () => {
+  it('accepts an upload whose longest name has 251 bytes, and answers 450 for one byte more', async () => {
     configure(its.site, { ...SETTINGS, OverwriteExistingFiles: 'N', IncomingDirectory: overlay.path });
     const putLong = async (length: number): Promise<number> => {
       const jobId = 'j'.repeat(length - '_host.sh.out'.length);
@@ -84,7 +84,7 @@ describe('a locker on fuse-overlayfs', { skip: NO_OVERLAY }, () => {
     assert.equal(overlay.leftBelow().length, 4);
   });
 
-  it('and its log draw a note from configtest each, and nothing else does', async () => {
+  it('draws a note from configtest, as does its log, and nothing else does', async () => {
     const readNotes = async (): Promise<string[]> => {
       const findings = await its.readJson<{ severity: string; what: string; where: string }>('configtest');
       return findings.flatMap(({ severity, what, where }) =>

@@ -35,8 +35,8 @@ function findEach(contents: string[]): Promise<(string | null)[]> {
   );
 }
 
-describe('the signature in a file', () => {
-  it('is its one line of 1 to 255 printable characters, or there is none', async () => {
+describe('a signature file', () => {
+  it('has one line of 1 to 255 printable characters, or counts as missing', async () => {
     const byte = fc.oneof(
       { weight: 8, arbitrary: fc.integer({ min: 0x20, max: 0x7e }) },
       { weight: 1, arbitrary: fc.constantFrom(0, 9, 10, 13, 0x7f, 0x80, 0xff) },
@@ -53,7 +53,7 @@ describe('the signature in a file', () => {
     for (const [index, text] of contents.entries()) assert.equal(found[index], expected[index], JSON.stringify(text));
   });
 
-  it('keeps to its length, however it ends and however much follows', async () => {
+  it('is read up to its limit, however it ends and however much follows', async () => {
     const of = (length: number): string => 's'.repeat(length);
     const ends = ['', '\n', '\r\n'];
     assert.deepEqual(
@@ -72,7 +72,7 @@ describe('the signature in a file', () => {
     assert.deepEqual(await findAll(folder, ['0.sig']), [null], 'a terabyte of nothing is not read');
   });
 
-  it('is never one from outside when a link is swapped while it is looked at', async () => {
+  it('is never one from outside when a link is swapped during the lookup', async () => {
     const root = join(folder, 'root');
     mkdirSync(join(root, 'real'), { recursive: true });
     mkdirSync(join(folder, 'outside'), { recursive: true });
@@ -106,7 +106,7 @@ const PLAIN = ['Server', 'Content-Type', 'Job-Id', 'Content-Length', 'Connection
 const SIGNED = ['Server', 'Content-Type', 'Job-Id', 'WebJob-Payload-Signature', 'Content-Length', 'Connection'];
 
 for (const mpm of part(['event', 'prefork'] as const, 1)) {
-  describe(`headers under ${mpm}`, async () => {
+  describe(`signature headers under ${mpm}`, async () => {
     const its = await startCommandSite({ mpm });
     after(its.close);
     beforeEach(its.reset);
@@ -114,7 +114,7 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
     const ask = (method: 'GET' | 'PUT', jobId?: string): Promise<string> =>
       sendRaw(its.server.port, Buffer.from(formatHead(method, { ...(jobId !== undefined && { jobId }) }), 'latin1'));
 
-    it('are those of the contract, whatever the file of the signature holds', async () => {
+    it('are valid, whatever the signature file contains', async () => {
       its.configure({});
       const forgeries = [
         'good\r\nX-Forged: 1',
@@ -153,7 +153,7 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
       rmSync(signature);
     });
 
-    it('hold nothing of the job id that a client sends', async () => {
+    it('contain nothing of the job id that a client sends', async () => {
       its.configure({ PutNameFormat: '%pid' });
       const ids = [
         'forged',
@@ -177,7 +177,7 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
       }
     });
 
-    it('hold one of two signatures, or none, while the file is replaced', async () => {
+    it('contain one of two signatures, or none, while the file is replaced', async () => {
       its.configure({});
       const outside = join(its.site.base, 'secret.sig');
       writeFileSync(outside, 'outside\n');

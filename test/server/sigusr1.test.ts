@@ -61,7 +61,7 @@ async function ended(child: ChildProcess): Promise<{ code: number | string | nul
   return { code: await code, stdout, stderr };
 }
 
-describe('SIGUSR1 does nothing to', { skip }, () => {
+describe('SIGUSR1', { skip }, () => {
   const folder = mkdtempSync(join(tmpdir(), 'webjob-sigusr1-'));
   const client = makeClient();
   let fake: FakeServer;
@@ -77,7 +77,7 @@ describe('SIGUSR1 does nothing to', { skip }, () => {
     rmSync(folder, { recursive: true });
   });
 
-  it('webjob', async () => {
+  it('does not affect webjob', async () => {
     client.configure({ URLGetURL: fake.url });
     let answer = (): void => {};
     fake.get = (socket) => {
@@ -92,7 +92,7 @@ describe('SIGUSR1 does nothing to', { skip }, () => {
     assert.deepEqual(await result, { code: 0, stdout: 'done\n', stderr: '' });
   });
 
-  it('webjobctl', async () => {
+  it('does not affect webjobctl', async () => {
     const child = start('webjobctl', ['tail', '-f', '-c', site.propertiesFile]);
     const result = ended(child);
     await disturb(child.pid);
@@ -101,7 +101,7 @@ describe('SIGUSR1 does nothing to', { skip }, () => {
     assert.equal(stderr, '');
   });
 
-  it('webjob-sign and pad-make-script, which wait for a file', async () => {
+  it('does not affect webjob-sign and pad-make-script, which wait for a file', async () => {
     execFileSync(process.execPath, [program('webjob-sign'), '--make-key', join(folder, 'key')]);
     const key = readFileSync(join(folder, 'key.key'));
     const fifo = join(folder, 'fifo');
@@ -120,7 +120,7 @@ describe('SIGUSR1 does nothing to', { skip }, () => {
     assert.deepEqual([code, stderr], [0, '']);
   });
 
-  it('the script as a CGI, which goes on with its upload', async (t) => {
+  it('does not affect the CGI script, which continues its upload', async (t) => {
     const query = 'VERSION=webjob+1.4.0&SYSTEM=x&CLIENTID=client1&FILENAME=x&RUNTYPE=linktest';
     const lengths = '&STDOUT_LENGTH=4&STDERR_LENGTH=0&STDENV_LENGTH=0';
     const raw = `PUT /open/nph-webjob.cgi?${query}${lengths} HTTP/1.1\r\nContent-Length: 4\r\n\r\n`;
@@ -143,9 +143,9 @@ describe('SIGUSR1 does nothing to', { skip }, () => {
     assert.deepEqual([code, stderr], [0, '']);
   });
 
-  describe('the script that stays', () => {
+  describe('SIGUSR1 with a persistent worker', () => {
     const { start: startResident } = useResidentSite();
-    it('alone, as primary and as worker', async () => {
+    it('has no effect on one alone, on the primary and on workers', async () => {
       for (const args of [[], ['--processes', '2']]) {
         const resident = await startResident(args);
         const pids = [resident.pid, ...childrenOf(resident.pid)];

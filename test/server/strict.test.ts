@@ -101,7 +101,7 @@ function settle(site: Site, its: Case): void {
 }
 
 for (const mpm of part(['event', 'prefork'] as const, 1)) {
-  describe(`a strict client and httpd with ${mpm}`, async () => {
+  describe(`a strict client of httpd with ${mpm}`, async () => {
     const { site, server, close } = await startServer(mpm);
     after(close);
     for (const name of ['taken.out', 'file']) writeFileSync(join(site.incoming, name), '');
@@ -111,17 +111,17 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
       // Large bodies take long: success under both, every other status under one of them.
       const isLarge = TRIES > USUAL_TRIES || status === 200 || index % 2 === (mpm === 'event' ? 0 : 1);
       const sizes = [0, KILOBYTE, isLarge ? LARGE : MEGABYTE].filter((bytes) => bytes >= (its.fewest ?? 0));
-      it(`${method} sees ${status} ${REASONS[status]} after ${sizes.join(', ')} bytes of body`, async () => {
+      it(`sees ${status} ${REASONS[status]} for ${method} after ${sizes.join(', ')} bytes of body`, async () => {
         settle(site, its);
         for (const bytes of sizes) assert.deepEqual(await askOften(server.port, its, bytes, 1), [], `${bytes} bytes`);
       });
-      it(`${method} never loses ${status} in ${TRIES} tries with 1 MB`, async () => {
+      it(`never loses ${status} for ${method} in ${TRIES} tries with 1 MB`, async () => {
         settle(site, its);
         assert.deepEqual(await askOften(server.port, its, MEGABYTE, TRIES), []);
       });
     }
 
-    it('GET brings files of every size', async () => {
+    it('gets files of every size', async () => {
       configure(site, {});
       const folder = join(site.profiles, 'client1', 'commands');
       mkdirSync(folder, { recursive: true });

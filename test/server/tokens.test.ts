@@ -47,29 +47,29 @@ const isNameFormat = (format: string): boolean => new RegExp(`^(?:${NAME_FORMAT_
 const HARMLESS = /^[A-Za-z0-9_.:+@=,/%-]*$/;
 
 describe('tokens', () => {
-  it('stand for what the contract says', () => {
+  it('expand to their documented values', () => {
     for (const [token, value] of Object.entries(EXPANDED))
       assert.equal(expandTokens(`%${token}`, ARTICLE), value, token);
   });
 
-  it('are all tried here, or of commands alone', () => {
+  it('are all tested here, or occur only in commands', () => {
     const ofCommands = ['rdy', 'out', 'err', 'env', 'file'];
     const tried = TOKENS.filter((token) => !ofCommands.includes(token));
     assert.deepEqual(tried.sort(), Object.keys(EXPANDED).sort());
   });
 
-  it('make the names of the default format', () => {
+  it('form the names of the default format', () => {
     assert.equal(expandTokens('%cid_%Y%m%d%H%M%S_%pid_%cmd', ARTICLE), 'client1_20040523233206_00723_host.sh');
   });
 
-  it('are taken at their longest, and once', () => {
+  it('are read at their longest, and once', () => {
     assert.equal(expandTokens('%sid-%s-%S%ip%ipv4', ARTICLE), 'server_1-1085355126-06192.168.1.120192.168.1.120');
     assert.equal(expandTokens('%%cid%%%cid', ARTICLE), '%cid%client1');
     assert.equal(expandTokens('%cid', { ...ARTICLE, clientId: '%cmd' }), '%25cmd');
     assert.equal(expandTokens('%cidcid%m%md', ARTICLE), 'client1cid0505d');
   });
 
-  it('take time in the zone that is asked for', () => {
+  it('give the time in the requested zone', () => {
     const local = new Date(2024, 11, 31, 1, 2, 3);
     const facts = { ...ARTICLE, at: local, useGmt: false };
     assert.equal(expandTokens('%Y-%y-%m-%d %H:%M:%S %j', facts), '2024-24-12-31 01:02:03 366');
@@ -80,7 +80,7 @@ describe('tokens', () => {
     assert.equal(expandTokens('%pid', { ...ARTICLE, pid: 4194304 }), '4194304');
   });
 
-  it('encode every character of a hostile value that is not its own', () => {
+  it('encode every character of a hostile value outside its documented set', () => {
     const expand = (hostile: string): string => expandTokens('%jid', { ...ARTICLE, jobId: hostile });
     assert.equal(expand('../../etc/passwd'), '..%2f..%2fetc%2fpasswd');
     assert.equal(expand('$(id)`id`;|&<>'), '%24%28id%29%60id%60%3b%7c%26%3c%3e');
@@ -89,7 +89,7 @@ describe('tokens', () => {
     assert.equal(expand('Az_.:+-09'), 'Az_.:+-09');
   });
 
-  it('expand, whatever their values are, to nothing that a path or a shell takes for its own', () => {
+  it('expand, whatever their values, to nothing that a path or a shell interprets', () => {
     const facts = fc.record({
       clientId: hostileText,
       fileName: hostileText,
@@ -120,7 +120,7 @@ describe('tokens', () => {
   });
 });
 
-describe('a format of names', () => {
+describe('a name format', () => {
   it('is a relative path of tokens and harmless characters', () => {
     const good = [
       '%cid',
@@ -136,7 +136,7 @@ describe('a format of names', () => {
     for (const format of [...good, 'A-z_0:9+@=,', '%ip/%ipv4/%sid/%s/%j/%y']) assert.ok(isNameFormat(format), format);
   });
 
-  it('leads nowhere else', () => {
+  it('cannot lead out of the directory', () => {
     const outside = [
       '..',
       '.',
@@ -157,7 +157,7 @@ describe('a format of names', () => {
       assert.ok(!isNameFormat(format), format);
   });
 
-  it('holds no metacharacter, control or unknown token', () => {
+  it('contains no metacharacter, control character or unknown token', () => {
     for (const character of ' \t\n\r\0!"#$&\'()*;<>?[\\]^`{|}~\x7f\xe4\u2028\u{1f600}') {
       assert.ok(!isNameFormat(`a${character}b`), JSON.stringify(character));
       assert.ok(!isNameFormat(character), JSON.stringify(character));
@@ -167,7 +167,7 @@ describe('a format of names', () => {
     }
   });
 
-  it('that is allowed expands to a path below the folder, but for a job id of dots', () => {
+  it('expands to a path below the directory, except with a job id of dots', () => {
     const part = fc.oneof(
       fc.constantFrom(...Object.keys(EXPANDED).map((token) => `%${token}`), '.', '..', '/', '/../', '_', '%'),
       fc.stringMatching(/^[A-Za-z0-9_.:+@=,/-]{1,5}$/),

@@ -54,7 +54,7 @@ for (const way of ['event', 'worker'] as const) {
       env: 'Key=value\n',
     };
 
-    it('tells what was served', async () => {
+    it('reports what was served', async () => {
       for (const signed of [false, true]) {
         its.reset();
         if (signed) writeFileSync(signature, 'signed\n');
@@ -75,7 +75,7 @@ for (const way of ['event', 'worker'] as const) {
       }
     });
 
-    it('tells what a hook made, megabytes or nothing', async () => {
+    it('reports the output of a hook, megabytes or nothing', async () => {
       for (const [command, bytes] of [
         ['yes 0123456 | head -c 3000001', 3_000_001],
         ['true', 0],
@@ -90,7 +90,7 @@ for (const way of ['event', 'worker'] as const) {
       }
     });
 
-    it('tells what was stored', async () => {
+    it('reports what was stored', async () => {
       for (const streams of [upload, { ...upload, out: '', err: '', env: '' }, { ...upload, err: '' }]) {
         its.reset();
         const before = Date.now();
@@ -116,7 +116,7 @@ for (const way of ['event', 'worker'] as const) {
       }
     });
 
-    it('tells what was refused, without a digest', async () => {
+    it('reports what was refused, without a digest', async () => {
       const before = Date.now();
       const statuses = [
         await its.get({ fileName: 'none.sh' }),
@@ -151,7 +151,7 @@ for (const way of ['event', 'worker'] as const) {
       assert.equal(readTracks(site).length, 1);
     });
 
-    it('keeps the lines of clients that come at once apart', async () => {
+    it('keeps the lines of concurrent clients apart', async () => {
       its.configure({ EnableRequestTracking: 'Y', PutNameFormat: '%jid' });
       const client = async (number: number): Promise<(string | undefined)[]> => {
         const ids: (string | undefined)[] = [];
@@ -225,7 +225,7 @@ describe('a line of request tracking', () => {
     return line;
   }
 
-  it('holds what a web server says of a client as text, whatever it is', async () => {
+  it('treats what a web server says of a client as text, whatever it is', async () => {
     configure(site, { EnableRequestTracking: 'Y', RequireMatch: 'N', PutNameFormat: '%pid' });
     for (const value of HOSTILE) {
       const tls = [
@@ -254,7 +254,7 @@ describe('a line of request tracking', () => {
     }
   });
 
-  it('holds methods, queries and job ids as text, or not at all', async () => {
+  it('treats methods, queries and job ids as text, or leaves them out', async () => {
     const hostileIds = ['"}{"a":"', '\\', '\\"', '\\u000a', `x",${FORGED.slice(1)}`, '</script>', "'--"];
     for (const jobId of hostileIds) {
       const line = await track('PUT', { jobId }, []);

@@ -215,7 +215,7 @@ describe('hostile requests', () => {
     return { world, before: readSurroundings(world) };
   };
 
-  it('neither leave the tree nor break the log, in this process', () => {
+  it('neither escape the tree nor break the log, in this process', () => {
     const { world, before } = start();
     const statuses = new Map<number, number>();
     for (const request of world.requests) {
@@ -234,7 +234,7 @@ describe('hostile requests', () => {
     assert.ok((statuses.get(450) ?? 0) >= 500, 'most are refused for what they are');
   });
 
-  it('neither leave the tree nor break the log, in processes of their own', async () => {
+  it('neither escape the tree nor break the log, in processes of their own', async () => {
     const { world, before } = start();
     // A variable of a process contains no NUL and is at most 128 KiB long.
     const possible = world.requests.filter(({ env }) => Object.values(env).every((value) => !value?.includes('\0')));

@@ -34,7 +34,7 @@ for (const mpm of part(['prefork', 'event'] as const, 1)) {
     const upload: Put = { jobId: 'a', out: 'out', err: 'error', env: 'env\n' };
 
     for (const method of ['get', 'put'] as const) {
-      it(`run after the answer of a ${method.toUpperCase()}, and longer than its script and its connection`, async () => {
+      it(`run after the answer to a ${method.toUpperCase()}, and longer than its script and its connection`, async () => {
         // Waits for a file that the test makes only when everything else of the request is gone.
         use(`echo $$ > ${made('pid')}\nwhile [ ! -e ${made('go')} ]; do sleep 0.05; done\n: > ${made('done')}`);
         const { status } = await its[method](upload);
@@ -56,7 +56,7 @@ for (const mpm of part(['prefork', 'event'] as const, 1)) {
       });
     }
 
-    it('hold no descriptor of the script, and know a PATH alone', async () => {
+    it('inherit no descriptor of the script, and only a PATH', async () => {
       use(`tr '\\0' '\\n' < /proc/$PPID/environ > ${made('environ')}
 found=$(readlink /proc/$$/fd/[0-2] /proc/$PPID/fd/[0-2]); echo "$found" > ${made('descriptors')}
 cut -d ' ' -f 6 /proc/$$/stat > ${made('session')}
@@ -90,7 +90,7 @@ pwd > ${made('folder')}`);
       assert.equal(readFileSync(made('content'), 'utf8'), `Jid=a\n${out}errorenv\n`);
     });
 
-    it('run for nothing but a 200', async () => {
+    it('run only for a 200', async () => {
       const count = (): number => (exists('runs') ? readLines(made('runs')).length : 0);
       use(`echo "$1" >> ${made('runs')}`, '%cmd');
       const statuses = [
@@ -142,7 +142,7 @@ pwd > ${made('folder')}`);
       });
     }
 
-    it('are logged in lines that no job id breaks', async () => {
+    it('are logged in lines that no job id can break', async () => {
       use(':');
       const jobId = `%d%s%n\\n$(id)\`id\`"'${'x'.repeat(200)}`;
       its.configure({ PutTriggerEnable: 'Y', PutTriggerCommandLine: ':', PutNameFormat: '%pid' });
@@ -150,7 +150,7 @@ pwd > ${made('folder')}`);
       for (const line of await logged(2)) assert.equal(line.jobId, jobId.replaceAll('%', '%25'));
     });
 
-    it('are logged in the time that UseGMT asks for', async () => {
+    it('are logged in the time that UseGMT selects', async () => {
       for (const UseGMT of ['Y', 'N']) {
         its.reset();
         use(':', '', { UseGMT });
@@ -163,7 +163,7 @@ pwd > ${made('folder')}`);
       }
     });
 
-    it('run, and tell the error log, when their own cannot be written', async () => {
+    it('run, with a message in the error log, when their own cannot be written', async () => {
       use(`: > ${made('ran')}`);
       rmSync(log);
       mkdirSync(log);
@@ -178,7 +178,7 @@ pwd > ${made('folder')}`);
       }
     });
 
-    it('of many requests at once leave two lines each', async () => {
+    it('of many concurrent requests leave two lines each', async () => {
       use(':');
       const deadline = Date.now() + LIMIT_MS;
       const answers = await Promise.all(Array.from({ length: 12 }, () => its.get()));

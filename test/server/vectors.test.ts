@@ -9,7 +9,7 @@ import { readVectors, type Vector } from '../support/vectors.ts';
 const vectors = readVectors();
 
 describe('raw vectors', () => {
-  it('are at least 60 and cover every status of this server', () => {
+  it('number at least 60 and cover every status of this server', () => {
     assert.ok(vectors.length >= 60, `${vectors.length} vectors`);
     const seen = new Set(vectors.map((vector) => /^HTTP\/1\.1 (\d{3})/.exec(vector.response)?.[1]));
     for (const status of [
