@@ -101,8 +101,8 @@ async function nothingCameOf(attack: () => Promise<Response>, status: number | n
   assert.equal((await readActs()).length, before, what);
 }
 
-describe('a user of the group', () => {
-  it('verifies, notes, holds and releases from the page of a job, and sees what came of it', async () => {
+describe("a user of the operators' group", () => {
+  it('verifies, notes, holds and releases from the page of a job, and sees the result', async () => {
     const view = await open();
     const { page } = view;
     await page.goto(`${url}/job/${ids.second}`);
@@ -143,7 +143,7 @@ describe('a user of the group', () => {
     await view.close();
   });
 
-  it('takes a stream and a package, each on record, and nobody else takes them', async () => {
+  it('downloads a stream and a package, each on record, and no other user can', async () => {
     const view = await open();
     const { page } = view;
     await page.goto(`${url}/act/job/${ids.first}`);
@@ -173,7 +173,7 @@ describe('a user of the group', () => {
     await view.close();
   });
 
-  it('is told that an act waits while nobody carries it out, and what failed', async () => {
+  it('is told that a request waits while nobody processes it, and what failed', async () => {
     isCarriedOut = false;
     try {
       const asked = await post({ ...(await readForm('note')), text: 'later' });
@@ -200,8 +200,8 @@ describe('a user of the group', () => {
   });
 });
 
-describe('nobody else', () => {
-  it('acts who is not of the group, whatever the request claims', async () => {
+describe('a request to act', () => {
+  it('is refused from users outside the group, whatever it claims', async () => {
     const token = await readForm('note');
     const body = { ...token, text: 'by bob' };
     const marks = {
@@ -247,7 +247,7 @@ describe('nobody else', () => {
       );
   });
 
-  it('makes a browser of the group act from another site', async () => {
+  it("is refused when another site sends it through a user's browser", async () => {
     const fields = async (): Promise<Record<string, string>> => ({ ...(await readForm('note')), text: 'forged' });
     const own = server.url;
     const headers: [string, Record<string, string>][] = [
@@ -295,7 +295,7 @@ describe('nobody else', () => {
     await view.close();
   });
 
-  it('uses a token again, or one of another reader, act, job or view', async () => {
+  it('is refused with a used token, or one of another reader, act, job or view', async () => {
     const form = { ...(await readForm('note')), text: 'just once' };
     assert.equal((await post(form)).status, 303);
     await nothingCameOf(() => post(form), 303, 'again');
@@ -316,7 +316,7 @@ describe('nobody else', () => {
     assert.equal(statSync(own.secret).mode & 0o777, 0o600);
   });
 
-  it('refuses an unknown act, an invalid job, and an invalid text', async () => {
+  it('is refused with an unknown act, an invalid job, or an invalid text', async () => {
     const form = { ...(await readForm('note')), text: 'x' };
     await nothingCameOf(() => post({ ...form, act: 'prune' }), 400, 'no act');
     await nothingCameOf(() => post({ ...form, text: '' }), 400, 'no text');
@@ -337,14 +337,14 @@ describe('nobody else', () => {
       assert.equal((await ask(path)).status, 404, path);
   });
 
-  it('takes a stream without an act', async () => {
+  it('is not needed to take a stream', async () => {
     for (const user of ['alice', 'bob']) assert.equal((await ask(`/stream/out/${ids.second}`, {}, user)).status, 403);
     const page = await (await ask(`/job/${ids.second}`, {}, 'bob')).text();
     assert.doesNotMatch(page, /\/stream\//);
   });
 });
 
-it('has on record who acted, and that he was of the group', () => {
+it('a request to act is recorded with the user and the group', () => {
   const lines = readFileSync(join(started.folder, 'access.jsonl'), 'utf8').trimEnd().split('\n');
   const posts = lines.map((line) => JSON.parse(line)).filter(({ act }) => act !== undefined);
   assert.ok(posts.length > 5);
@@ -360,7 +360,7 @@ for (const [width, colorScheme] of [
   [390, 'dark'],
   [1280, 'light'],
 ] as const) {
-  it(`is legible at ${width} pixels, in ${colorScheme} colours`, async () => {
+  it(`has a page legible at ${width} pixels, in ${colorScheme} colours`, async () => {
     const view = await open('alice', { viewport: { width, height: 900 }, colorScheme });
     for (const path of [`/act/job/${ids.second}`, `/act/job/${ids.got}`, `/job/${ids.second}`, '/act/job/nothing']) {
       await view.page.goto(url + path);

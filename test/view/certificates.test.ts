@@ -96,7 +96,7 @@ function ask(
 
 for (const version of ['TLSv1.2', 'TLSv1.3'] as const)
   describe(`a reader with a certificate, over ${version}`, () => {
-    it('is accepted by the name in its certificate', async () => {
+    it('is accepted under the name in its certificate', async () => {
       for (const [identity, name] of [
         [alice, 'alice'],
         [bob, 'bob'],
@@ -107,7 +107,7 @@ for (const version of ['TLSv1.2', 'TLSv1.3'] as const)
       }
     });
 
-    it('acts when its name is one of the group', async () => {
+    it('may act when its name is in the group', async () => {
       assert.equal((await ask(`/act/job/${job}`, alice, version)).status, 200);
       assert.equal((await ask(`/act/job/${job}`, bob, version)).status, 403);
     });
@@ -127,7 +127,7 @@ for (const version of ['TLSv1.2', 'TLSv1.3'] as const)
     });
   });
 
-it('is on record by that name', () => {
+it('a reader with a certificate is recorded under the name in it', () => {
   const lines = readFileSync(join(view.folder, 'access.jsonl'), 'utf8').trimEnd().split('\n');
   const users = new Set(lines.map((line) => JSON.parse(line).user));
   assert.deepEqual([...users].sort(), ['alice', 'bob']);

@@ -133,7 +133,7 @@ describe('the pages of a small site', () => {
       .map((line) => line.replace(/, at most .*/, ''))
       .filter((line) => !/^\d+(?: B|-\d\d-\d\d.*)?$|^(?:little space|few inodes)/.test(line));
 
-  it('have on the overview what needs somebody, the last days, and the newest', () => {
+  it('show on the overview what needs attention, the last days, and the newest results', () => {
     // The record of the failed job is longer than what an index holds of a stream.
     const bytes = readdirSync(own.incoming).reduce((sum, name) => sum + statSync(join(own.incoming, name)).size, 0);
     assert.deepEqual(withoutCharts(show(overviewPage(contextOf()))), [
@@ -196,7 +196,7 @@ describe('the pages of a small site', () => {
     assert.deepEqual(counted, [...expected]);
   });
 
-  it('have of a client its numbers, its newest results and its jobs', async () => {
+  it('show for a client its numbers, its newest results and its jobs', async () => {
     const ways = (client: string): string =>
       `All jobs of this client (/v/jobs?client=${client}) · JSON (/v/client/${client}.json)`;
     const RESULTS = [
@@ -245,7 +245,7 @@ describe('the pages of a small site', () => {
     await assert.rejects(clientPage(contextOf(), 'nobody'), /No client nobody is known/);
   });
 
-  it('have of a command the clients with the same output together', async () => {
+  it('show for a command the clients with the same output together', async () => {
     const digest = sha256('two needle\n');
     assert.deepEqual(show(await commandPage(contextOf(), 'a.sh')), [
       'a.sh',
@@ -316,7 +316,7 @@ describe('the pages of a small site', () => {
     });
   });
 
-  it('find texts without the blanks around them, and jobs by their ids', async () => {
+  it('find texts without surrounding blanks, and jobs by their ids', async () => {
     const hit = (name: string, client: string): string[] => [
       `done at ${name} ${client} (/v/client/${client}) a.sh (/v/command/a.sh) :${name} (/v/job/:${name})`,
       `.out line 1 (/v/job/:${name}?s=out&find=needle) two needle`,
@@ -342,7 +342,7 @@ describe('the pages of a small site', () => {
     );
   });
 
-  it('list the jobs that a filter asks for, in its order', async () => {
+  it('list the jobs that match a filter, in its order', async () => {
     const query = 'client=c1%2Cc2&state=failed%2Cdone&sort=oldest';
     assert.deepEqual(show(await jobsPage(contextOf(query))), [
       'Jobs',
@@ -355,7 +355,7 @@ describe('the pages of a small site', () => {
   });
 });
 
-describe('what the view does not show', () => {
+describe('the view', () => {
   const id = (name: string): string => planted.get(name)?.jobId ?? '';
   const rows: [what: string, read: () => unknown, status: number, message: RegExp][] = [
     ['an unknown order', () => jobsPage(contextOf('sort=size')), 400, /^The orders are time, oldest, client/],
@@ -413,7 +413,7 @@ describe('what the view does not show', () => {
     ['a list of what is missed at no place', () => missedPage(contextOf('after=x')), 400, /^The position in the list/],
   ];
   for (const [what, read, status, message] of rows)
-    it(`is ${what}`, async () =>
+    it(`reports ${what}`, async () =>
       await assert.rejects(
         async () => await read(),
         (error: Error) => {
@@ -425,7 +425,7 @@ describe('what the view does not show', () => {
       ));
 });
 
-it('an index that cannot be made is an error of webjob-view --index', () => {
+it('webjob-view --index fails when the index cannot be made', () => {
   const program = join(import.meta.dirname, '..', '..', 'dist', 'webjob-view.cgi');
   const env = {
     PATH: process.env.PATH,
@@ -464,7 +464,7 @@ it('the feed of failures has an entry for each time that a job failed', () => {
   );
 });
 
-it('the state of an assignment looks as good or bad as it is', () => {
+it('the view shows the state of an assignment as good or bad as it is', () => {
   for (const [state, look] of [
     ['done', 'good'],
     ['failed', 'bad'],
@@ -477,14 +477,14 @@ it('the state of an assignment looks as good or bad as it is', () => {
     assert.match(formatAssignmentState(state).text, new RegExp(`class="state ${look}\\b.*>${state}<`), state);
 });
 
-it('a difference is that of the two streams, in their order', async () => {
+it('the view shows a difference of the two streams, in their order', async () => {
   const { to, from, differs } = tell(
     await diffJson(contextOf(`from=${planted.get('old')?.jobId}&to=${planted.get('new')?.jobId}`)),
   ) as Record<string, unknown>;
   assert.deepEqual([from, to, differs], [':old', ':new', true]);
 });
 
-it('a page that is just full is the last', async () => {
+it('a list ends with a page that is exactly full', async () => {
   const other = makeSite();
   configure(other, { UseGMT: 'Y' });
   const line = (index: number): string =>

@@ -119,7 +119,7 @@ interface One {
   next: string | null;
 }
 
-it('says how to set it up where root leaves nothing', async () => {
+it('the view explains how to set up the status where root has not', async () => {
   for (const path of ['/', '/assignments', '/missed']) assert.match(await read(path), /see docs\/guide\/view\.md/);
   assert.equal((await ask('/assignment/1')).status, 404);
   assert.deepEqual(await readJson('/assignments.json'), { at: null, assignments: [], next: null });
@@ -132,7 +132,7 @@ it('says how to set it up where root leaves nothing', async () => {
 });
 
 describe('the overview', () => {
-  it('has what only root could find out', async () => {
+  it('shows what only root could find out', async () => {
     const page = await read('/');
     assert.match(page, new RegExp(`href="/webjob-view/missed">${CLIENTS + 2} expectations missed<`));
     assert.match(page, /unverified<\/span>.*never verified/);
@@ -150,7 +150,7 @@ describe('the overview', () => {
     assert.match(await read('/'), /\d results? changed<\/span>/);
   });
 
-  it('leads to the expectations, a page after the other, and each client has its own', async () => {
+  it('leads to the expectations, page by page, with a page for each client', async () => {
     const all: string[] = [];
     for (let path: string | null = '/missed.json'; path !== null; ) {
       const page: { missed: { client: string; kind: string }[]; next: string | null } = await readJson(path);
@@ -167,8 +167,8 @@ describe('the overview', () => {
   });
 });
 
-describe('assignments', () => {
-  it('are listed with how far they are, as webjobctl has them', async () => {
+describe('the page of assignments', () => {
+  it('lists them with their progress, as webjobctl does', async () => {
     const { assignments } = await readJson<Listed>('/assignments.json');
     assert.deepEqual(
       assignments.map(({ assignment, state, states }) => [assignment, state, states.waiting]),
@@ -181,7 +181,7 @@ describe('assignments', () => {
     assert.deepEqual(assignments[1]?.states, shown?.states);
   });
 
-  it('have each client once, a page after the other', async () => {
+  it('lists each client once, page by page', async () => {
     const clients: string[] = [];
     let pages = 0;
     for (let path: string | null = '/assignment/1.json?state=waiting'; path !== null; pages++) {
@@ -196,7 +196,7 @@ describe('assignments', () => {
       assert.ok([400, 404].includes((await ask(path)).status), path);
   });
 
-  it('are paused and cancelled by the group, on record, and by nobody else', async () => {
+  it('lets only the group pause and cancel them, on record', async () => {
     const view = await open();
     const { page } = view;
     await page.goto(`${url}/`);
@@ -243,7 +243,7 @@ describe('assignments', () => {
 });
 
 describe('a filter of jobs', () => {
-  it('takes groups wherever it takes clients', async () => {
+  it('accepts groups wherever it accepts clients', async () => {
     const find = async (client: string): Promise<Set<string>> => {
       const { jobs } = await readJson<{ jobs: { client: string }[] }>(
         `/jobs.json?client=${encodeURIComponent(client)}`,
@@ -258,7 +258,7 @@ describe('a filter of jobs', () => {
   });
 });
 
-describe('a job', () => {
+describe('the page of a job', () => {
   it('is compared with its golden run', async () => {
     const view = await open();
     await view.page.goto(`${url}/job/${ids.second}`);
@@ -270,7 +270,7 @@ describe('a job', () => {
     await view.close();
   });
 
-  it('has its sealed streams told as sealed, and not shown', async () => {
+  it('shows that its sealed streams are sealed, and not their content', async () => {
     const page = await read(`/job/${sealed}`);
     assert.match(page, new RegExp(`Sealed</span> The view cannot open it.*\\n.*sealed to ${RECIPIENT.slice(0, 30)}`));
     assert.doesNotMatch(page, /X25519/);
@@ -311,7 +311,7 @@ for (const [width, colorScheme] of [
   });
 }
 
-it('lists more assignments than a page has once', async () => {
+it('the page of assignments lists more than fit on it once each', async () => {
   const path = join(folder, 'assignments');
   const { id: _, ...facts } = JSON.parse(readFileSync(path, 'utf8').split('\n')[0] ?? '');
   // So many that the last page is full.
@@ -334,7 +334,7 @@ it('lists more assignments than a page has once', async () => {
   assert.ok(many.every((_, index) => found.includes(String(100 + index))));
 });
 
-it('has the acts of an assignment in the access record', () => {
+it('the access record has requests about assignments', () => {
   const lines = readFileSync(join(started.folder, 'access.jsonl'), 'utf8').trimEnd().split('\n');
   const acts = lines.map((line) => JSON.parse(line)).filter(({ act, status }) => act !== undefined && status === 303);
   assert.deepEqual(

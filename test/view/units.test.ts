@@ -103,7 +103,7 @@ describe('pages of jobs', () => {
     [...scanJobs(store.database, site, filter, order)].flatMap(({ job }) => job ?? []);
 
   for (const order of SCAN_ORDERS)
-    it(`have every job once, in the order ${order}, though many are of one second`, () => {
+    it(`have every job once, in the order ${order}, even many from one second`, () => {
       const whole = all({}, order).map(idOf);
       assert.equal(new Set(whole).size, 120);
       for (const rows of [1, 7, 50, 1000]) assert.deepEqual(readPages({}, order, rows), whole);
@@ -127,7 +127,7 @@ describe('pages of jobs', () => {
     }
   });
 
-  it('hold what a filter asks for, whichever index answers it', () => {
+  it('contain what a filter asks for, whichever index answers it', () => {
     const filters: [ScanFilter, (job: Job) => boolean][] = [
       [{ client: 'c1' }, ({ clientId }) => clientId === 'c1'],
       [{ client: 'c[1]' }, () => false],
@@ -150,7 +150,7 @@ describe('pages of jobs', () => {
       }
   });
 
-  it('are of these units alone, whether they are few or many', () => {
+  it('contain only the given units, few or many', () => {
     const units = all().map(idOf).slice(10, 20);
     const many = [...units, ...Array.from({ length: 1000 }, (_, index) => `none_${index}`)];
     for (const asked of [units, many, []])
@@ -163,7 +163,7 @@ describe('pages of jobs', () => {
         );
   });
 
-  it('are the same however many rows are looked at between two chances to stop', () => {
+  it('are the same however many rows are read between two pauses', () => {
     for (const filter of [
       {},
       { client: 'c?', command: 'a*' },
@@ -182,14 +182,14 @@ describe('pages of jobs', () => {
         }
   });
 
-  it('begin at places that were made here', () => {
+  it('begin only at places that the view made', () => {
     for (const text of ['x', formatKey(['a', 'b', 1.5 as number]), Buffer.from('[1,2,3]').toString('base64url')])
       assert.throws(() => parseKey(text), NotShown);
   });
 });
 
-describe('the sums of a time', () => {
-  it('are those of its jobs, the end not among them', () => {
+describe('the sums of a period', () => {
+  it('are those of its jobs, its end excluded', () => {
     const day = sumSpan(store.database, new Date('2026-11-02T00:00:00Z'), new Date('2026-11-03T00:00:00Z'));
     assert.deepEqual(Object.fromEntries(day.states), { missing: 30, refused: 10 });
     const indexes = Array.from({ length: 40 }, (_, index) => 40 + index).filter((index) => index % 4 !== 0);
@@ -248,7 +248,7 @@ describe('the sums of a time', () => {
     }
   });
 
-  it('have no bytes of an upload that broke off, which is in the feed of failures', async () => {
+  it('exclude the bytes of an incomplete upload, which is in the feed of failures', async () => {
     const other = makeSite();
     configure(other, { UseGMT: 'Y' });
     const line = 'c1 127.0.0.1 PUT c1 a.sh 500 0 0 456 -- Content-Length Mismatch';
@@ -268,7 +268,7 @@ describe('the sums of a time', () => {
     }
   });
 
-  it('have days that begin at midnight of the clock that is shown', () => {
+  it('have days that begin at midnight of the displayed time zone', () => {
     const now = new Date('2026-11-30T12:34:56Z');
     assert.equal(dayStart(now, true, 0).toISOString(), '2026-11-30T00:00:00.000Z');
     assert.equal(dayStart(now, true, 30).toISOString(), '2026-10-31T00:00:00.000Z');
@@ -282,14 +282,14 @@ describe('the sums of a time', () => {
   });
 });
 
-it('the newest of each has no job that has no output', () => {
+it('the newest results exclude jobs without output', () => {
   assert.deepEqual(newestOfEach(store.database, site, { command: 'a.sh' }, { limit: 10 }), []);
   const [job] = [...scanJobs(store.database, site, {}, 'time')].flatMap(({ job: one }) => one ?? []);
   assert.ok(job);
   assert.equal(findEarlier(store.database, site, job), undefined);
 });
 
-it('an output that changed is on the page of its client, and noted, also when the GET of its job was seen before the PUT', async () => {
+it('a client page shows an output that changed, even when the GET of its job was read before the PUT', async () => {
   const other = makeSite();
   configure(other, { UseGMT: 'Y' });
   const [its, file, begin] = [readSite(other.propertiesFile), join(other.root, 'webjob.sqlite'), Date.now() - 60_000];
@@ -358,7 +358,7 @@ it('an output that changed is on the page of its client, and noted, also when th
   }
 });
 
-it('a command of more clients than a page has goes on with the next of them', async () => {
+it('the second page of a command continues with its next client', async () => {
   const other = makeSite();
   writeFileSync(other.logFile, '');
   const clients = Array.from({ length: 501 }, (_, index) => `c${String(index).padStart(3, '0')}`);
@@ -385,7 +385,7 @@ it('a command of more clients than a page has goes on with the next of them', as
   }
 });
 
-describe('a stretch of a stream', () => {
+describe('a part of a stream', () => {
   const streamOf = (bytes: Buffer): StoredStream => ({
     bytes: bytes.length,
     open: undefined,
@@ -405,12 +405,12 @@ describe('a stretch of a stream', () => {
     assert.ok(last.bytes.length > 16_000);
   });
 
-  it('is a dump where there are no characters, of whole rows', async () => {
+  it('is a hexadecimal dump of whole rows where there are no characters', async () => {
     const { bytes, from, as } = await readStretch(streamOf(Buffer.alloc(10_000)), { ...wish, at: 5001 }, later());
     assert.deepEqual([from, as, bytes.length], [4992, 'hex', 4096]);
   });
 
-  it('is where a text stands, also across pieces', async () => {
+  it('contains a text, even across pieces', async () => {
     const at = 256 * 1024 - 3;
     const text = streamOf(Buffer.concat([Buffer.alloc(at, 'x'), Buffer.from('needle'), Buffer.alloc(1000, 'y')]));
     const found = await readStretch(text, { ...wish, find: 'needle' }, later());
@@ -422,7 +422,7 @@ describe('a stretch of a stream', () => {
   });
 });
 
-it('a stretch leads to the one before it, and never before the first byte', () => {
+it('a part of a stream leads to the one before it, and never before the first byte', () => {
   const stretch = {
     stream: 'out',
     bytes: Buffer.alloc(10),
@@ -440,7 +440,7 @@ it('a stretch leads to the one before it, and never before the first byte', () =
   assert.deepEqual(places(90), ['First 0', 'Back 0']);
 });
 
-it('a request to act is on disk before it has its name, and its name before the reader is told', () => {
+it('a request to act is on disk before its name, and its name before the reader is told', () => {
   const inbox = join(own.root, 'inbox');
   mkdirSync(inbox);
   const steps: string[] = [];
@@ -466,12 +466,12 @@ it('a request to act is on disk before it has its name, and its name before the 
   assert.equal(readdirSync(inbox).length, 1);
 });
 
-describe('an address', () => {
+describe('a URL of the view', () => {
   const links = makeLinks('/v');
   const job = (facts: Partial<Job>): Job =>
     ({ at: new Date('2026-11-01T00:00:00Z'), clientId: 'c', command: 'x.sh', ...facts }) as Job;
 
-  it('holds only what a path may, and the rest in its query', () => {
+  it('has only path characters in its path, and the rest in its query', () => {
     assert.equal(links.client('web-1'), '/v/client/web-1');
     assert.equal(links.command('report.json'), '/v/command/report.json.html');
     assert.equal(links.command('..'), '/v/command/-?name=..');
@@ -483,14 +483,14 @@ describe('an address', () => {
     assert.equal(links.stream(job({ jobId: 'j_1' }), 'err'), '/v/stream/err/j_1');
   });
 
-  it('has the same for a program beside it', () => {
+  it('is the same for a program beside the view', () => {
     assert.equal(asFormat('/v/job/j_1', 'json'), '/v/job/j_1.json');
     assert.equal(asFormat('/v/command/report.json.html', 'json'), '/v/command/report.json.json');
     assert.equal(asFormat('/v/job/-?name=a', 'json'), '/v/job/-.json?name=a');
   });
 });
 
-it('numbers are grouped, and counted in words', () => {
+it('numbers have grouped digits, and counts have nouns', () => {
   assert.deepEqual([0, 999, 1000, 1_234_567].map(groupDigits), ['0', '999', '1,000', '1,234,567']);
   assert.deepEqual([countOf(1, 'job'), countOf(2000, 'job')], ['1 job', '2,000 jobs']);
 });
@@ -501,7 +501,7 @@ describe('a form', () => {
   const isRefused = (act: () => unknown, status = 403): void =>
     assert.throws(act, (error) => error instanceof NotShown && error.status === status);
 
-  it('is of the group where httpd says so, and nowhere else', () => {
+  it('is for the group where httpd names it, and nowhere else', () => {
     const actor = (env: Record<string, string>): string => requireActor(requestFromEnv(env));
     assert.equal(actor({ WEBJOB_VIEW_ACTOR: 'yes', REMOTE_USER: 'alice' }), 'alice');
     for (const env of [
@@ -513,7 +513,7 @@ describe('a form', () => {
       isRefused(() => actor(env));
   });
 
-  it('comes from a page of this site', () => {
+  it('is accepted only from a page of this site', () => {
     const check = (origin?: string, site?: string): void =>
       requireSameOrigin(
         requestFromEnv({
@@ -540,7 +540,7 @@ describe('a form', () => {
     isRefused(() => requireSameOrigin(requestFromEnv({ HTTP_ORIGIN: 'https://server' })));
   });
 
-  it('has a token for one reader, act and job, for eight hours, and of this view', () => {
+  it('has a token for one reader, act and job, valid for eight hours in this view', () => {
     const now = Date.now();
     const token = makeToken(place, purpose, now);
     assert.equal(openToken(place, purpose, token, now + 7.9 * 3_600_000), token.split('.')[0]);
@@ -554,7 +554,7 @@ describe('a form', () => {
     isRefused(() => openToken({ ...place, secret: `${place.secret}2` }, purpose, token));
   });
 
-  it('has as many bytes as its longest text takes, and no more', () => {
+  it('has room for its longest text, and no more', () => {
     const read = (text: string, type = 'application/x-www-form-urlencoded'): URLSearchParams => {
       let rest = Buffer.from(text);
       return readForm(requestFromEnv({ CONTENT_TYPE: type }), {

@@ -150,7 +150,7 @@ for (const { colorScheme, width } of [
   { colorScheme: 'light', width: 1280 },
   { colorScheme: 'dark', width: 390 },
 ] as const) {
-  it(`has pages without a barrier, a complaint or a foreign request, ${colorScheme}, ${width} wide`, async () => {
+  it(`has pages without a barrier, a console error or a foreign request, ${colorScheme}, ${width} wide`, async () => {
     const view = await open({ colorScheme, viewport: { width, height: 900 } });
     for (const path of PAGES()) {
       await view.page.goto(url + path);
@@ -170,7 +170,7 @@ for (const { colorScheme, width } of [
   });
 }
 
-it('is looked at by an axe that sees what is wrong', async () => {
+it('the view is checked by an axe that finds faults', async () => {
   const view = await open();
   await view.page.goto(`${url}/search`);
   await view.page.evaluate('document.documentElement.removeAttribute("lang")');
@@ -179,7 +179,7 @@ it('is looked at by an axe that sees what is wrong', async () => {
 });
 
 describe('a reader', () => {
-  it('comes from the overview to what changed in a run in four clicks, and back', async () => {
+  it('gets from the overview to what changed in a run in four clicks, and back', async () => {
     const view = await open();
     const { page } = view;
     await page.goto(`${url}/`);
@@ -198,7 +198,7 @@ describe('a reader', () => {
     await view.close();
   });
 
-  it('filters by a form whose address is the filter', async () => {
+  it('filters with a form whose URL is the filter', async () => {
     const view = await open();
     const { page } = view;
     await page.goto(`${url}/jobs`);
@@ -214,7 +214,7 @@ describe('a reader', () => {
     await view.close();
   });
 
-  it('goes through a list by j and k, opens by enter, and searches by /', async () => {
+  it('moves through a list with j and k, opens with Enter, and searches with /', async () => {
     const view = await open();
     const { page } = view;
     await page.goto(`${url}/jobs?state=done`);
@@ -233,7 +233,7 @@ describe('a reader', () => {
     await view.close();
   });
 
-  it('sees times in the own zone, and UTC on hover', async () => {
+  it('sees times in the local time zone, and UTC on hover', async () => {
     const view = await open({ timezoneId: 'Asia/Kolkata' });
     await view.page.goto(`${url}/job/${ids.first}`);
     const time = view.page.locator('.lead time').first();
@@ -248,7 +248,7 @@ describe('a reader', () => {
     await view.close();
   });
 
-  it('needs no script to read', async () => {
+  it('needs no JavaScript to read', async () => {
     const view = await open({ javaScriptEnabled: false });
     await view.page.goto(`${url}/`);
     await view.page.getByRole('link', { name: 'Clients', exact: true }).click();
@@ -268,7 +268,7 @@ describe('a list of jobs', () => {
     assert.equal(next, null);
   });
 
-  it('finds by text of the output, by exit status and by name', async () => {
+  it('finds jobs by text of the output, by exit status and by name', async () => {
     // On a busy machine a page ends before everything was read, and links to the rest.
     const find = async (query: string): Promise<(string | null)[]> => {
       const found: (string | null)[] = [];
@@ -286,7 +286,7 @@ describe('a list of jobs', () => {
     assert.deepEqual(await find('text=nowhere_at_all'), []);
   });
 
-  it('is CSV that no spreadsheet runs, and failures are a feed', async () => {
+  it('is available as CSV that no spreadsheet runs, and failures as a feed', async () => {
     const csv = await read('/jobs.csv');
     assert.match(csv, /^job_id,client,command,state,at,/);
     assert.doesNotMatch(csv, /(?:^|,)"?[=+@]/m);
@@ -307,14 +307,14 @@ describe('a list of jobs', () => {
     await view.close();
   });
 
-  it('says what it does not understand', async () => {
+  it('reports filters that it does not understand', async () => {
     for (const query of ['exit=x', 'state=odd', 'since=yesterday', 'sort=size', 'after=x'])
       assert.equal((await ask(`/jobs?${query}`)).status, 400, query);
   });
 });
 
-describe('a job', () => {
-  it('has its verdict, its record and its streams', async () => {
+describe('the page of a job', () => {
+  it('shows its verdict, its record and its streams', async () => {
     const page = await read(`/job/${ids.second}`);
     assert.match(page, /class="state good" href="#verification">verified</);
     assert.match(page, /KidReason<\/th><td>The kid exited cleanly\./);
@@ -324,7 +324,7 @@ describe('a job', () => {
     assert.deepEqual(json, { ...rest, verification: (verification as { words: string }).words });
   });
 
-  it('shows any place of a stream that is one long line, and finds within it', async () => {
+  it('shows any part of a stream that is one long line, and finds text in it', async () => {
     const page = await read(`/job/${long}`);
     assert.ok(page.length < 100_000, `a page of ${page.length} bytes`);
     assert.match(await read(`/job/${long}?s=out&pos=last`), /lllneedle</);
@@ -340,7 +340,7 @@ describe('a job', () => {
     assert.match(await read(`/job/${ids.killed}?s=out&as=hex`), /00000000 {2}1b 5d 30 3b/);
   });
 
-  it('gives a stream to be kept byte for byte, and lets it do nothing', async () => {
+  it('offers a stream as a download byte for byte, and prevents its execution', async () => {
     const answer = await ask(`/stream/out/${hostile}`);
     const header = (name: string): string => answer.headers.get(name) ?? '';
     assert.match(header('content-disposition'), /^attachment; filename="[\w-]+\.out\.bin"$/);
@@ -350,7 +350,7 @@ describe('a job', () => {
     assert.equal(await answer.text(), HOSTILE);
   });
 
-  it('writes out what a browser or a reader would obey', async () => {
+  it('escapes what a browser or a reader would interpret', async () => {
     const page = await read(`/job/${hostile}`);
     assert.match(page, /<span class="shown">\\x07\\x1b<\/span>\[31mred/);
     assert.match(page, /<span class="shown">\\u202e<\/span>gnp\.exe/);
@@ -359,7 +359,7 @@ describe('a job', () => {
       assert.doesNotMatch(await read(path), /<script>window|<img|<h1>taken/, path);
   });
 
-  it('without an id, or with one that is no path, is led to all the same', async () => {
+  it('is reachable without an id, or with an id that is not a path', async () => {
     const view = await open();
     await view.page.goto(`${url}/jobs`);
     const links = await view.page.locator('#rows .job a').all();
@@ -377,8 +377,8 @@ describe('a job', () => {
   });
 });
 
-describe('a command', () => {
-  it('has clients with the same output together', async () => {
+describe('the page of a command', () => {
+  it('shows clients with the same output together', async () => {
     addCommand(its.site, 'client2', 'same.sh', '#!/bin/sh\n');
     for (const [clientId, out] of [
       ['client2', 'alike\n'],
@@ -422,7 +422,7 @@ describe('httpd', () => {
     assert.match(headers.get('cache-control') ?? '', /no-store/);
   });
 
-  it('serves the same by every way', async () => {
+  it('serves the same in each deployment', async () => {
     const [expected, ...others] = await Promise.all(
       [...urls.values()].map(async (base) => (await ask(`/job/${ids.first}`, {}, base)).text()),
     );
@@ -431,7 +431,7 @@ describe('httpd', () => {
       assert.ok(other === expected, `${other.slice(0, 100)} ${readFileSync(server.errorLog, 'utf8').slice(-1000)}`);
   });
 
-  it('has a worker that may write nothing of the site', () => {
+  it('has a worker that cannot write to the site', () => {
     const { pid } = views.get('mod_proxy_fcgi') ?? {};
     if (process.getuid?.() !== 0) return;
     const [, uid] = /^Uid:\t(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? [];
@@ -442,7 +442,7 @@ describe('httpd', () => {
     );
   });
 
-  it('has on record who looked at what', async () => {
+  it('records who looked at what', async () => {
     await read(`/job/${ids.first}?s=out`);
     const lines = readFileSync(join(views.get('mod_proxy_fcgi')?.folder ?? '', 'access.jsonl'), 'utf8')
       .trimEnd()
