@@ -123,7 +123,7 @@ describe('webjobctl note', () => {
     assert.equal((await its.webjobctl('verify', '--custody')).exitCode, (await its.webjobctl('verify')).exitCode);
   });
 
-  it('takes one line of text and one job', async () => {
+  it('accepts one line of text and one job', async () => {
     const events = readEvents().length;
     for (const text of ['', '  ', 'a\nb', 'a\x1b[31mb', 'a\u202eb', 'x'.repeat(1001)])
       assert.equal((await its.webjobctl('note', ids.first, text)).exitCode, 2, JSON.stringify(text));

@@ -49,7 +49,7 @@ describe('the state of a job', () => {
     );
   });
 
-  it('is done only if nothing in its record speaks of a failure', async () => {
+  it('is done only if nothing in its record indicates a failure', async () => {
     const jobs = new Map((await jobsOf('--client', 'ending')).map((job) => [job.jobId, job]));
     for (const [index, [fields, state, exitCode]] of ENDINGS.entries()) {
       const job = jobs.get(planted[index]?.jobId ?? '');
@@ -115,7 +115,7 @@ describe('an upload', () => {
 });
 
 describe('a hold on a client', () => {
-  it('keeps an upload that the log alone attributes, by a job id that is written there in another form', async () => {
+  it('keeps an upload that only the log attributes, by a job id in another form', async () => {
     const common = { clientId: 'held', fields: { ClientId: 'NA' }, custody: false } as const;
     const names = ['alone', 'alone_2', 'alone_3'];
     plantPast(
@@ -133,7 +133,7 @@ describe('a hold on a client', () => {
   });
 });
 
-describe('diff of one job', () => {
+describe('webjobctl diff of one job', () => {
   it('compares with the latest earlier upload that is complete', async () => {
     const common = { clientId: 'differs' };
     const start = 95 * 1440;
@@ -152,7 +152,7 @@ describe('diff of one job', () => {
     assert.ok(text.includes(older?.jobId ?? '-'), text);
   });
 
-  it('says when no complete one is earlier', async () => {
+  it('reports that there is no earlier complete one', async () => {
     const [, only] = plantPast(site, 'UTC', [
       { clientId: 'alone', at: at(96 * 1440), out: false },
       { clientId: 'alone', at: at(96 * 1440 + 1) },

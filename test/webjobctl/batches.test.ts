@@ -59,7 +59,7 @@ const BATCHES = [NAMES.slice(0, BATCH), NAMES.slice(BATCH)];
 describe(`${COUNT} uploads`, () => {
   beforeEach(() => plant(NAMES));
 
-  it('are adopted, packed, unpacked and pruned, and each is on record each time', async () => {
+  it('are adopted, packed, unpacked and pruned, and recorded each time', async () => {
     await run(0, 'custody', 'adopt', '--reason', 'a test');
     assert.deepEqual(
       recorded('adopt', 'uploads').map((names) => names.length),
@@ -86,7 +86,7 @@ describe(`${COUNT} uploads`, () => {
     await run(0, 'verify');
   });
 
-  it('are pruned but for one of the second record that cannot go', async () => {
+  it('are pruned except for one of the second batch that cannot be removed', async () => {
     const odd = NAMES[BATCH + 7] ?? '';
     rmSync(join(site.incoming, `${odd}.err`));
     mkdirSync(join(site.incoming, `${odd}.err`));
@@ -100,7 +100,7 @@ describe(`${COUNT} uploads`, () => {
     assert.deepEqual([summary.groups, summary.locked], [COUNT - 1, 1]);
   });
 
-  it('stay where they are when the second record cannot be written', async () => {
+  it('stay when the second entry cannot be written', async () => {
     plant(NAMES.slice(0, BATCH));
     await run(0, 'prune', '--older-than', '30d', '--yes');
     const blocks = Math.ceil(statSync(custody).size / 512) + 8;
@@ -145,7 +145,7 @@ describe('a day that cannot be archived', () => {
   });
 });
 
-describe('a pack of which the making was cut off behind the name of its archive', () => {
+describe('an archive that was interrupted after it got its name', () => {
   /** Restores what was archived, and replaces its name in the manifest. */
   async function cutOff(): Promise<{ archive: string; manifest: string }> {
     plant(NAMES.slice(0, 2));
@@ -159,7 +159,7 @@ describe('a pack of which the making was cut off behind the name of its archive'
     return { archive, manifest };
   }
 
-  it('has nothing left in the locker of an upload that lost its .rdy, and whose streams are of the day before', async () => {
+  it('leaves nothing in the locker of an upload without .rdy and with older streams', async () => {
     const midnight = Date.parse(`${DAY}T00:00:00Z`);
     const age = (extensions: readonly string[], at: number): void => {
       for (const extension of extensions)
@@ -182,7 +182,7 @@ describe('a pack of which the making was cut off behind the name of its archive'
     assert.deepEqual(readdirSync(site.incoming), []);
   });
 
-  it('is finished when it is whole, and the originals go', async () => {
+  it('is finished when it is complete, and the originals are removed', async () => {
     const { archive, manifest } = await cutOff();
     await run(0, 'pack', '--older-than', '30d');
     assert.deepEqual([readdirSync(inSite('packed')).sort(), groupNames(site)], [[`${DAY}.jsonl`, `${DAY}.tar.gz`], []]);
@@ -194,7 +194,7 @@ describe('a pack of which the making was cut off behind the name of its archive'
     ['its archive was changed', (bytes: Buffer): Buffer => bytes.fill(0, 60, 61)],
     ['its archive is longer', (bytes: Buffer): Buffer => Buffer.concat([bytes, Buffer.alloc(1)])],
   ] as const)
-    it(`is given up when ${what}: the originals go into another one`, async () => {
+    it(`is discarded when ${what}: the originals go into another one`, async () => {
       const { archive } = await cutOff();
       writeFileSync(archive, change(readFileSync(archive)));
       await run(0, 'pack', '--older-than', '30d');

@@ -644,9 +644,9 @@ describe('a broken site', { skip: obstacle }, () => {
     await site.serves('client1', true);
   });
 
-  for (const round of makeRounds(faults)) it(`is mended: ${nameOf(round)}`, () => site.mend(round));
+  for (const round of makeRounds(faults)) it(`is repaired: ${nameOf(round)}`, () => site.mend(round));
 
-  it('a password that httpd does not know: found by a probe, mended, served', async () => {
+  it('is repaired when httpd does not know the password that the probe uses', async () => {
     const breaks = (): void => replace(site.at('client1/webjob.conf'), /^URLPassword=.*$/m, 'URLPassword=wrong');
     const probe = ['--probe', site.url, '--as', 'client1/webjob.conf'];
     await site.mend(
@@ -656,7 +656,7 @@ describe('a broken site', { skip: obstacle }, () => {
     );
   });
 
-  it('a client with a certificate where passwords are asked for: found, mended, served', async () => {
+  it('is repaired when a client has a certificate where passwords are required', async () => {
     await site.client('add', 'client2', '--cert', '--url', site.url);
     mkdirSync(path('integrity/profiles/client2/commands'), { recursive: true });
     writeFileSync(path('integrity/profiles/client2/commands/host.sh'), '#!/bin/sh\n');
@@ -664,9 +664,9 @@ describe('a broken site', { skip: obstacle }, () => {
     await site.mend([{ name: 'certificate', places: [], breaks: () => {}, finds }], 'client2-password');
   });
 
-  it('were at least forty, each with a remedy of its own', () => assert.ok(faults.length >= 40));
+  it('was broken at least forty times, each with a remedy of its own', () => assert.ok(faults.length >= 40));
 
-  it('is without a fault at the end', async () => {
+  it('has no fault at the end', async () => {
     assert.deepEqual(await site.configtest('--probe', site.url, '--as', 'client1/webjob.conf'), []);
   });
 });
@@ -717,16 +717,16 @@ describe('a broken site with certificates', { skip: obstacle }, () => {
       finds: /^the revocation list expired 2020-01-02/,
     },
   ];
-  for (const round of makeRounds(faults)) it(`is mended: ${nameOf(round)}`, () => site.mend(round));
+  for (const round of makeRounds(faults)) it(`is repaired: ${nameOf(round)}`, () => site.mend(round));
 
-  it('a client with a password where certificates are asked for: found, mended, served', async () => {
+  it('is repaired when a client has a password where certificates are required', async () => {
     await site.client('add', 'client2', '--generate', '--url', site.url);
     writeFileSync(path('integrity/profiles/client2/commands/host.sh'), '#!/bin/sh\n');
     const finds = /^1 client has a password and no certificate, which this site requires: client2$/;
     await site.mend([{ name: 'password', places: [], breaks: () => {}, finds }], 'client2-certificate');
   });
 
-  it('is without a fault at the end', async () => {
+  it('has no fault at the end', async () => {
     assert.deepEqual(await site.configtest(), []);
   });
 });

@@ -113,14 +113,14 @@ after(async () => {
 });
 
 describe('a CA whose key is not on the web server', () => {
-  it('signs there, and the client gets in here', async () => {
+  it('signs on another machine, and the client gets in', async () => {
     assert.deepEqual([existsSync(etc('webjob-ca')), statSync(elsewhere).mode & 0o777], [false, 0o700]);
     await addSigned('client1');
     await runJob('client1', 0);
     assert.equal(existsSync(etc('webjob-ca')), false);
   });
 
-  it('is not made once more on the web server', async () => {
+  it('is not made again on the web server', async () => {
     for (const args of [
       ['client', 'add', 'client9', '--cert'],
       ['ca', 'crl'],
@@ -260,7 +260,7 @@ describe("the server's certificate", () => {
     assert.equal(statSync(etc('webjob-server.key')).mode & 0o777, 0o600);
   });
 
-  it('of another CA is renewed there', async () => {
+  it('can be renewed where another CA issued it', async () => {
     const own = readFileSync(etc('webjob-server.crt'));
     try {
       copyFileSync(at('false.crt'), etc('webjob-server.crt'));

@@ -59,7 +59,7 @@ const at = (name: string): string => join(folder, name);
 const mode = (path: string): number => statSync(path).mode & 0o7777;
 
 describe('text for a terminal', () => {
-  it('has nothing in it that a terminal or a reader obeys', () => {
+  it('contains nothing that a terminal or a reader interprets', () => {
     for (const [text, shown] of [
       ['a\tb\nc', 'a\tb\nc'],
       ['\x1b[2J\x07\r\x00', '\\x1b[2J\\x07\\x0d\\x00'],
@@ -81,7 +81,7 @@ describe('text for a terminal', () => {
     assert.deepEqual([paint('x', 'red', true), paint('x', 'red', false)], ['\x1b[31mx\x1b[0m', 'x']);
   });
 
-  it('is in columns that are as wide as their widest cell', () => {
+  it('is in columns as wide as their widest cell', () => {
     const rows = [
       { name: 'a', count: 5 },
       { name: 'longer\n', count: 12_345 },
@@ -95,15 +95,15 @@ describe('text for a terminal', () => {
     assert.deepEqual(formatTable([], columns), ['NAME  N  LAST']);
   });
 
-  it('has sizes as people say them', () => {
+  it('has sizes in common units', () => {
     assert.deepEqual([0, 999, 1000, 1949, 99_949, 99_960, 100_000, 1e6, 1e9, 1e12, 5e15].map(formatBytes), [
       ...['0 B', '999 B', '1.0 kB', '1.9 kB', '99.9 kB', '100.0 kB', '100 kB', '1.0 MB', '1.0 GB', '1.0 TB', '5000 TB'],
     ]);
   });
 });
 
-describe('what an operator types', () => {
-  it('is a size, a count or a duration, to its limits', () => {
+describe('a value on the command line', () => {
+  it('is a size, a count or a duration, within its limits', () => {
     assert.deepEqual(
       ['0', '5', '5k', '5K', '5kb', '5M', '2G', '3tb', '5B'].map(parseSize),
       [0, 5, 5000, 5000, 5000, 5e6, 2e9, 3e12, 5],
@@ -119,7 +119,7 @@ describe('what an operator types', () => {
     for (const bad of ['5', 's', '1000000s', '1y', '-1s', '1.5h']) assert.throws(() => parseDuration(bad), bad);
   });
 
-  it('is an instant, by the clock of the machine unless it says another', () => {
+  it('is a TIME, in local time unless it has a zone', () => {
     const local = (...parts: [number, number, number, number?, number?, number?]): number =>
       new Date(...parts).getTime();
     const zone = process.env.TZ;
@@ -151,7 +151,7 @@ describe('what an operator types', () => {
 });
 
 describe('a file that is written', () => {
-  it('is there as a whole, on disk, with its mode, or not at all', () => {
+  it('is complete, on disk and with its mode, or missing', () => {
     const steps: string[] = [];
     const { fsyncSync, renameSync, linkSync: link } = fs;
     Object.assign(fs, {
@@ -197,13 +197,13 @@ describe('a file that is written', () => {
     );
   });
 
-  it('belongs to whom it is for', { skip: !isRoot && 'owners need root' }, () => {
+  it('belongs to its intended owner', { skip: !isRoot && 'owners need root' }, () => {
     replaceFile(at('a'), '', { mode: 0o640, owner: { uid: 12_345, gid: 23_456 } });
     const { uid, gid } = statSync(at('a'));
     assert.deepEqual([uid, gid, mode(at('a'))], [12_345, 23_456, 0o640]);
   });
 
-  it('leaves nothing beside it that a killed writer left, and all else', () => {
+  it('loses leftovers of a killed writer beside it, and nothing else', () => {
     const names = [
       '.a.0123456789ab',
       '.a.new-AbC123',
@@ -223,7 +223,7 @@ describe('a file that is written', () => {
     assert.throws(() => removeFile(at('a.0123456789ab/x/y')) ?? removeFile(folder));
   });
 
-  it('and all in its folder is on disk, and closed', () => {
+  it('is on disk and closed with all in its directory', () => {
     mkdirSync(at('sub'));
     writeFileSync(at('sub/inner'), '');
     writeFileSync(at('outer'), '');
@@ -267,7 +267,7 @@ describe('a file that is written', () => {
     assert.deepEqual([markOf(at('link')), markOf(at('none')), markOf(folder)], [undefined, undefined, undefined]);
   });
 
-  it("is root's own where nobody else can put another in its place", { skip: !isRoot && 'owners need root' }, () => {
+  it('is used by root where nobody else can replace it', { skip: !isRoot && 'owners need root' }, () => {
     chmodSync(folder, 0o755);
     assert.ok(isRootsOwn(folder));
     assert.ok(isRootsOwn(at('none/yet')));
@@ -329,7 +329,7 @@ describe('a lock', () => {
     assert.deepEqual([isDeadLock(at('folder')), isDeadLock(at('link')), isDeadLock(at('none'))], [false, false, false]);
   });
 
-  it('is held by one, given back by the one who holds it, and leaves nothing', () => {
+  it('is held by one process, released by that process, and leaves nothing', () => {
     const [first, second] = [openLocks(at('first')), openLocks(at('second'))];
     assert.deepEqual([first.take(at('a')), second.take(at('a')), second.take(at('b'))], [true, false, true]);
     assert.match(readFileSync(at('a'), 'latin1'), /^webjobctl \d+ \S+ \d+\n$/);
@@ -383,7 +383,7 @@ describe('jobs for other programs', () => {
     return cells[FIELDS.findIndex((field) => field.column === column)];
   };
 
-  it('are CSV that reads as it was, and runs in no spreadsheet', () => {
+  it('are CSV that parses to the same values, and runs in no spreadsheet', () => {
     for (const [text, cell] of [
       ['a', 'a'],
       ['a,b', '"a,b"'],
@@ -408,7 +408,7 @@ describe('jobs for other programs', () => {
     assert.match(rows, /\);\n$/);
   });
 
-  it('are picked by the status that decided, and the exit status of a program that was not ended', () => {
+  it('are selected by the deciding status, and the exit status of programs that ran to their end', () => {
     const line = (status: number) => ({ status }) as Job['put'];
     const isPicked = (options: Parameters<typeof makeJobFilter>[0], more: Partial<Job>): boolean =>
       makeJobFilter(options)(job(more));
@@ -421,7 +421,7 @@ describe('jobs for other programs', () => {
     assert.ok(!isPicked({ exitCode: 0 }, {}) && isPicked({}, {}));
   });
 
-  it('are numbers with a name and a help each', () => {
+  it('are metrics with a name and a help text each', () => {
     const samples = [{ labels: { a: 'x"\\\n', b: 'y' }, value: 1.5 }, { value: Number.POSITIVE_INFINITY }];
     const family = { name: 'n', help: 'a\\b\nc', type: 'gauge', samples } as const;
     assert.equal(
@@ -442,7 +442,7 @@ describe('a search', () => {
     return found;
   };
 
-  it('finds lines with their numbers, however the pieces fall', async () => {
+  it('finds lines with their numbers, however the blocks fall', async () => {
     assert.deepEqual(await search('b', 'ab\nc', 'd\nb', ''), ['1 ab', '3 b']);
     assert.deepEqual(await search('\u00e4', Buffer.from('x\u00e4').subarray(0, 2), Buffer.from('\u00e4').subarray(1)), [
       '1 x\u00e4',
@@ -463,8 +463,8 @@ describe('a search', () => {
   });
 });
 
-describe('a failure', () => {
-  it('of httpd that does not reload is one, with what it says and what to do', () => {
+describe('a failure message', () => {
+  it('reports an httpd that does not reload, with its output and a remedy', () => {
     assert.throws(() => reloadHttpd({ httpd: '/bin/false' }), {
       name: 'Error',
       message: 'httpd was not reloaded: ',
@@ -472,8 +472,8 @@ describe('a failure', () => {
     });
   });
 
-  it('brings nothing to a terminal that it obeys, in the message and in the hint', () => {
-    const [failure, program] = ['failure', 'program'].map((name) => join(import.meta.dirname, `../../cli/${name}.ts`));
+  it('contains no terminal sequence, in the message and in the hint', () => {
+    const [failure, program] = ['failure', 'program'].map((name) => join(import.meta.dirname, `../cli/${name}.ts`));
     const text = `import { Failure } from '${failure}'; import { reportEnd } from '${program}';
       reportEnd('x', { usage: 2, bug: 70 }, new Failure('failed', 'a \\x1b[31m', 'b \\x9b31m'));`;
     const { stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', text], { encoding: 'utf8' });

@@ -138,7 +138,7 @@ describe('webjobctl client add', () => {
     assert.match(readFileSync(at('client3/webjob.conf'), 'utf8'), /^URLPassword=a b:c"\$\(x\)$/m);
   });
 
-  it('names what is wrong', async () => {
+  it('names the wrong argument', async () => {
     const refused = async (code: number, why: RegExp, ...args: string[]): Promise<void> => {
       const ended = await runWebjobctl(['-c', at('plain/etc/nph-webjob.cfg'), 'client', ...args], { cwd: ground.root });
       assert.match(ended.stderr, why);
@@ -250,7 +250,7 @@ describe('webjobctl client passwd', () => {
     assert.equal(mode(conf), 0o600);
   });
 
-  it('without webjob.conf writes only the line, readable by its owner', async () => {
+  it('writes only the line without webjob.conf, readable by its owner', async () => {
     mkdirSync(at('elsewhere'));
     await client('plain', 0, 'passwd', 'late', '--generate', '--out', at('elsewhere'));
     assert.match(readFileSync(at('elsewhere/URLPassword'), 'latin1'), /^URLPassword=[\w-]{32}\n$/);
@@ -413,7 +413,7 @@ describe('webjobctl client remove', () => {
   });
 });
 
-describe('webjobctl client add that failed behind the certificate', () => {
+describe('webjobctl client add that failed after the certificate', () => {
   it('can be repeated, and its certificate is not accepted', async () => {
     const add = (code: number, out: string) =>
       client('certs', code, 'add', 'client7', '--cert', '--url', url(2), '--out', at(out));

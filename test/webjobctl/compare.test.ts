@@ -52,7 +52,7 @@ describe('webjobctl latest', () => {
     );
   });
 
-  it('keeps to groups, globs and a time', async () => {
+  it('accepts groups, globs and a time', async () => {
     const clients = async (...words: string[]): Promise<string[]> =>
       (await its.readJson<{ client: string }>('latest', 'list.sh', ...words)).map(({ client }) => client);
     assert.deepEqual(await clients('--to', 'web'), CLIENTS.slice(1));
@@ -63,7 +63,7 @@ describe('webjobctl latest', () => {
 });
 
 describe('webjobctl compare', () => {
-  it('says who differs, and how', async () => {
+  it('shows which clients differ, and how', async () => {
     const { text, exitCode } = await its.webjobctl('compare', 'list.sh', '--to', 'web');
     assert.equal(exitCode, 1);
     assert.match(text, /^1 as web-1 \S+: web-1\n/);
@@ -92,7 +92,7 @@ describe('webjobctl compare', () => {
     );
   });
 
-  it('holds all against a golden job', async () => {
+  it('compares all with a golden job', async () => {
     const golden = newest.get('web-2') ?? '';
     const { text, exitCode } = await its.webjobctl('compare', 'list.sh', '--golden', golden, '--no-diff');
     assert.equal(exitCode, 1);
@@ -100,7 +100,7 @@ describe('webjobctl compare', () => {
     assert.equal((await its.webjobctl('compare', 'list.sh', '--golden', golden, '--to', 'web-2')).exitCode, 0);
   });
 
-  it('writes control characters out', async () => {
+  it('escapes control characters', async () => {
     const { text } = await its.webjobctl(
       'compare',
       'list.sh',
@@ -126,7 +126,7 @@ describe('webjobctl compare', () => {
       assert.match(ended.stderr, message);
     });
 
-  it('works in packs, too', async () => {
+  it('works with archives, too', async () => {
     const parse = async (): Promise<unknown[]> =>
       parseLines((await its.webjobctl('--json', 'compare', 'list.sh', '--ignore', 'pid')).text);
     const before = await parse();

@@ -74,7 +74,7 @@ describe('the modules of httpd', () => {
 });
 
 describe('a hint', () => {
-  it('does what it says where a path has blanks and quotes', () => {
+  it('works when it is pasted, even where a path has blanks and quotes', () => {
     const folder = at("it's a folder");
     const own = makeMends({ ...MENDS, httpdConf: join(folder, 'httpd.conf'), etcDirectory: folder });
     const run = (command: string): void => {
@@ -97,7 +97,7 @@ describe('a hint', () => {
   });
 });
 
-describe('the httpd that is asked', () => {
+describe('the httpd of configtest', () => {
   it('is the one in PATH, before those in other places', () => {
     const program = write(at('bin', 'apachectl'), '#!/bin/sh\necho refused >&2\nexit 1\n', 0o755);
     const before = process.env.PATH;
@@ -115,7 +115,7 @@ describe('the httpd that is asked', () => {
   });
 });
 
-describe('the directives that hold', () => {
+describe('the effective directives', () => {
   const folder = at('served');
   const settings = at('etc', 'nph-webjob.cfg');
   const own = makeMends({ ...MENDS, propertiesFile: settings });
@@ -126,7 +126,7 @@ describe('the directives that hold', () => {
   const good = [setEnv(settings), directive('AllowOverride', 'AuthConfig Limit')];
   const find = (...more: Directive[]): string[] => brief(checkDirectives([...good, ...more], folder, own));
 
-  it('are the last of a name, in the section of the folder', () => {
+  it('are the last of a name, in the section of the directory', () => {
     assert.deepEqual(find(), []);
     write(at('another'), '');
     assert.deepEqual(find(setEnv(at('another'))), [
@@ -141,7 +141,7 @@ describe('the directives that hold', () => {
     assert.deepEqual(brief(checkDirectives(good.slice(0, 1), folder, own)), said);
   });
 
-  it('let nobody in without a word', () => {
+  it('admit nobody without a rule', () => {
     const open = (name: string, value: string, ...sections: string[]): number =>
       find(directive(name, value, ...sections)).length;
     assert.deepEqual(find(directive('Require', 'all granted')), [`error: <Directory "${folder}"> lets in everybody`]);
@@ -165,7 +165,7 @@ describe('the directives that hold', () => {
     assert.deepEqual([verify('optional'), verify('require')], [[], []]);
   });
 
-  it('may limit a body, which is said', () => {
+  it('may limit a body, which is reported', () => {
     assert.deepEqual(find(directive('LimitRequestBody', '0')), []);
     assert.deepEqual(find(directive('LimitRequestBody', '1000')), [
       'note: httpd itself answers 413 to more than 1000 bytes',
@@ -173,7 +173,7 @@ describe('the directives that hold', () => {
     assert.deepEqual(find(directive('LimitRequestBody', '1000'), directive('LimitRequestBody', '0')), []);
   });
 
-  it('lead to folders with a script, each once', () => {
+  it('lead to directories with a script, each once', () => {
     for (const name of ['a', 'b b', 'c']) mkdirSync(at('lead', name), { recursive: true });
     write(at('lead', 'a', 'nph-webjob.cgi'), '');
     write(at('lead', 'b b', 'nph-webjob'), '');
@@ -217,7 +217,7 @@ describe('.htaccess', () => {
   const byPassword = (file: string, more = ''): string => `AuthUserFile ${file}\n Require valid-user\n${more}`;
   const good = (): string => users('client1:$2y$05$x\n');
 
-  it('asks for a password or a certificate', () => {
+  it('requires a password or a certificate', () => {
     assert.deepEqual(check(byPassword(good())), ['by password']);
     assert.deepEqual(check(byPassword(`"${good()}"`)), ['by password']);
     assert.deepEqual(check(`Require expr "%{SSL_CLIENT_VERIFY} == 'SUCCESS'"\n`), []);
@@ -229,7 +229,7 @@ describe('.htaccess', () => {
     ]);
   });
 
-  it('lets nobody in besides', () => {
+  it('admits nobody otherwise', () => {
     for (const line of ['Require all granted', 'Satisfy Any', '<Limit GET>'])
       assert.deepEqual(check(byPassword(good(), line)), [
         'by password',
@@ -270,7 +270,7 @@ describe('nph-webjob.cfg', () => {
   };
   const find = (settings: Record<string, string>): string[] => brief(check(settings).findings);
 
-  it('is told of risks, each only where nothing else guards', () => {
+  it('draws warnings of risks, each only where nothing else protects', () => {
     assert.deepEqual(find({}), []);
     const [nobody, every] = ['warning: requests need no credentials', 'warning: every client can act as any other'];
     assert.deepEqual(find({ RequireUser: 'N' }), [nobody]);
@@ -282,7 +282,7 @@ describe('nph-webjob.cfg', () => {
     assert.deepEqual(find({ SslRequireSsl: 'N' }), ['note: programs, output and passwords may be sent unencrypted']);
   });
 
-  it('is told of names that a client could choose for those of another', () => {
+  it('draws a warning of names that a client could choose for those of another', () => {
     const replace = { OverwriteExistingFiles: 'Y', KeepDifferingUploads: 'N' };
     const isRisk = (PutNameFormat: string, more = {}): boolean =>
       find({ ...replace, PutNameFormat, ...more }).length > 0;
@@ -294,7 +294,7 @@ describe('nph-webjob.cfg', () => {
     assert.ok(!isRisk('%cid_%cmd', { OverwriteExistingFiles: 'N' }));
   });
 
-  it('is told of lines that the server skips, with their numbers', () => {
+  it('draws warnings of lines that the server skips, with their numbers', () => {
     const { file, findings } = check({}, 'requireuser=Y\nRequireUser=N\nno setting\nColour=red\nUseGTM=Y\n');
     assert.deepEqual(
       findings
@@ -316,7 +316,7 @@ describe('nph-webjob.cfg', () => {
     );
   });
 
-  it('is told of overrides of clients and commands, when they count', () => {
+  it('draws warnings of overrides of clients and commands, when they are on', () => {
     const base = at('overridden');
     const folder = join(base, 'config', 'nph-webjob');
     const files = ['commands/x.sh', 'clients/client1', 'clients/client1/commands/y.sh'].map((name) =>
@@ -339,7 +339,7 @@ describe('nph-webjob.cfg', () => {
 });
 
 describe('webjobctl configtest', () => {
-  it('says the worst first, and ends with 1 for anything but notes', async () => {
+  it('reports the worst first, and ends with 1 for anything but notes', async () => {
     const base = at('ordered');
     const file = write(join(base, 'nph-webjob.cfg'), `BaseDirectory=${base}\nColour=red\n`);
     const args = ['-c', file, 'configtest', '--httpd', '/bin/false', ...(isRoot ? [] : ['--web-user', 'nobody'])];
@@ -359,7 +359,7 @@ describe('webjobctl configtest', () => {
   });
 });
 
-describe('folders and logs', { skip: !isRoot && 'owners need root' }, () => {
+describe('directories and logs', { skip: !isRoot && 'owners need root' }, () => {
   const NAMES = { incoming: 0o777, logfiles: 0o755, profiles: 0o755, spool: 0o755 };
   const site = (change: (base: string) => void, more = '', user = other): string[] => {
     const base = mkdtempSync(at('tree-'));
@@ -384,7 +384,7 @@ describe('folders and logs', { skip: !isRoot && 'owners need root' }, () => {
   const give = (name: string) => (base: string) => void spawnSync('chown', [`${other.uid}`, join(base, name)]);
   const take = (name: string) => (base: string) => void spawnSync('chown', ['0', join(base, name)]);
 
-  it('are right as init makes them', () => {
+  it('are correct as init makes them', () => {
     assert.deepEqual(
       site(() => undefined),
       [],
@@ -396,7 +396,7 @@ describe('folders and logs', { skip: !isRoot && 'owners need root' }, () => {
     );
   });
 
-  it('have their free space told once, wherever the logs are', () => {
+  it('have their free space reported once, wherever the logs are', () => {
     const elsewhere = mkdtempSync('/dev/shm/webjob-logs-');
     try {
       for (const logs of ['', `LogfilesDirectory=${elsewhere}\n`]) {
@@ -454,11 +454,11 @@ describe('folders and logs', { skip: !isRoot && 'owners need root' }, () => {
     ['settings that may not be read', chmod('nph-webjob.cfg', 0o600), 'error: other cannot read the settings'],
     ['settings that could be changed', give('nph-webjob.cfg'), 'warning: other can write to the settings'],
   ] as const)
-    it(`are not right with ${what}`, () => {
+    it(`are reported with ${what}`, () => {
       assert.equal(site(change).join(' '), found);
     });
 
-  it('may be links to folders', () => {
+  it('may be links to directories', () => {
     const change = (base: string): void => {
       rmSync(join(base, 'profiles'), { recursive: true });
       mkdirSync(join(base, 'elsewhere'));
@@ -470,7 +470,7 @@ describe('folders and logs', { skip: !isRoot && 'owners need root' }, () => {
     );
   });
 
-  it('are one more where a limit is set, in the main file or for one client', () => {
+  it('include one more where a limit is set, in the main file or for one client', () => {
     const missing = ['error: LimitsDirectory does not exist'];
     const none = (): void => undefined;
     for (const control of ['MaxUploadsPerDay', 'MaxBytesPerDay', 'MaxRequestsAtOnce']) {
@@ -492,7 +492,7 @@ describe('folders and logs', { skip: !isRoot && 'owners need root' }, () => {
     assert.deepEqual(site(give, 'MaxUploadsPerDay=5\n'), []);
   });
 
-  it('are those that hooks, triggers and tracking write to', () => {
+  it('include those that hooks, triggers and tracking write to', () => {
     const log = 'error: the log does not exist';
     assert.deepEqual(
       site(() => undefined, 'PutHookEnable=Y\n'),
@@ -528,7 +528,7 @@ describe('the script', () => {
   const node = process.execPath;
   const ANSWER = "process.stdout.write('HTTP/1.1 405 Method Not Allowed\\r\\n')\n";
 
-  it('is there, under a name that httpd takes for an nph script', () => {
+  it('exists, under a name that httpd takes for an nph script', () => {
     assert.deepEqual(serious(checkScripts(at('no-folder'), me)), ['error: the directory of the script cannot be read']);
     assert.deepEqual(check({ 'other.cgi': '' }), ['error: the directory contains no script']);
     assert.deepEqual(check({ 'webjob.cgi': `#!${node}\n${ANSWER}` }), [
@@ -543,7 +543,7 @@ describe('the script', () => {
     assert.deepEqual(serious(checkScripts(at(`script${made - 1}`), me)), ['error: the script cannot be read']);
   });
 
-  it('begins with a Node', () => {
+  it('begins with a path to Node', () => {
     for (const [line, found] of [
       ['', 'error: the first line of the script names no interpreter'],
       ['#!node\n', 'error: the first line of the script names no interpreter'],
@@ -568,7 +568,7 @@ describe('the script', () => {
     ]);
   });
 
-  it('may be run by the web user, and changed by others only', { skip: !isRoot && 'owners need root' }, () => {
+  it('can be run by the web user, and changed by others only', { skip: !isRoot && 'owners need root' }, () => {
     for (const mode of [0o750, 0o754, 0o751])
       assert.deepEqual(check({ 'nph-webjob.cgi': `#!${node}\n` }, other, mode), ['error: other cannot run the script']);
     const changed = 'error: other can change what httpd runs';
@@ -585,7 +585,7 @@ describe('the script', () => {
   });
 });
 
-describe('what has a date', () => {
+describe('a certificate or list with a date', () => {
   const etc = at('dates');
   const [certificate, key] = [join(etc, 'webjob-server.crt'), join(etc, 'webjob-server.key')];
   const NO_CA = ['-addext', 'basicConstraints=CA:FALSE'];
@@ -599,7 +599,7 @@ describe('what has a date', () => {
   };
   before(() => mkdirSync(etc));
 
-  it('is to be renewed in less than thirty days, and not before', () => {
+  it('must be renewed in the last thirty days, and not before', () => {
     assert.deepEqual(checkCertificates(etc, undefined, mends), []);
     make(31);
     assert.deepEqual(
@@ -632,7 +632,7 @@ describe('what has a date', () => {
     }
   });
 
-  it('is where httpd says, and else in the usual place', () => {
+  it('is where httpd says, or otherwise in the usual place', () => {
     make(31);
     const elsewhere = join(etc, 'elsewhere.crt');
     write(elsewhere, 'no certificate');
@@ -646,7 +646,7 @@ describe('what has a date', () => {
     rmSync(join(etc, 'webjob-ca.crl'));
   });
 
-  it('has a key that its owner alone may read', () => {
+  it('has a key that only its owner can read', () => {
     for (const mode of [0o640, 0o604, 0o620, 0o602]) {
       chmodSync(key, mode);
       assert.deepEqual(
@@ -660,7 +660,7 @@ describe('what has a date', () => {
   });
 });
 
-describe('job ids and the clock', () => {
+describe('the check of job ids and clock', () => {
   const line = (jobId: string, method = 'GET'): string =>
     `2026-11-24 06:00:00 ${jobId} client1 127.0.0.1 ${method} client1 host.sh 0 19 0 200 -- Success\n`;
   const check = (text: string, custody: string[] = []): Finding[] => {
@@ -673,7 +673,7 @@ describe('job ids and the clock', () => {
   const id = (server: string, seconds: number, pid = '00001'): string => `${server}_${seconds}_${pid}`;
   const now = (): number => Math.floor(Date.now() / 1000);
 
-  it('are issued once by one server', () => {
+  it('accepts ids that one server issued once', () => {
     const one = id('server_1', 1_085_355_126);
     assert.deepEqual(serious(check(line(one) + line(one, 'PUT') + line(id('server_1', 1_085_355_127)))), []);
     assert.deepEqual(serious(check(`${line(one)}no line\n${line(one)}`)), [
@@ -682,7 +682,7 @@ describe('job ids and the clock', () => {
     assert.deepEqual(serious(check('')), []);
   });
 
-  it('tell of other servers, as custody records do', () => {
+  it('reports other servers, as custody records do', () => {
     const notes = (...given: Parameters<typeof check>): string =>
       check(...given)
         .map(({ what }) => what)
@@ -694,7 +694,7 @@ describe('job ids and the clock', () => {
     );
   });
 
-  it('of the servers in SiteServers are judged together', () => {
+  it('combines the servers in SiteServers', () => {
     const base = mkdtempSync(at('nodes-'));
     const folders = ['east', 'west'].map((name) => join(base, 'logs', name));
     const issued = [
@@ -716,7 +716,7 @@ describe('job ids and the clock', () => {
     );
   });
 
-  it('lie ahead by two minutes at most', () => {
+  it('accepts times at most two minutes ahead', () => {
     assert.deepEqual(serious(check(line(id('server_1', now() + 100)))), []);
     const [found] = check(line(id('server_1', now() + 200)) + line(id('server_1', now() - 50))).slice(-1);
     assert.match(found?.what ?? '', /^the log has a job (?:19\d|200) s in the future/);
@@ -802,7 +802,7 @@ describe('configtest --probe', () => {
     assert.equal(seen.length, 1, 'once is enough');
   });
 
-  it('wants the client to be served', async () => {
+  it('requires that the client is served', async () => {
     const own = (method: string) => (request: IncomingMessage, isStranger: boolean) =>
       !isStranger && request.method === method;
     assert.deepEqual(await instead(own('GET'), { status: 200 }), []);
@@ -831,11 +831,11 @@ describe('the files about many clients', () => {
     );
   };
 
-  it('need not be there', () => {
+  it('may be missing', () => {
     assert.deepEqual(checkFleet({ ...settings, configDirectory: at('nowhere') }, mends), []);
   });
 
-  it('are read to the line that is wrong', () => {
+  it('are read up to the malformed line', () => {
     assert.deepEqual(find('# good\nweb = web-1 /\n', 'tell command /bin/sh\n\nexpect web\n'), [
       'error groups:2: / is not a client id, a glob or a group',
       'error expect:3: nothing is not a command',
@@ -843,7 +843,7 @@ describe('the files about many clients', () => {
     assert.deepEqual(find('web = web-1\n', 'tell command /bin/sh\nexpect web x.sh exit=0\n'), []);
   });
 
-  it('name somebody to be told, programs that are there, and secrets that are', () => {
+  it('name a recipient, existing programs, and secrets that are private', () => {
     assert.deepEqual(find('', 'warn disk 5%\n'), [
       'warning expect: no alert is sent: the file has no line that begins with tell',
     ]);

@@ -129,9 +129,9 @@ const WEAK: [what: string, make: () => void, ciphers: string | undefined, found:
   ],
 ];
 
-describe("a server's certificate", () => {
+describe('a server certificate', () => {
   for (const [what, make, ciphers, found] of WEAK) {
-    it(`with ${what} is ${found ? 'refused' : 'taken'} by httpd, and configtest says so`, async () => {
+    it(`with ${what} is ${found ? 'refused' : 'accepted'} by httpd, and configtest agrees`, async () => {
       make();
       const findings = findSerious(describeHost(ciphers));
       assert.equal(await isTaken(ciphers), found === undefined);
@@ -153,7 +153,7 @@ describe("a server's certificate", () => {
     });
   }
 
-  it('is judged where httpd names none, too', () => {
+  it('is checked where httpd names none, too', () => {
     makeSelfSigned(1024);
     assert.match(check(undefined)[0]?.what ?? '', /its key is too small \(1024 bits\)/);
   });
@@ -166,7 +166,7 @@ describe("a server's certificate", () => {
     assert.deepEqual(findSerious(describeHost(undefined)), []);
   });
 
-  it('is judged for each of two virtual hosts of one address', () => {
+  it('is checked for each of two virtual hosts with one address', () => {
     makeSelfSigned(1024);
     const [strict, lax] = [describeHost(undefined), describeHost('DEFAULT:@SECLEVEL=0')];
     assert.deepEqual(findSerious([...lax, ...lax]), []);
@@ -175,7 +175,7 @@ describe("a server's certificate", () => {
   });
 });
 
-it('a CA with a key of 1024 bits lets in no client, and configtest says so', () => {
+it('a CA with a key of 1024 bits admits no client, and configtest says so', () => {
   makeSelfSigned(2048);
   const small = at('small.crt');
   openssl(`req -x509 -newkey rsa:1024 -nodes -days 90 -subj /CN=CA -keyout ${at('small.key')} -out ${small}`);
@@ -198,7 +198,7 @@ it('a CA with a key of 1024 bits lets in no client, and configtest says so', () 
   assert.deepEqual(findSerious(withAuthority(small, 'DEFAULT:@SECLEVEL=0')), []);
 });
 
-describe("a client's certificate", () => {
+describe('a client certificate', () => {
   const etc = at('clients');
   const ca = join(etc, 'webjob-ca');
   const list = { ...mends, webjobctl: `webjobctl --config ${join(etc, 'nph-webjob.cfg')}` };
@@ -265,7 +265,7 @@ describe("a client's certificate", () => {
       if (ciphers === undefined) assert.deepEqual(refused, ['small', 'old']);
     });
 
-  it('is renewed by the remedy, which is pasted', () => {
+  it('is renewed by the pasted remedy', () => {
     rmSync(join(ca, 'index.txt'));
     writeFileSync(join(ca, 'index.txt'), '');
     makeSelfSigned(2048);

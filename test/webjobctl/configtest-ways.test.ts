@@ -38,7 +38,7 @@ const tell = (...lines: string[]): string[] =>
     )
     .sort();
 
-describe('the ways to the script', () => {
+describe('the paths to the script', () => {
   place('cgi/nph-webjob.cgi');
   place('cgi/nph-webjob.cgi.bak', `${SCRIPT}// an older one\n`);
   place('cgi/.htaccess', 'Require valid-user\n', 0o644);
@@ -70,7 +70,7 @@ describe('the ways to the script', () => {
     ]);
   });
 
-  it('lead through links, and through what is served as files', () => {
+  it('lead through links, and through files that are served', () => {
     assert.deepEqual(tell('Listen 80', `DocumentRoot "${at('bin')}"`), [
       'http - 127.0.0.1 80 /folder/nph-webjob.cgi',
       'http - 127.0.0.1 80 /folder/nph-webjob.cgi.bak',
@@ -91,7 +91,7 @@ describe('the ways to the script', () => {
     assert.deepEqual(tell(...lines), ['http - 127.0.0.1 80 /p', 'http - 127.0.0.1 80 /s']);
   });
 
-  it('lead to the addresses of a virtual host, and to the server where none is', () => {
+  it('lead to the addresses of a virtual host, or to the server without one', () => {
     const alias = `ScriptAlias /w "${at('cgi/nph-webjob.cgi')}"`;
     assert.deepEqual(
       tell('Listen 80', 'Listen 443', alias, 'VirtualHost 192.0.2.1:443 [2001:db8::1]:443 | ServerName b'),
@@ -103,7 +103,7 @@ describe('the ways to the script', () => {
     ]);
   });
 
-  it('are not looked for in more files than there is time for, and that is told', () => {
+  it('are searched in only so many files, which is reported', () => {
     for (let i = 0; i < 9; i++) place(`deep${'/d'.repeat(i)}/f`, '');
     const { gaps, ways } = findWays(parse('Listen 80', `DocumentRoot "${at('deep')}"`));
     assert.deepEqual([gaps, ways], [[at('deep')], []]);

@@ -181,7 +181,7 @@ describe('webjobctl configtest', () => {
     });
   });
 
-  it('finds folders and logs that are missing', async () => {
+  it('finds missing directories and logs', async () => {
     for (const name of ['incoming', 'profiles', 'logfiles/nph-webjob.log'])
       renameSync(site(`integrity/${name}`), at(`aside-${name.replace('/', '-')}`));
     await expectFindings([
@@ -193,7 +193,7 @@ describe('webjobctl configtest', () => {
       renameSync(at(`aside-${name.replace('/', '-')}`), site(`integrity/${name}`));
   });
 
-  it('finds owners and modes that are wrong', needsRoot, async () => {
+  it('finds wrong owners and modes', needsRoot, async () => {
     const web = findWebUser();
     assert.ok(web);
     const places = [
@@ -437,7 +437,7 @@ describe('webjobctl configtest', () => {
   });
 });
 
-describe('the free space', () => {
+describe('free space', () => {
   it('is low by bytes or by percentage, and so are inodes', () => {
     const large = { bsize: 4000, blocks: 25_000_000, bavail: 5_000_000, files: 1000, ffree: 500 };
     for (const [room, severities] of [

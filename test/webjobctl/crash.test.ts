@@ -196,8 +196,8 @@ function checkOld(): void {
   checkPair('old', 'old');
 }
 
-describe('webjobctl, killed by SIGKILL', { skip: NO_STRACE }, () => {
-  it('init can be repeated and completes the site', async () => {
+describe('webjobctl killed by SIGKILL', { skip: NO_STRACE }, () => {
+  it('lets init be repeated, which completes the site', async () => {
     await runTrial({
       args: INIT,
       points: 2,
@@ -213,7 +213,7 @@ describe('webjobctl, killed by SIGKILL', { skip: NO_STRACE }, () => {
     await ground.run(0, ...client('add', 'old', '--generate', '--cert'));
   });
 
-  it('client add can be repeated and makes a valid password and certificate', async () => {
+  it('lets client add be repeated, with a valid password and certificate', async () => {
     await runTrial({
       args: client('add', 'one', '--generate', '--cert'),
       points: 3,
@@ -226,7 +226,7 @@ describe('webjobctl, killed by SIGKILL', { skip: NO_STRACE }, () => {
     });
   });
 
-  it('client passwd leaves the old or the new password, which the client has', async () => {
+  it('leaves the old or the new password of client passwd, and the client has it', async () => {
     await runTrial({
       args: client('passwd', 'one', '--generate'),
       points: 1,
@@ -237,7 +237,7 @@ describe('webjobctl, killed by SIGKILL', { skip: NO_STRACE }, () => {
     });
   });
 
-  it('client renew leaves one certificate, which matches the key', async () => {
+  it('leaves one certificate of client renew, which matches the key', async () => {
     rmSync(at('one', 'one.key'));
     await runTrial({
       args: client('renew', 'one', '--new-key', '--revoke'),
@@ -253,7 +253,7 @@ describe('webjobctl, killed by SIGKILL', { skip: NO_STRACE }, () => {
     });
   });
 
-  it('client remove leaves no access', async () => {
+  it('leaves no access after client remove', async () => {
     await runTrial({
       args: client('remove', 'one'),
       points: 2,

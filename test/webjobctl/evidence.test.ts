@@ -72,7 +72,7 @@ describe('webjobctl custody checkpoint', () => {
     chmodSync(key, 0o600);
   });
 
-  it('says that a record has a fault, exits with 1, and signs none that was signed as another', async () => {
+  it('reports a fault in a record, exits with 1, and signs none that was signed differently', async () => {
     const whole = readFileSync(file, 'utf8');
     const [first = '', second = '', third = ''] = whole.split('\n');
     const broken = {
@@ -129,7 +129,7 @@ describe('webjobctl verify', () => {
     }
   });
 
-  it('goes by the latest deposit of a name, whichever server recorded it', async () => {
+  it('uses the latest deposit of a name, whichever server recorded it', async () => {
     for (const [older, newer] of [
       ['server_1', 'server_2'],
       ['server_2', 'server_1'],
@@ -171,7 +171,7 @@ describe('webjobctl verify', () => {
   });
 });
 
-describe('webjobctl verify of a pack', () => {
+describe('webjobctl verify of an archive', () => {
   const its = makeLockerSite({ UseGMT: 'Y' });
   const { site, webjobctl } = its;
   const packed = join(site.base, 'packed');
@@ -186,7 +186,7 @@ describe('webjobctl verify of a pack', () => {
   });
   after(its.close);
 
-  it('does not compare an upload in it with a later deposit of its name', async () => {
+  it('does not compare an archived upload with a later deposit of its name', async () => {
     plantPast(site, 'UTC', [{ at: ago(0), name: 'again', out: 'newer and longer\n' }]);
     assert.deepEqual(await verify(its), []);
     writeFileSync(join(site.incoming, 'again.out'), 'older\n');
@@ -194,7 +194,7 @@ describe('webjobctl verify of a pack', () => {
     writeFileSync(join(site.incoming, 'again.out'), 'newer and longer\n');
   });
 
-  it('looks only at what changed since, and only at a sample', async () => {
+  it('reads only what changed since, and only a sample', async () => {
     const path = join(packed, archive);
     const whole = readFileSync(path);
     appendFileSync(path, 'x');
@@ -214,7 +214,7 @@ describe('webjobctl verify of a pack', () => {
     assert.deepEqual(await verify(its), []);
   });
 
-  it('finds an archive that is gone, or a manifest that is another', async () => {
+  it('finds a missing archive, or a changed manifest', async () => {
     const manifest = archive.replace('.tar.gz', '.jsonl');
     for (const name of [archive, manifest]) {
       const whole = readFileSync(join(packed, name));

@@ -58,9 +58,9 @@ const COMMANDS: Record<string, Tried> = {
   'custody adopt': { args: ['custody', 'adopt', '--reason', 'r'] },
 };
 
-describe('the web user exchanges a folder of the locker for a link', { skip: findObstacle() }, () => {
+describe('a web user who replaces a directory of the locker with a link', { skip: findObstacle() }, () => {
   for (const [name, tried] of Object.entries(COMMANDS))
-    it(`and webjobctl ${name} of root touches nothing where it leads`, async () => {
+    it(`makes webjobctl ${name} of root touch nothing at its target`, async () => {
       let exchanged = 0;
       for (let run = 0; run < RUNS; run++) {
         const folders = Array.from({ length: FOLDERS }, (_, index) => `incoming/${index}`);
@@ -71,20 +71,20 @@ describe('the web user exchanges a folder of the locker for a link', { skip: fin
     });
 
   for (const name of ['pack', 'prune', 'unpack', 'verify'])
-    it(`or the locker itself, in a folder of his, and webjobctl ${name} touches nothing either`, async () => {
+    it(`makes webjobctl ${name} touch nothing even when the locker itself is replaced`, async () => {
       let exchanged = 0;
       for (let run = 0; run < 2 * RUNS; run++)
         exchanged += await attack(COMMANDS[name] ?? { args: [] }, ['his/incoming'], () => 1 + ((4 * run) % MOST));
       assert.ok(exchanged > 0, 'nothing was exchanged');
     });
 
-  it('and webjobctl client remove of root removes nothing where the folder of what was counted leads', async () => {
+  it('makes webjobctl client remove of root remove nothing at the target of counts', async () => {
     let exchanged = 0;
     for (let run = 0; run < RUNS; run++) exchanged += await attackCounts((index) => 1 + ((index + run) % 4));
     assert.ok(exchanged > 0, 'nothing was exchanged');
   });
 
-  it('and root writes nothing where what it writes is in a folder of his', async () => {
+  it('makes root write nothing where the output directory belongs to the user', async () => {
     const its = makeLockerSite();
     const { site } = its;
     const { uid = 0, gid = 0 } = findWebUser() ?? {};
@@ -139,7 +139,7 @@ describe('the web user exchanges a folder of the locker for a link', { skip: fin
     }
   });
 
-  it('and needs none where the locker is a link that is his: root refuses it', async () => {
+  it('has no effect where the locker is a link of the user, which root refuses', async () => {
     const its = makeLockerSite();
     const { site } = its;
     const { uid = 0, gid = 0 } = findWebUser() ?? {};

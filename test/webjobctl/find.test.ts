@@ -60,7 +60,7 @@ describe('webjobctl jobs', () => {
     assert.equal(rows.length, 9);
   });
 
-  it('picks by each option, and exits with 1 when nothing is left', async () => {
+  it('selects by each option, and exits with 1 when nothing matches', async () => {
     const list = async (...args: string[]): Promise<string[]> => jobsOf((await webjobctl('jobs', ...args)).text);
     assert.deepEqual(await list('--exit-code', '3'), [ids.failed]);
     assert.deepEqual(await list('--status', '4xx'), [ids.refusedGet, ids.refusedPut, ids.incomplete]);
@@ -117,7 +117,7 @@ describe('webjobctl jobs', () => {
     assert.deepEqual([bytesReceived, bytesSent], [length('out') + length('err') + length('env'), 0]);
   });
 
-  it('leaves when whoever reads it has seen enough', () => {
+  it('ends when its reader has seen enough', () => {
     const command = `'${process.execPath}' '${WEBJOBCTL}' -c '${site.propertiesFile}' jobs | head -1`;
     const { stdout, stderr } = spawnSync('sh', ['-c', command], { encoding: 'utf8' });
     assert.match(stdout, /^TIME/);
@@ -126,7 +126,7 @@ describe('webjobctl jobs', () => {
 });
 
 describe('webjobctl show', () => {
-  it('tells what is known and what was written', async () => {
+  it('shows what is known and what was written', async () => {
     const { text, exitCode } = await webjobctl('show', ids.failed);
     assert.equal(exitCode, 0);
     assert.match(
@@ -140,7 +140,7 @@ describe('webjobctl show', () => {
     assert.match(all.text, /\nKidStatus=3\n/);
   });
 
-  it('takes a part of the id that only one job has', async () => {
+  it('accepts the part of an id that only one job has', async () => {
     assert.match((await webjobctl('show', ids.second.slice(-9))).text, new RegExp(`^Job: +${ids.second}\n`));
     const several = await webjobctl('show', ids.second.slice(0, 9));
     assert.equal(several.exitCode, 2);
@@ -150,7 +150,7 @@ describe('webjobctl show', () => {
     assert.match(none.stderr, /^webjobctl: error: no job has an id/);
   });
 
-  it('gives one stream byte for byte to whom is no terminal', async () => {
+  it('prints one stream byte for byte when stdout is not a terminal', async () => {
     const { stdout } = await webjobctl('show', ids.killed, '--out');
     assert.equal(stdout.toString('latin1'), HOSTILE_OUTPUT);
     const record = makeRecord({
@@ -166,7 +166,7 @@ describe('webjobctl show', () => {
     assert.equal(missing.text, '');
   });
 
-  it('gives JSON with record and sizes, and no stream in it', async () => {
+  it('prints JSON with record and sizes, and without streams', async () => {
     const [shown] = await readJson<{ jobId: string; bytes: unknown; record: Record<string, string> }>(
       'show',
       ids.killed,
@@ -177,7 +177,7 @@ describe('webjobctl show', () => {
     assert.equal((await webjobctl('--json', 'show', ids.killed, '--out')).exitCode, 2);
   });
 
-  it('lets a terminal see nothing that it would obey', { skip: !hasScript }, async () => {
+  it('prints no terminal sequence', { skip: !hasScript }, async () => {
     const jobId = await its.run({
       clientId: 'client1',
       fileName: 'host.sh',
@@ -206,7 +206,7 @@ describe('webjobctl show', () => {
     assert.doesNotMatch((await onTerminal(['jobs'], { NO_COLOR: '1' })).text, /\x1b/);
   });
 
-  it('goes through PAGER on a terminal, without a shell', { skip: !hasScript }, async () => {
+  it('uses PAGER on a terminal, without a shell', { skip: !hasScript }, async () => {
     const pager = join(site.root, 'pager.sh');
     writeFileSync(pager, '#!/bin/sh\necho "paged by $*"\ncat\n');
     chmodSync(pager, 0o755);
@@ -217,7 +217,7 @@ describe('webjobctl show', () => {
 });
 
 describe('webjobctl diff', () => {
-  it('compares with the one before, or with the one named', async () => {
+  it('compares with the previous job, or with the named one', async () => {
     const { text, exitCode } = await webjobctl('diff', ids.first, ids.second);
     assert.equal(exitCode, 1);
     assert.equal(text, `--- ${ids.first} out\n+++ ${ids.second} out\n@@ -1,2 +1,2 @@\n kept\n-before\n+after\n`);
@@ -230,7 +230,7 @@ describe('webjobctl diff', () => {
     assert.match(both.text, /\n\+host\.sh: not found\n[\s\S]*\n-KidStatus=0\n\+KidStatus=3\n/);
   });
 
-  it('says so in JSON, and where there is nothing to compare', async () => {
+  it('reports in JSON, and when there is nothing to compare', async () => {
     const [differs] = await readJson<Record<string, unknown>>('diff', ids.first, ids.second);
     const { diff, ...rest } = differs ?? {};
     assert.deepEqual(rest, { from: ids.first, to: ids.second, stream: 'out', differs: true });
@@ -276,7 +276,7 @@ describe('webjobctl diff of streams that differ in every line', () => {
 });
 
 describe('webjobctl search', () => {
-  it('finds text and expressions in the streams asked for', async () => {
+  it('finds text and expressions in the given streams', async () => {
     const find = async (...args: string[]): Promise<string[]> =>
       (await webjobctl('search', ...args)).text.split('\n').slice(0, -1);
     assert.deepEqual(await find('kept', '--limit', '1'), [`client1 host.sh ${ids.first} out:1: kept`]);
@@ -342,7 +342,7 @@ describe('webjobctl clients', () => {
     assert.match(text, /^CLIENT +LAST SEEN +JOBS .*\nclient2 +[-\d]+ [:\d]+ +4 +1 +0 +1 +1 +0 +1 .* 100\.0%\n$/);
   });
 
-  it('tells who is silent, and lets nobody speak for another', async () => {
+  it('shows silent clients, and lets no client speak for another', async () => {
     assert.equal((await webjobctl('clients', '--expect', '1h')).exitCode, 0);
     mkdirSync(join(site.profiles, 'client3'));
     mkdirSync(join(site.profiles, 'common'), { recursive: true });

@@ -58,7 +58,7 @@ function rotate(): void {
 }
 
 describe('webjobctl tail', () => {
-  it('shows so many lines, of a packed log too', async () => {
+  it('shows the given number of lines, even of a compressed log', async () => {
     const { text } = await webjobctl('tail', '-n', '2');
     const lines = text.trimEnd().split('\n');
     assert.equal(lines.length, 2);
@@ -98,7 +98,7 @@ describe('webjobctl tail', () => {
 });
 
 describe('webjobctl jobs --watch', () => {
-  it('prints jobs as they end, with what their programs said, until it is interrupted', async () => {
+  it('prints jobs as they end, with their output, until it is interrupted', async () => {
     const watch = stay('jobs', '--watch', '--columns', 'job,state,exit');
     const listed = stay('--json', 'jobs', '--watch', '--since', '1h', '--state', 'failed');
     try {

@@ -62,7 +62,7 @@ describe('webjobctl on a full disk', { skip: obstacle }, () => {
     }
   });
 
-  it('leaves no beginning of a key, so that the name is free', async () => {
+  it('leaves no part of a key, so that the name is free', async () => {
     assert.match((await fail('sign', 'keygen', join(disk, 'site'))).stderr, /site\.key cannot be written: ENOSPC/);
     assert.ok(!existsSync(join(disk, 'site.key')));
   });
@@ -77,8 +77,8 @@ describe('webjobctl on a full disk', { skip: obstacle }, () => {
   });
 });
 
-describe('webjobctl', () => {
-  it('says that its output cannot be written', { skip: !existsSync('/dev/full') && 'no /dev/full' }, () => {
+describe('webjobctl with broken files', () => {
+  it('reports that its output cannot be written', { skip: !existsSync('/dev/full') && 'no /dev/full' }, () => {
     const full = openSync('/dev/full', 'w');
     const program = join(import.meta.dirname, '..', '..', 'dist', 'webjobctl');
     const ended = spawnSync(process.execPath, [program, 'completion', 'bash'], { stdio: ['ignore', full, 'pipe'] });
@@ -87,7 +87,7 @@ describe('webjobctl', () => {
     assert.equal(ended.status, 4);
   });
 
-  it('names the locker that is not there', async () => {
+  it('names the missing locker', async () => {
     const nowhere = join(ground.root, 'nowhere.cfg');
     const base = join(ground.root, 'nowhere');
     mkdirSync(join(base, 'logfiles'), { recursive: true });
@@ -101,7 +101,7 @@ describe('webjobctl', () => {
     }
   });
 
-  it('shows the first of the lines that are none of a log', async () => {
+  it('shows the first of the malformed lines of a log', async () => {
     const base = join(ground.root, 'odd');
     mkdirSync(join(base, 'logfiles'), { recursive: true });
     mkdirSync(join(base, 'incoming'));
@@ -127,7 +127,9 @@ describe('webjobctl', () => {
       assert.equal((await runWebjobctl(['-c', config, command])).stderr, '', command);
   });
 
-  it('says what it may not look at, and ends as no finding does', { skip: !webUser && 'not root' }, async () => {
+  it('reports what it may not read, and does not end as without findings', {
+    skip: !webUser && 'not root',
+  }, async () => {
     mkdirSync(disk);
     makeSite();
     chmodSync(join(disk, 'logfiles'), 0o700);

@@ -82,19 +82,19 @@ describe('an option that takes clients', () => {
     }),
   );
 
-  it('is one of those that are tried here', () => {
+  it('is one of those that are tested here', () => {
     assert.deepEqual([...new Set(options.map(([name]) => name))].sort(), Object.keys(TRIES).sort());
   });
 
   for (const [name, option] of options)
-    it(`takes a group, and several with commas: ${name} ${option}`, async () => {
+    it(`accepts a group, and several with commas: ${name} ${option}`, async () => {
       const group = await ask(name, option, 'web');
       assert.deepEqual(group, await ask(name, option, 'web-1,web-2'));
       assert.deepEqual(group, await ask(name, option, 'front,web-1'));
       assert.notDeepEqual(group, await ask(name, option, 'dbs'));
     });
 
-  it('still takes what is no group as a glob', async () => {
+  it('still reads other values as globs', async () => {
     const clients = async (who: string): Promise<unknown[]> =>
       (await its.readJson<{ client: string }>('jobs', '--client', who)).map(({ client }) => client).sort();
     assert.deepEqual(await clients('web-?'), ['web-1', 'web-2', 'web-3']);
@@ -121,7 +121,7 @@ describe('an option that takes clients', () => {
     assert.equal((await hold('remove', 'web')).exitCode, 1);
   });
 
-  it('says which line of the groups cannot be read', async () => {
+  it('reports the malformed line of the groups', async () => {
     const path = join(its.site.base, 'config', 'nph-webjob', 'groups');
     writeFileSync(path, '# good\nweb = /\n');
     const { exitCode, stderr } = await its.webjobctl('jobs', '--client', 'web');

@@ -39,14 +39,14 @@ describe('a command', () => {
   const usageOf = async (...args: string[]): Promise<string> =>
     /Usage: webjobctl (\S+)/.exec((await runWebjobctl([...args, '--help'])).stdout)?.[1] ?? '';
 
-  it('is found behind the options that stand before it, whatever their values are called', async () => {
+  it('is found after the options before it, whatever their values', async () => {
     assert.equal(await usageOf('--json', '-c', 'search', 'jobs'), 'jobs');
     assert.equal(await usageOf('--config', 'jobs', 'clients'), 'clients');
     assert.equal(await usageOf('--config=jobs', 'client', 'add'), 'client');
     assert.equal(await usageOf('-cjobs'), '[options]');
   });
 
-  it('that is none is told what it may have meant', async () => {
+  it('that does not exist draws a suggestion', async () => {
     const { code, stderr } = await runWebjobctl(['jbos']);
     assert.equal(code, 2);
     assert.match(stderr, /unknown command 'jbos'\n\(Did you mean jobs\?\)/);
@@ -56,7 +56,7 @@ describe('a command', () => {
 describe('webjobctl(8)', () => {
   it('knows more than one command', () => assert.ok(leaves.length >= 10, `${rows.length} rows`));
 
-  it('has a subsection of every command, with every option of it', () => {
+  it('has a subsection for every command, with each of its options', () => {
     const missing = named.flatMap(({ name, options }) => {
       const text = findSubsection(name);
       const flags = options.flatMap((option) => option.flags).filter((flag) => !globals.includes(flag));
@@ -65,7 +65,7 @@ describe('webjobctl(8)', () => {
     assert.deepEqual(missing, []);
   });
 
-  it('has no subsection of a command that is not there', () => {
+  it('has no subsection for a command that does not exist', () => {
     const start = page.indexOf('.Sh SETTING UP');
     const titles = page
       .slice(start, page.indexOf('.Sh ENVIRONMENT'))
@@ -74,7 +74,7 @@ describe('webjobctl(8)', () => {
     assert.deepEqual(unknown, []);
   });
 
-  it('has the options that every command takes', () => {
+  it('lists the options that every command accepts', () => {
     const text = readSection(page, 'DESCRIPTION').join('\n');
     assert.deepEqual(
       globals.filter((flag) => !isMarkedUp(text, flag)),
@@ -82,7 +82,7 @@ describe('webjobctl(8)', () => {
     );
   });
 
-  it('says of every command what --json prints', () => {
+  it('says for every command what --json prints', () => {
     const silent = leaves.filter(({ name }) => !/-json\b/.test(findSubsection(name))).map(({ name }) => name);
     assert.deepEqual(silent, []);
   });
@@ -101,7 +101,7 @@ describe('webjobctl --help', () => {
     }
   });
 
-  it('shows an example of every command', () => {
+  it('shows an example for every command', () => {
     for (const { name } of named)
       assert.match(
         helps.get(name) ?? '',
@@ -110,7 +110,7 @@ describe('webjobctl --help', () => {
       );
   });
 
-  it('says the exit codes of every command', () => {
+  it('gives the exit codes of every command', () => {
     // A family refers to its commands.
     for (const { name, commands } of named)
       assert.match(helps.get(name) ?? '', commands.length > 0 ? /^Exit codes/m : /^Exit codes:\s+0 /m, name);
@@ -137,12 +137,12 @@ describe('webjobctl completion', async () => {
   ] as const)
     writeFileSync(join(folder, 'scripts', file), (await runWebjobctl(['completion', shell])).stdout);
 
-  it('asks for a shell, and knows three', async () => {
+  it('requires a shell, and knows three', async () => {
     assert.deepEqual((await runWebjobctl(['completion'])).code, 2);
     assert.deepEqual((await runWebjobctl(['completion', 'tcsh'])).code, 2);
   });
 
-  it('describes every command and option in the shells that show it', () => {
+  it('describes every command and option in the shells that show descriptions', () => {
     const all = [...named, ...rows.flatMap(({ options }) => options)]
       .map(({ description }) => description)
       .filter((text) => !/['":\\$`]/.test(text));
@@ -161,13 +161,13 @@ describe('webjobctl completion', async () => {
   });
 
   for (const [shell, { ask, skip }] of Object.entries(openShells('webjobctl', join(folder, 'scripts'), folder))) {
-    describe(`in ${shell}`, { skip }, () => {
+    describe(`completion in ${shell}`, { skip }, () => {
       const offers = (line: string, expected: readonly string[]): void =>
         assert.deepEqual(ask(line).sort(), [...expected].sort(), line);
       const flagsOf = (name: string): string[] =>
         rows.find((row) => row.name === name)?.options.flatMap(({ flags }) => flags) ?? [];
 
-      it('offers every command, and those below it', () => {
+      it('offers every command and subcommand', () => {
         for (const { name, commands } of rows.filter((row) => row.commands.length > 0))
           offers(`webjobctl ${name}${name === '' ? '' : ' '}`, commands);
       });
@@ -179,7 +179,7 @@ describe('webjobctl completion', async () => {
         for (const { name } of asked) offers(`webjobctl ${name}${name === '' ? '' : ' '}-`, flagsOf(name));
       });
 
-      it('steps over the values of options', () => {
+      it('skips the values of options', () => {
         offers('webjobctl --config init cli', ['client', 'clients']);
         offers('webjobctl -c alpha.cfg client li', ['list']);
       });

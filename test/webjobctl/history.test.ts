@@ -27,7 +27,7 @@ async function collect<Value>(values: AsyncIterable<Value>): Promise<Value[]> {
 const collectJobs = (its: LockerSite, filter: JobFilter = {}): Promise<Job[]> =>
   collect(readJobs(openSite(its), filter));
 
-describe('jobs of a locker', () => {
+describe('the jobs of a locker', () => {
   const its = makeLockerSite();
   let ids: FilledLocker;
   before(async () => {
@@ -35,7 +35,7 @@ describe('jobs of a locker', () => {
   });
   after(its.close);
 
-  it('have the state that log and files say', async () => {
+  it('have the state that log and files show', async () => {
     const jobs = await collectJobs(its);
     const summary = jobs.map(({ jobId, state, exitCode, signal, group }) => [jobId, state, exitCode, signal, !!group]);
     assert.deepEqual(summary, [
@@ -101,7 +101,7 @@ describe('jobs of a locker', () => {
   });
 });
 
-describe('the log and its rotated siblings', () => {
+describe('the log and its rotated files', () => {
   const its = makeLockerSite({ UseGMT: 'Y' });
   after(its.close);
   const { site } = its;
@@ -131,7 +131,7 @@ describe('the log and its rotated siblings', () => {
     assert.deepEqual(await readIds(), idsOf(0, 12_000));
   });
 
-  it('are searched for a time: nothing of it is missing, and little else is read', async () => {
+  it('are searched for a time completely, and little else is read', async () => {
     for (const minute of [0, 1, 2999, 3000, 4321, 6000, 8999, 9000, 9001, 11_999]) {
       const ids = await readIds({ since: new Date(startedAt + minute * 60_000) });
       assert.deepEqual(ids.slice(-(12_000 - minute)), idsOf(minute, 12_000), `from ${minute}`);
@@ -141,7 +141,7 @@ describe('the log and its rotated siblings', () => {
     assert.deepEqual(ids, idsOf(140, 211));
   });
 
-  it('are passed over where they are older: what lies in them is not read', async () => {
+  it('are skipped when they are older', async () => {
     const path = join(folder, 'nph-webjob.log.2.gz');
     const whole = readFileSync(path);
     writeFileSync(path, 'no gzip at all');
@@ -151,7 +151,7 @@ describe('the log and its rotated siblings', () => {
     writeFileSync(path, whole);
   });
 
-  it('are read past lines that are none, and to where a packed one is damaged', async () => {
+  it('are read past malformed lines, and to the damage in a compressed one', async () => {
     appendFileSync(site.logFile, `\x1b[2J no line\n${'x'.repeat(200_000)}\n${lineAt(12_000)}2026-01-0`);
     const path = join(folder, 'nph-webjob.log.2.gz');
     const whole = readFileSync(path);

@@ -93,7 +93,7 @@ function findObeyed(output: Buffer): string[] {
     .filter((line) => FORBIDDEN.test(line.replaceAll(/\x1b\[(?:\d{1,2}(?:;\d{1,2})*)?m/g, '')));
 }
 
-describe('webjobctl prints nothing that a terminal obeys', () => {
+describe('webjobctl with hostile data', () => {
   const COMMANDS: string[][] = [
     ['jobs'],
     ['jobs', '--columns', 'time,job,client,command,state,exit,status,user,address,message,group'],
@@ -117,7 +117,7 @@ describe('webjobctl prints nothing that a terminal obeys', () => {
   const words = (args: readonly string[]): string[] =>
     args.map((word) => (word === 'EVIL' ? evil.jobId : word === 'OTHER' ? other.jobId : word));
 
-  it('in text, in JSON and in messages', async () => {
+  it('prints no terminal sequence in text, in JSON and in messages', async () => {
     for (const args of COMMANDS) {
       // Columns are text, and a message is the same beside JSON.
       const isSame =
@@ -131,7 +131,7 @@ describe('webjobctl prints nothing that a terminal obeys', () => {
     }
   });
 
-  it('and shows what was there', async () => {
+  it('shows what was there', async () => {
     const { text } = await webjobctl('show', evil.jobId, '--all');
     for (const name of ['Hostname', 'SystemOS', 'CommandLine', 'KidReason'])
       assert.match(
@@ -146,7 +146,7 @@ describe('webjobctl prints nothing that a terminal obeys', () => {
     assert.match((await webjobctl('jobs', '--client', 'evil')).text, / evil +host\.sh +failed +3 +200$/m);
   });
 
-  it('on a terminal', async (t) => {
+  it('prints no terminal sequence on a terminal', async (t) => {
     const args = [process.execPath, WEBJOBCTL, '--config', site.propertiesFile, 'show', evil.jobId, '--env'];
     const child = spawn('script', ['-qec', args.map((word) => `'${word}'`).join(' '), '/dev/null'], {
       env: { ...process.env, PAGER: 'cat', TERM: 'xterm' },
@@ -160,19 +160,19 @@ describe('webjobctl prints nothing that a terminal obeys', () => {
   });
 });
 
-describe('a page', () => {
+describe('a page of the report', () => {
   before(async () => {
     const ran = await webjobctl('report', '--html', report, '--since', '30d');
     assert.equal(ran.exitCode, 0, ran.stderr);
   });
 
-  it('holds no character that a browser obeys and a reader does not see', () => {
+  it('contains no character that a browser interprets and a reader does not see', () => {
     const pages = readdirSync(report, { recursive: true }).map(String);
     for (const page of pages.filter((name) => name.endsWith('.html')))
       assert.deepEqual(findObeyed(readFileSync(join(report, page))), [], page);
   });
 
-  it('takes no beginning of a record for the record', async () => {
+  it('does not show the beginning of a record as the record', async () => {
     const pages = readdirSync(join(report, 'job')).map((name) => readFileSync(join(report, 'job', name), 'utf8'));
     const page = pages.find((text) => text.includes(long.jobId)) ?? '';
     assert.ok(page.includes('The record cannot be read'), page.slice(page.indexOf('<main')));
@@ -181,7 +181,7 @@ describe('a page', () => {
 });
 
 describe('a run record', () => {
-  it('counts the first line of a name, for whatever asks it', async () => {
+  it('has its first line of a name counted by every reader', async () => {
     const [job] = await its.readJson<Record<string, unknown>>('jobs', '--client', 'twice');
     assert.deepEqual([job?.state, job?.exitCode, job?.signal], ['done', 0, null]);
     const { text } = await webjobctl('show', twice.jobId);

@@ -93,7 +93,7 @@ async function isUsed(): Promise<boolean> {
 }
 
 describe('webjobctl index', () => {
-  it('holds every job as the files tell of it', async () => {
+  it('contains every job as the files show it', async () => {
     const done = await index();
     const expected = await collect(readFromFiles());
     assert.equal(done.jobs, expected.length);
@@ -102,7 +102,7 @@ describe('webjobctl index', () => {
     assert.equal(statSync(database()).mode & 0o777, 0o644);
   });
 
-  it('is brought up to date by whoever asks, and reads only what is new', async () => {
+  it('is updated by every reader, who reads only what is new', async () => {
     assert.equal((await index()).read, 0);
     const jobId = await locker.run({ clientId: 'client1', fileName: 'host.sh', out: `one more ${EVIL}\n` });
     const before = statSync(database(), { bigint: true }).mtimeNs;
@@ -113,7 +113,7 @@ describe('webjobctl index', () => {
     assert.equal((await index()).read, 0);
   });
 
-  it('is brought up to date where a file has the place of a folder', async () => {
+  it('is updated where a file replaces a directory', async () => {
     const its = makeLockerSite({ PutNameFormat: '%cid/%Y%m%d%H%M%S_%pid_%cmd' });
     try {
       const jobId = await its.run({ clientId: 'client1', fileName: 'host.sh' });
@@ -131,7 +131,7 @@ describe('webjobctl index', () => {
     }
   });
 
-  it('finds where a text can be, whatever it holds', async () => {
+  it('finds where a text can be, whatever it contains', async () => {
     assert.equal(await countCandidates('kept'), 2);
     assert.equal(await countCandidates('nowhere at all'), 0);
     assert.equal(await countCandidates(EVIL), 1);
@@ -142,7 +142,7 @@ describe('webjobctl index', () => {
     assert.ok((await countCandidates('ke')) > 5, 'too short to be looked up');
   });
 
-  it('changes nothing of what jobs and search answer', async () => {
+  it('changes nothing in the answers of jobs and search', async () => {
     const since = new Date(Date.now() - 3_600_000);
     for (const filter of [{}, { since }, { until: since }, { client: 'cl*2' }, { states: ['failed' as const] }])
       assert.deepEqual(await collect(readJobs(site(), filter)), await collect(readFromFiles(filter)));
@@ -158,7 +158,7 @@ describe('webjobctl index', () => {
     renameSync(`${database()}.aside`, database());
   });
 
-  it('is used by search for what is as it was, and what came or changed since is read', async () => {
+  it('is used by search for unchanged uploads, and changed or new ones are read', async () => {
     const search = async (text: string): Promise<string[]> =>
       (await locker.readJson<{ jobId: string }>('search', text, '--in', 'out')).map(({ jobId }) => jobId);
     const old = await locker.run({ clientId: 'client1', fileName: 'host.sh', out: 'an old straw\n' });
@@ -183,7 +183,7 @@ describe('webjobctl index', () => {
     await index();
   });
 
-  it('takes no part of a stream for the whole', async () => {
+  it('does not take a part of a stream for the whole', async () => {
     await locker.run({ clientId: 'client1', fileName: 'host.sh', out: `${'x'.repeat(5000)}needle\n` });
     await index('--max-text', '4000');
     const found = new Set([...(await findCandidates(site(), ['needle']))].map(({ name }) => name));
@@ -198,7 +198,7 @@ describe('webjobctl index', () => {
     assert.equal((await index()).read, 0);
   });
 
-  it('reads of what broke off what the index does not cover, and no more', async () => {
+  it('reads of incomplete uploads what the index does not cover, and no more', async () => {
     const name = 'client1_20040523163210_00999_host.sh';
     const path = join(locker.site.incoming, name);
     const isRead = async (text: string): Promise<boolean> =>
@@ -226,7 +226,7 @@ describe('webjobctl index', () => {
     }
   });
 
-  it('is made again when it has another version, and is not touched when it belongs to another user', async () => {
+  it('is rebuilt when it has another version, and not touched when another user owns it', async () => {
     const edit = new DatabaseSync(database());
     edit.exec('PRAGMA user_version = 99');
     edit.close();
@@ -244,7 +244,7 @@ describe('webjobctl index', () => {
     }
   });
 
-  it('that is damaged is not asked, and says so', async () => {
+  it('is not used when it is damaged, which is reported', async () => {
     const bytes = Buffer.alloc(statSync(database()).size - 4096, 0x55);
     const { openSync, writeSync, closeSync } = await import('node:fs');
     const fd = openSync(database(), 'r+');
@@ -320,7 +320,7 @@ describe('webjobctl export', () => {
     rows = lines.map(flatten);
   });
 
-  it('--json writes the lines of jobs, of every job', async () => {
+  it('writes the lines of jobs with --json, of every job', async () => {
     const jobs = await collect(readFromFiles());
     assert.deepEqual(
       rows.map((row) => [row.job_id, row.client, row.state]),
@@ -333,7 +333,7 @@ describe('webjobctl export', () => {
     assert.equal(text.trim().split('\n').length, rows.filter(({ client }) => client === 'client2').length);
   });
 
-  it('--csv writes what RFC 4180 says', async () => {
+  it('writes RFC 4180 with --csv', async () => {
     const { text } = await locker.webjobctl('export', '--csv');
     const [head = [], ...cells] = parseCsv(text);
     assert.deepEqual(
@@ -348,7 +348,7 @@ describe('webjobctl export', () => {
     );
   });
 
-  it('--csv --spreadsheet disarms formulas, and nothing else', async () => {
+  it('disarms formulas with --csv --spreadsheet, and nothing else', async () => {
     const { text } = await locker.webjobctl('export', '--csv', '--spreadsheet');
     const cells = parseCsv(text).flat();
     assert.ok(cells.includes(`'${EVIL}`));
@@ -358,7 +358,7 @@ describe('webjobctl export', () => {
     );
   });
 
-  it('is told of when it is damaged, and never with half of an answer as if it were all', async () => {
+  it('reports a damaged index, and never half an answer as if it were complete', async () => {
     await index('--rebuild');
     const whole = readFileSync(database());
     const jobs = () => locker.webjobctl('--json', 'jobs');
@@ -382,7 +382,9 @@ describe('webjobctl export', () => {
     assert.ok(codes.has(0), 'the files answer where the damage is found in time');
   });
 
-  it('fills no file of somebody else, and obeys no journal of his', { skip: process.geteuid?.() !== 0 }, async () => {
+  it('writes to no file of another user, and follows no journal of theirs', {
+    skip: process.geteuid?.() !== 0,
+  }, async () => {
     const folder = join(locker.site.root, 'shared');
     mkdirSync(folder);
     chmodSync(folder, 0o1777);
@@ -410,7 +412,7 @@ describe('webjobctl export', () => {
     assert.equal((await locker.webjobctl('jobs')).exitCode, 0);
   });
 
-  it('--sql writes statements that load every value as it is', async () => {
+  it('writes statements with --sql that load every value unchanged', async () => {
     const { text } = await locker.webjobctl('export', '--sql', '--table', 'my_jobs');
     assert.match(text, /^SET standard_conforming_strings = on;\nSET client_encoding = 'UTF8';\nBEGIN;\n/);
     const sqlite = new DatabaseSync(':memory:');

@@ -40,7 +40,7 @@ async function runWebjobctl(
   return { code, stdout: stdout.toString(), stderr: stderr.toString() };
 }
 
-describe('man pages and completions', () => {
+describe('installed man pages and completions', () => {
   const project = join(import.meta.dirname, '..', '..');
   const make = (...more: string[]) =>
     runWebjobctl(['init', '--root', folder, '--prefix', '/w', '--node', process.execPath, ...more]);
@@ -74,7 +74,7 @@ describe('man pages and completions', () => {
     if (fish) assert.ok(fish.split('\n').includes('/etc/fish/completions'), fish);
   });
 
-  it("leave the system's folders as they are", async () => {
+  it("leave the system's directories unchanged", async () => {
     mkdirSync(at(), { recursive: true });
     chmodSync(at(), 0o2775);
     mkdirSync(join(folder, 'pages'));
@@ -85,7 +85,7 @@ describe('man pages and completions', () => {
     assert.ok(existsSync(join(folder, 'pages', 'man1', 'webjob.1')));
   });
 
-  it('are replaced with --force, and the old one goes where nobody takes it for a page', async () => {
+  it('are replaced with --force, and the old ones are kept where no program reads them', async () => {
     await make();
     writeFileSync(at('zsh/site-functions/_webjob'), 'mine');
     assert.equal((await make()).code, 4);
@@ -109,7 +109,7 @@ describe('the Node of the script', () => {
   const init = (path: string, ...more: string[]) =>
     runWebjobctl(['init', '--root', folder, '--prefix', '/w', ...more], { environment: { PATH: path } });
 
-  it('is part of a checkout below node_modules, or below a folder with .git, also by a link', () => {
+  it('belongs to a checkout below node_modules or a directory with .git, even by a link', () => {
     assert.ok(isInCheckout(addNode('a/node_modules/node/bin')));
     const cloned = addNode('b/.cache/node/bin');
     assert.equal(isInCheckout(cloned), false);
@@ -129,7 +129,7 @@ describe('the Node of the script', () => {
     assert.doesNotMatch(stderr, /part of a checkout/);
   });
 
-  it('may be one of a checkout, and then init says what that means', async () => {
+  it('may belong to a checkout, and then init reports the consequence', async () => {
     const inside = addNode('a/node_modules/.bin');
     const { code, stderr } = await init(process.env.PATH ?? '', '--node', inside);
     assert.equal(code, 0, stderr);

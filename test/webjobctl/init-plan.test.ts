@@ -70,7 +70,7 @@ async function plan(code: number, ...args: string[]): Promise<{ paths: string[];
   };
 }
 
-describe('what webjobctl init makes', { skip: !(isRoot && findWebUser()) && 'owners need root' }, () => {
+describe('the plan of webjobctl init', { skip: !(isRoot && findWebUser()) && 'owners need root' }, () => {
   const site = (cgi: string, etc: string, base: string, siteFile: string, more: string[] = []): string[] => [
     `0755 root:root folder ${cgi}`,
     `0755 root:root file ${cgi}/nph-webjob.cgi`,
@@ -129,7 +129,7 @@ describe('what webjobctl init makes', { skip: !(isRoot && findWebUser()) && 'own
     ...['webjob.fish', 'webjobctl.fish'].map((name) => `0644 root:root file ${fishOf(share)}/${name}`),
   ];
 
-  it('has owners and modes, in the layout of the article, of Debian, and in a folder', async () => {
+  it('has owners and modes, in the layout of the article, of Debian, and in one directory', async () => {
     const apache = '/usr/local/apache';
     const article = await plan(0, '--httpd-conf', '/x/httpd.conf');
     const expected = site(`${apache}/webjob`, `${apache}/etc`, '/var/integrity', `${apache}/etc/webjob-site.conf`);
@@ -158,7 +158,7 @@ describe('what webjobctl init makes', { skip: !(isRoot && findWebUser()) && 'own
     assert.deepEqual(readdirSync(folder), []);
   });
 
-  it('adds the view, as a process of a user of its own where there is one', async () => {
+  it('adds the view, with a user of its own where there is one', async () => {
     const added = async (...args: string[]): Promise<string[]> => {
       const [without, using] = [await plan(0, ...args), await plan(0, ...args, '--view')];
       assert.deepEqual(
@@ -215,7 +215,7 @@ describe('what webjobctl init makes', { skip: !(isRoot && findWebUser()) && 'own
     await plan(2, '--prefix', '/w', '--view-user', 'daemon');
   });
 
-  it('keeps uploads and logs to a group with --private, and else says who may read them', async () => {
+  it('keeps uploads and logs to a group with --private, and otherwise says who can read them', async () => {
     const group = readFileSync('/etc/group', 'utf8').split('\n').at(1)?.split(':')[0] ?? '';
     const words = ['init', '--root', folder, '--prefix', '/w', '--node', process.execPath];
     const open = await runWebjobctl([...words, '--dry-run']);
@@ -248,7 +248,7 @@ describe('what webjobctl init makes', { skip: !(isRoot && findWebUser()) && 'own
     await plan(2, '--private', 'a b');
   });
 
-  it('lets clients in by a password or a certificate', async () => {
+  it('admits clients with a password or a certificate', async () => {
     const words = ['init', '--root', folder, '--prefix', '/w', '--node', process.execPath];
     const { exitCode, stderr } = await runWebjobctl([...words, '--tls', '--certificates', '--passwords']);
     assert.equal(exitCode, 0, stderr);
@@ -265,7 +265,7 @@ describe('what webjobctl init makes', { skip: !(isRoot && findWebUser()) && 'own
     await plan(2, '--prefix', '/w', '--passwords');
   });
 
-  it('is compared with what is there, which --force may replace', async () => {
+  it('is compared with existing files, which --force may replace', async () => {
     mkdirSync(join(folder, 'w', 'etc'), { recursive: true });
     writeFileSync(join(folder, 'w', 'etc', 'webjob.conf'), 'mine');
     assert.ok((await plan(1, '--prefix', '/w')).states.includes('differs'));
@@ -287,7 +287,7 @@ describe('what webjobctl init makes', { skip: !(isRoot && findWebUser()) && 'own
     await plan(0, '--prefix', '/w', '--server-id', 'x'.repeat(64), '--tls', '--server-name', 'a'.repeat(253));
   });
 
-  it('has its places in every file that names them', async () => {
+  it('has its paths in every file that names them', async () => {
     const words = ['init', '--root', folder, '--prefix', '/w', '--base', '/b', '--server-id', 'east', '--tls'];
     const more = ['--server-name', 'h.example', '--tls-port', '8443', '--certificates', '--node', process.execPath];
     const { exitCode, stderr } = await runWebjobctl([...words, ...more]);
@@ -328,7 +328,7 @@ describe('what webjobctl init makes', { skip: !(isRoot && findWebUser()) && 'own
   });
 });
 
-describe('a wish', () => {
+describe('a planned file', () => {
   const wish = (name: string, more: Partial<Wish> = {}): Wish => {
     return { kind: 'file', path: `/${name}`, mode: 0o644, owner: 'root', group: 'root', content: 'x', ...more };
   };
@@ -382,7 +382,7 @@ describe('a wish', () => {
     }
   });
 
-  it('comes true whatever the umask, and is on disk', () => {
+  it('is made whatever the umask, and is on disk', () => {
     const steps: string[] = [];
     const { fsyncSync, renameSync } = fs;
     const apply = (...wishes: Wish[]): void => {
@@ -429,7 +429,7 @@ describe('a wish', () => {
     assert.equal(readdirSync(join(folder, 'open')).length, 2);
   });
 
-  it('that cannot come true is a failure which names it', () => {
+  it('that cannot be made is a failure that names it', () => {
     const step = { ...compare(wish('a/b')), place: '/proc/nothing/b' };
     assert.throws(
       () => applySteps([step], NO_MAKERS, UNSERVED, () => undefined),
@@ -442,7 +442,7 @@ describe('the steps for httpd', () => {
   const steps = (prefix: string, isTls: boolean, options = {}): string[] =>
     planHttpdSteps(findPlaces(prefix, undefined), isTls, options).map(formatHttpdStep);
 
-  it('are for the httpd that is named', () => {
+  it('are for the given httpd', () => {
     assert.deepEqual(steps('/w', true, { httpd: '/x/httpd', httpdConf: '/x/httpd.conf' }), [
       "grep -qxF 'Include /w/etc/webjob-site.conf' /x/httpd.conf || echo 'Include /w/etc/webjob-site.conf' >> /x/httpd.conf",
       '/x/httpd -f /x/httpd.conf -t',
@@ -450,7 +450,7 @@ describe('the steps for httpd', () => {
     ]);
   });
 
-  it('load the modules of Debian, and start what is new', () => {
+  it('load the modules of Debian, and start new sites', () => {
     const planned = steps('debian', true);
     assert.equal(
       planned.some((step) => step.startsWith('apt-get')),
@@ -482,7 +482,7 @@ describe('the steps for httpd', () => {
   };
   const LINE = 'Include /w/etc/webjob-site.conf';
 
-  it('include the site once, at the end, and leave the file its owner and mode', () => {
+  it('include the site once, at the end, and keep the owner and mode of the file', () => {
     const conf = join(folder, 'httpd.conf');
     for (const [text, expected] of [
       ['Listen 80', `Listen 80\n\n${LINE}\n`],
@@ -504,7 +504,7 @@ describe('the steps for httpd', () => {
     assert.deepEqual(asked, [`-f ${conf} -M`, `-f ${conf} -t`, `-f ${conf} -k graceful`]);
   });
 
-  it('can be pasted in any folder, again and again', async () => {
+  it('can be pasted in any directory, again and again', async () => {
     const program = httpd('cgid_module');
     const conf = join(folder, 'conf.d', 'httpd.conf');
     mkdirSync(join(folder, 'conf.d'));
@@ -539,7 +539,7 @@ describe('the steps for httpd', () => {
       assert.match(step, / {2}# a full restart, because a module is new: requests in progress are cut off$/);
   });
 
-  it('name no file where nobody knows it', () => {
+  it('name no file where it is unknown', () => {
     const [include] = steps('/w', false, { httpd: join(folder, 'none') });
     assert.match(
       include ?? '',

@@ -46,7 +46,7 @@ function readTree(root: string, omit: (path: string) => boolean = () => false): 
   );
 }
 
-describe('webjobctl init, layout by layout', () => {
+describe('webjobctl init with each layout', () => {
   const GUIDES = {
     article: {
       file: 'apache/README.md',
@@ -127,7 +127,7 @@ describe('webjobctl init, layout by layout', () => {
   });
 });
 
-describe('webjobctl init, a second time', () => {
+describe('webjobctl init on an existing site', () => {
   const init = (code: number, ...more: string[]): Promise<string> =>
     ground.run(code, 'init', '--prefix', join(ground.root, 'again'), '--node', ground.node, ...more);
   const place = (name: string): string => join(ground.root, 'again', name);
@@ -190,7 +190,7 @@ describe('webjobctl init, a second time', () => {
   });
 });
 
-describe('webjobctl init, what it refuses', () => {
+describe('webjobctl init with wrong arguments', () => {
   const refused = async (code: number, why: RegExp, ...args: string[]): Promise<void> => {
     const ended = await runWebjobctl(['init', '--prefix', join(ground.root, 'refused'), ...args]);
     assert.match(ended.stderr, why);

@@ -131,7 +131,7 @@ const pack: Trial = {
   },
 };
 
-describe('killed by SIGKILL', () => {
+describe('webjobctl killed by SIGKILL', () => {
   let locker: OldLocker;
   let was: Map<string, string>;
   before(async () => {
@@ -159,14 +159,14 @@ describe('killed by SIGKILL', () => {
   }
 
   for (const [name, trial] of Object.entries({ prune, pack })) {
-    it(`${name} at random moments loses nothing, and can be run again`, async () => {
+    it(`loses nothing in ${name} at random moments, and can be run again`, async () => {
       const started = performance.now();
       await runTrial(trial, []);
       const life = performance.now() - started;
       for (let round = 0; round < RUNS; round++) await runTrial(trial, randomMoments(life));
     });
 
-    it(`${name} at one call after the other loses nothing, and can be run again`, { skip: NO_STRACE }, async () => {
+    it(`loses nothing in ${name} at one call after the other, and can be run again`, { skip: NO_STRACE }, async () => {
       const trace = join(makeScratch(locker.site), 'trace');
       let count = 0;
       for (const order of part(CALL_ORDERS, 2)) {
@@ -178,8 +178,8 @@ describe('killed by SIGKILL', () => {
   }
 });
 
-describe('webjobctl unpack, killed', () => {
-  it('leaves every group in the pack, and ends as if it had not been', { skip: NO_STRACE }, async () => {
+describe('webjobctl unpack that is killed', () => {
+  it('leaves every upload in the archive, and completes on the next run', { skip: NO_STRACE }, async () => {
     const locker = await makeOldLocker([{ days: 40 }, { days: 40 }]);
     try {
       const was = readFiles(locker.site.incoming);

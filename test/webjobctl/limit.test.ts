@@ -24,7 +24,7 @@ const JOBS = [
 const its = makeLockerSite({ UseGMT: 'Y' });
 after(its.close);
 
-it('the youngest are those of all', async () => {
+it('the newest jobs with --limit are the newest of all jobs', async () => {
   const now = Date.now();
   const lines = JOBS.flatMap((hours, number) =>
     hours.map((ago, index) => {
@@ -57,7 +57,7 @@ it('the youngest are those of all', async () => {
   assert.deepEqual(await its.readJson('jobs', '--limit', '1', '--until', '60h'), all.slice(-4, -3));
 });
 
-it('of one second are told in the order in which they began, whatever numbers their ids end with', async () => {
+it('jobs of one second are listed in the order in which they began, whatever their ids', async () => {
   const second = Math.floor(Date.now() / 1000) - 60;
   // Ids of a persistent worker: the ninth request of a second has a longer number than the first of
   // the next second.

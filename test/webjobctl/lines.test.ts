@@ -28,7 +28,7 @@ describe('lines of a log', () => {
     );
   });
 
-  it('that are too long are none, and cost no memory', () => {
+  it('are refused when they are too long, and cost no memory', () => {
     const long = Buffer.alloc(40, 'x');
     const blocks = [
       Buffer.from('one\n'),

@@ -5,7 +5,7 @@ import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { findLiterals } from '../../admin/search/literals.ts';
 
-describe('the texts of a regular expression', () => {
+describe('the literal texts of a regular expression', () => {
   for (const [source, expected] of [
     ['Permission denied', ['Permission denied']],
     ['^root:[^*!x]', ['root:']],
@@ -23,12 +23,12 @@ describe('the texts of a regular expression', () => {
   ] as const)
     it(source, () => assert.deepEqual(findLiterals(source, false), expected));
 
-  it('without regard to case are those of ASCII', () => {
+  it('are those of ASCII when case is ignored', () => {
     assert.deepEqual(findLiterals('Straße', true), ['Stra', 'e']);
     assert.deepEqual(findLiterals('Straße', false), ['Straße']);
   });
 
-  it('stand in every match of any expression', () => {
+  it('are in every match of any expression', () => {
     const atom = fc.constantFrom('a', 'b', 'B', '\\.', '.', '\\d', '[ab]', '(ab)', '(a|b)', '(?:b?a)', '(?=a)', '\\\\');
     const piece = fc.tuple(atom, fc.constantFrom('', '', '', '?', '*', '+', '{2}', '{0}', '+?', '{1,}'));
     const sources = fc.array(piece, { maxLength: 6 }).map((pieces) => pieces.flat().join(''));

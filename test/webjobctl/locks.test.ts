@@ -43,7 +43,7 @@ describe('the locks of webjobctl', () => {
   });
   afterEach(() => its.close());
 
-  it('are stopped by no directory, FIFO or link in the locker', async () => {
+  it('are not stopped by a directory, FIFO or link in the locker', async () => {
     for (const [kind, make] of Object.entries(IN_THE_WAY)) {
       for (const name of ['.webjobctl.lock', 'keep.lck', '.lck', 'one.out.unpack']) make(at(name));
       plant('one', 'two');
@@ -58,7 +58,7 @@ describe('the locks of webjobctl', () => {
     }
   });
 
-  it('of an upload keep to it what has the name of its lock or of one of its files', async () => {
+  it('limit the effect of an entry under the name of a lock or a file to its upload', async () => {
     for (const kind of ['directory', 'fifo'] as const)
       for (const command of [PRUNE, PACK]) {
         const make = IN_THE_WAY[kind];
@@ -77,7 +77,7 @@ describe('the locks of webjobctl', () => {
       }
   });
 
-  it('and what reads uploads: by nothing that has the name of a file', async () => {
+  it('let commands that read uploads skip entries that only have the names of files', async () => {
     const others = { ...IN_THE_WAY, socket: (path: string): unknown => spawnSync('python3', ['-c', SOCKET, path]) };
     const extensions = ['out', 'err', 'env', 'rdy', 'lck'];
     for (const [kind, make] of Object.entries(others)) {
@@ -99,7 +99,7 @@ describe('the locks of webjobctl', () => {
     }
   });
 
-  it('of the site stop every command that would change what they protect', async () => {
+  it('stop every command that would change the site they protect', async () => {
     plant('one');
     const folder = join(its.site.base, 'config', 'nph-webjob');
     mkdirSync(folder, { recursive: true });
@@ -128,7 +128,7 @@ describe('the locks of webjobctl', () => {
     assert.deepEqual(left().length, 4);
   });
 
-  it('end with their holder, also when it was killed before it wrote who it is', async () => {
+  it('end with their holder, even when it was killed before it wrote its id', async () => {
     plant('one', 'two', 'three');
     writeFileSync(at('one.lck'), `webjobctl 999999999 ${hostname()} 1\n`);
     writeFileSync(at('two.lck'), '', { mode: 0o444 });
@@ -136,7 +136,7 @@ describe('the locks of webjobctl', () => {
     assert.deepEqual(left(), []);
   });
 
-  it('need no link an upload: GlusterFS has 46 a file', { skip: NO_STRACE }, async () => {
+  it('need no hard link for each upload: GlusterFS has 46 for a file', { skip: NO_STRACE }, async () => {
     const names = Array.from({ length: 120 }, (_, number) => `upload${number}`);
     plant(...names);
     const words = inject(join(its.site.root, 'trace'), '?link,?linkat:error=ENOSPC:when=3+', []);

@@ -31,7 +31,7 @@ before(async () => {
 });
 
 describe('webjobctl sign payload', () => {
-  it('binds a program to name, clients, time and serial, and signs that with the name of the key', async () => {
+  it('binds a program to name, clients, time and serial, and signs that with the named key', async () => {
     const startedAt = Date.now();
     assert.equal(
       await sign(
@@ -69,7 +69,7 @@ describe('webjobctl sign payload', () => {
     assert.equal(spawnSync('openssl', words, { cwd: ground.root }).status, 0);
   });
 
-  it('when repeated keeps the clients and raises the serial, even one in the future', async () => {
+  it('keeps the clients when repeated and raises the serial, even one in the future', async () => {
     await sign(0, 'payload', '--key', 'alice.key', '--serial', '999999999999998', 'host.sh');
     assert.deepEqual(read('host.sh').clients, ['client1', 'web-*']);
     await sign(0, 'payload', '--key', 'alice.key', '--client', '*', 'host.sh');
@@ -91,7 +91,7 @@ describe('webjobctl sign payload', () => {
     assert.equal(parseNote(readFileSync(at('output.manifest'))).signatures[0]?.name, 'robert');
   });
 
-  it('with a P-256 key makes the signature alone, and refuses what only a manifest holds', async () => {
+  it('makes only the signature with a P-256 key, and refuses what needs a manifest', async () => {
     writeFileSync(at('plain'), 'x');
     assert.equal(await sign(0, 'payload', '--key', 'p256.key', 'plain'), 'plain.sig\n');
     for (const words of [
@@ -147,7 +147,7 @@ describe('webjobctl sign payload', () => {
     assert.deepEqual(readdirSync(at('odd')).sort(), ['a b', 'good']);
   });
 
-  it('refuses a .vkey of another key, which would give it another’s name', async () => {
+  it("refuses a .vkey of another key, which would give that key another's name", async () => {
     mkdirSync(at('mixed'));
     writeFileSync(at('mixed/a.key'), readFileSync(at('alice.key')));
     writeFileSync(at('mixed/a.vkey'), readFileSync(at('bob.vkey')));
@@ -249,7 +249,7 @@ describe('webjobctl sign add, show and verify', () => {
 });
 
 describe('webjobctl sign trust', () => {
-  it('adds keys, changes weights and removes keys, line by line, and comments stay', async () => {
+  it('adds keys, changes weights and removes keys, line by line, and keeps comments', async () => {
     writeFileSync(at('keys'), '# those who sign\n');
     const [alice, bob, eve] = ['alice', 'bob', 'eve'].map((name) =>
       readFileSync(at(`${name}.vkey`), 'utf8').trim(),
@@ -299,7 +299,7 @@ describe('webjobctl sign trust', () => {
   });
 });
 
-describe('a key that is rotated', () => {
+describe('a key that is replaced', () => {
   it('signs beside the old one, then alone, and no client refuses a program meanwhile', async () => {
     await sign(0, 'payload', '--key', 'alice.key', 'host.sh');
     await sign(0, 'trust', 'add', 'old', 'alice.vkey');

@@ -118,7 +118,7 @@ describe('metrics', () => {
   });
   after(its.close);
 
-  it('are in the text format, and true', async () => {
+  it('are in the text format, and correct', async () => {
     const ran = await its.webjobctl('metrics', '--textfile', file);
     assert.deepEqual([ran.exitCode, ran.text, ran.stderr], [0, '', '']);
     assert.equal(statSync(file).mode & 0o777, 0o644);
@@ -160,7 +160,7 @@ describe('metrics', () => {
     assert.deepEqual(values('webjob_log_bytes'), { '': statSync(its.site.logFile).size });
   });
 
-  it('leave out the clients that were seen longest ago, when there are too many', async () => {
+  it('leave out the clients that were seen longest ago when there are too many', async () => {
     const { clients, lastSeen } = await readMeasures(readSite(its.site.propertiesFile), 2);
     assert.equal(clients, 3);
     assert.deepEqual(lastSeen.map(([client]) => client).sort(), ['client1', 'client2']);
@@ -178,7 +178,7 @@ describe('metrics', () => {
     rmSync(stamps, { recursive: true });
   });
 
-  it('go to standard output, and with --json a line is a sample', async () => {
+  it('go to standard output, and with --json each line is a sample', async () => {
     const { text } = await its.webjobctl('metrics', '--textfile', '-');
     const { series } = parseExposition(text);
     const samples = await its.readJson<Series>('metrics', '--textfile', '-');
@@ -189,7 +189,7 @@ describe('metrics', () => {
     assert.deepEqual(withoutClock(samples), withoutClock(series));
   });
 
-  it('count the clients that miss what is expected of them', async () => {
+  it('count the clients that miss expectations', async () => {
     const folder = join(its.site.base, 'config', 'nph-webjob');
     mkdirSync(folder, { recursive: true });
     writeFileSync(join(folder, 'expect'), 'expect x,y host.sh every=1h\n');
@@ -206,7 +206,7 @@ describe('metrics', () => {
     rmSync(folder, { recursive: true });
   });
 
-  it('count the clients of assignments by state, and tell how far rollouts are', async () => {
+  it('count the clients of assignments by state, and show the progress of rollouts', async () => {
     const folder = join(its.site.base, 'config', 'nph-webjob');
     mkdirSync(folder, { recursive: true });
     const usual = { args: [], from: 1000, until: undefined, open: 1, by: 'root', at: '', reason: undefined } as const;
@@ -253,7 +253,7 @@ describe('metrics', () => {
     );
   });
 
-  it('replace a file for a reader who looks all the time', async () => {
+  it('replace a file without a gap for a reader', async () => {
     let looks = 0;
     let isDone = false;
     const look = async (): Promise<void> => {
@@ -288,7 +288,7 @@ describe('metrics', () => {
   });
 });
 
-it('formats every value that a number can have', () => {
+it('metrics can have every value of a number', () => {
   const samples = [0.1, 1e21, -5, Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY];
   const family = { name: 'x', help: 'a\nb\\c', type: 'gauge' as const };
   const text = formatFamilies([

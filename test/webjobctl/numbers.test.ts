@@ -61,7 +61,7 @@ describe('webjobctl metrics', () => {
     assert.equal(metrics.get('webjob_locker_groups{state="complete"}'), 11);
   });
 
-  it('calls free what the web server may still write, and not what is kept for root', async () => {
+  it('shows as free what the web server can still write, not what is reserved for root', async () => {
     const shim = join(site.root, 'statfs.cjs');
     const disk = { type: 0, bsize: 4096, blocks: 1000, bfree: 600, bavail: 500, files: 90, ffree: 80 };
     writeFileSync(shim, `require('node:fs').statfsSync = () => (${JSON.stringify(disk)});\n`);
@@ -80,14 +80,14 @@ describe('webjobctl metrics', () => {
 });
 
 describe('webjobctl clients', () => {
-  it('adds up what each was sent and what was taken from it', async () => {
+  it('adds up what each was sent and what it uploaded', async () => {
     const [client] = await readJson<Record<string, unknown>>('clients', '--client', 'counted');
     const { bytesSent, bytesReceived, jobs, done, refused, failureRate } = client ?? {};
     assert.deepEqual({ bytesSent, bytesReceived }, { bytesSent: 501_023, bytesReceived: 7777 });
     assert.deepEqual({ jobs, done, refused, failureRate }, { jobs: 6, done: 4, refused: 2, failureRate: 0.3333 });
   });
 
-  it('calls silent whom the server granted nothing for that long, and not who was heard of', async () => {
+  it('shows as silent the clients that were granted nothing for that long', async () => {
     const silentAt = async (span: string): Promise<string[]> =>
       (await readJson<{ client: string; silent: boolean }>('clients', '--expect', span))
         .filter(({ silent }) => silent)
@@ -101,7 +101,7 @@ describe('webjobctl clients', () => {
 });
 
 describe('webjobctl report', () => {
-  it('lists the clients that are silent, the longest silent first', async () => {
+  it('lists the silent clients, the longest silent first', async () => {
     const folder = join(site.root, 'report');
     const { exitCode, stderr } = await webjobctl('report', '--html', folder, '--since', '60d', '--silent', '10d');
     assert.equal(exitCode, 0, stderr);

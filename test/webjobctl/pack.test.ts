@@ -71,7 +71,7 @@ describe('webjobctl pack', () => {
   });
   after(() => locker.close());
 
-  it('with --dry-run lists days and touches nothing', async () => {
+  it('lists days with --dry-run and touches nothing', async () => {
     const lines = await locker.readJson<{ day: string; groups: number }>('pack', '--older-than', '30d', '--dry-run');
     assert.deepEqual(
       lines.map(({ day, groups }) => [day, groups]),
@@ -84,7 +84,7 @@ describe('webjobctl pack', () => {
     assert.deepEqual(packed(locker), []);
   });
 
-  it('puts each day into an archive that every tar reads, and takes the originals away', async () => {
+  it('puts each day into an archive that every tar reads, and removes the originals', async () => {
     const lines = await locker.readJson<{ pack: string; archiveSha256: string }>('pack', '--older-than', '30d');
     assert.deepEqual(
       lines.map(({ pack }) => pack),
@@ -106,7 +106,7 @@ describe('webjobctl pack', () => {
     );
   });
 
-  it('lets one group be read without the others', async () => {
+  it('lets one upload be read without the others', async () => {
     const base = join(locker.site.base, 'packed', dayOf(40));
     for (const group of readManifest(`${base}.jsonl`)) {
       const found: Record<string, string> = {};
@@ -119,7 +119,7 @@ describe('webjobctl pack', () => {
     }
   });
 
-  it('is for those to read who might read every upload in it', async () => {
+  it('can be read only by those who could read every upload in it', async () => {
     const modes: [locker: number, file: number, gid: number, pack: number][] = [
       [0o755, 0o644, 0, 0o644],
       [0o755, 0o640, 0, 0o640],
@@ -154,7 +154,7 @@ describe('webjobctl pack', () => {
     assert.deepEqual([exitCode, text], [0, '']);
   });
 
-  it('is undone by unpack, which brings back every byte and every time', async () => {
+  it('is undone by unpack, which restores every byte and every time', async () => {
     for (const day of [dayOf(40), dayOf(35)]) {
       const { exitCode, stderr } = await locker.webjobctl('unpack', day);
       assert.equal(exitCode, 0, stderr);
@@ -170,7 +170,7 @@ describe('webjobctl pack', () => {
 });
 
 describe('webjobctl unpack', () => {
-  it('brings back the longest name that an upload can have', async () => {
+  it('restores the longest name that an upload can have', async () => {
     const command = 'c'.repeat(255 - 'client1_.out'.length);
     const locker = await makeOldLocker([{ days: 40, command }], { PutNameFormat: '%cid_%cmd' });
     try {
@@ -185,7 +185,7 @@ describe('webjobctl unpack', () => {
     }
   });
 
-  it('writes nothing through a link that stands where a folder was', async () => {
+  it('writes nothing through a link that replaced a directory', async () => {
     const locker = await makeOldLocker([{ days: 40 }], { PutNameFormat: '%cid/%s_%pid_%cmd' });
     try {
       assert.equal((await locker.webjobctl('pack', '--older-than', '30d')).exitCode, 0);
@@ -205,14 +205,14 @@ describe('webjobctl unpack', () => {
   });
 });
 
-describe('webjobctl pack and what is not as it should be', () => {
+describe('webjobctl pack with irregular uploads', () => {
   let locker: OldLocker;
   before(async () => {
     locker = await makeOldLocker([{ days: 40 }, { days: 40 }, { days: 40 }]);
   });
   after(() => locker.close());
 
-  it('leaves a group that is not whole, and says so', async () => {
+  it('leaves an incomplete upload, and reports it', async () => {
     const [first = '', second = ''] = locker.names;
     rmSync(join(locker.site.incoming, `${first}.err`));
     writeFileSync(join(locker.site.incoming, `${second}.lck`), 'Jid=writing\n');
@@ -223,7 +223,7 @@ describe('webjobctl pack and what is not as it should be', () => {
     assert.equal(unpackByTar(locker.site).size, 4);
   });
 
-  it('packs what is left of a day into one more archive', async () => {
+  it('packs the rest of a day into one more archive', async () => {
     const [first = '', second = ''] = locker.names;
     writeFileSync(join(locker.site.incoming, `${first}.err`), '');
     rmSync(join(locker.site.incoming, `${second}.lck`));
@@ -236,7 +236,7 @@ describe('webjobctl pack and what is not as it should be', () => {
     assert.deepEqual(groupNames(locker.site), []);
   });
 
-  it('does not put back what would overwrite another group', async () => {
+  it('does not restore what would overwrite another upload', async () => {
     const [, second = ''] = locker.names;
     writeFileSync(join(locker.site.incoming, `${second}.out`), 'another\n');
     const { exitCode, stderr } = await locker.webjobctl('unpack', `${dayOf(40)}.2`);
@@ -247,7 +247,7 @@ describe('webjobctl pack and what is not as it should be', () => {
     assert.ok(!readdirSync(locker.site.incoming).some((file) => file.endsWith('.unpack')));
   });
 
-  it('tells of a damaged archive and a manifest that is cut off', async () => {
+  it('reports a damaged archive and a truncated manifest', async () => {
     const base = join(locker.site.base, 'packed', dayOf(40));
     const archive = readFileSync(`${base}.tar.gz`);
     writeSync(openSync(`${base}.tar.gz`, 'r+'), Buffer.from([(archive[60] ?? 0) ^ 1]), 0, 1, 60);
@@ -294,7 +294,7 @@ describe('webjobctl pack and what is not as it should be', () => {
     writeFileSync(`${base}.jsonl`, manifest);
   });
 
-  it('is pruned as a whole, and not while something in it is on hold', async () => {
+  it('makes an archive that is pruned as a whole, and not while a part is on hold', async () => {
     const prune = async (): Promise<string> => (await locker.webjobctl('prune', '--older-than', '30d', '--yes')).text;
     await locker.webjobctl('hold', 'add', '--client', 'client1', '--reason', 'case 4711');
     assert.equal(await prune(), '');

@@ -23,7 +23,7 @@ interface Shown {
   record: Record<string, string>;
 }
 
-describe('webjobctl and packed uploads', () => {
+describe('webjobctl with packed uploads', () => {
   const its = makeLockerSite();
   const { site, webjobctl, readJson } = its;
   const host = { clientId: 'client1', fileName: 'host.sh' };
@@ -58,7 +58,7 @@ describe('webjobctl and packed uploads', () => {
     return join(site.base, 'packed', name);
   }
 
-  it('jobs tells how they ended', async () => {
+  it('shows in jobs how they ended', async () => {
     const expected = [
       [good, 'done', 0, null],
       [failed, 'failed', 3, null],
@@ -72,7 +72,7 @@ describe('webjobctl and packed uploads', () => {
     assert.deepEqual([client?.done, client?.failed, client?.failureRate], [2, 2, 0.5]);
   });
 
-  it('index and export say the same', async () => {
+  it('shows the same in index and export', async () => {
     const files = await list();
     const { pack } = (await readJson<Record<string, unknown>>('export', '--client', 'client1'))[1] ?? {};
     assert.match(String(pack), /^\d{4}-\d\d-\d\d: client1_\d{14}_\d+_host\.sh$/);
@@ -82,7 +82,7 @@ describe('webjobctl and packed uploads', () => {
     assert.equal(read?.jobs, 4);
   });
 
-  it('a pack of an earlier version says it in its archive', async () => {
+  it('shows it for an archive of an earlier version', async () => {
     const path = findPacked('.jsonl');
     const text = readFileSync(path, 'utf8');
     const old = text.replaceAll(/,"ending":\{[^}]*\}/g, '');
@@ -98,7 +98,7 @@ describe('webjobctl and packed uploads', () => {
     }
   });
 
-  it('a manifest that is damaged is warned of, and nothing else is lost', async () => {
+  it('warns of a damaged manifest, and loses nothing else', async () => {
     const path = findPacked('.jsonl');
     const text = readFileSync(path, 'utf8');
     writeFileSync(path, text.replace('"offset":', '"offset":-1,"was":'));
@@ -112,7 +112,7 @@ describe('webjobctl and packed uploads', () => {
     }
   });
 
-  it('streams are read that stand before the damage in a manifest', async () => {
+  it('reads streams that are before the damage in a manifest', async () => {
     const path = findPacked('.jsonl');
     const text = readFileSync(path, 'utf8');
     const names = text.split('\n').flatMap((line) => (line.includes('"offset":') ? [JSON.parse(line).name] : []));
@@ -131,7 +131,7 @@ describe('webjobctl and packed uploads', () => {
     }
   });
 
-  it('a damaged name in a manifest loses no other group', async () => {
+  it('loses no other upload by a damaged name in a manifest', async () => {
     const path = findPacked('.jsonl');
     const bytes = readFileSync(path);
     const damaged = Buffer.from(bytes);
@@ -148,7 +148,7 @@ describe('webjobctl and packed uploads', () => {
     }
   });
 
-  it('show tells how one ended, and gives a stream byte for byte', async () => {
+  it('shows in show how one ended, and prints a stream byte for byte', async () => {
     const [shown] = await readJson<Shown>('show', failed);
     assert.deepEqual([shown?.state, shown?.exitCode, shown?.group, shown?.record.KidStatus], ['failed', 3, null, '3']);
     assert.match(String(shown?.pack), /^\d{4}-\d\d-\d\d: client1_\d{14}_\d+_host\.sh$/);
@@ -165,7 +165,7 @@ describe('webjobctl and packed uploads', () => {
     return { page: readFileSync(join(folder, 'job', name), 'utf8'), stderr };
   }
 
-  it('report shows what one printed, and that it is what was received', async () => {
+  it('shows in report the output, and that it is what was received', async () => {
     const { page, stderr } = await readPage(failed);
     assert.match(page, /client1_\d{14}_\d+_host\.sh<\/span>, in the archive \d{4}-\d\d-\d\d</);
     assert.match(page, /packed<span class="shown">\\xff<\/span>\n</);
@@ -175,7 +175,7 @@ describe('webjobctl and packed uploads', () => {
     assert.doesNotMatch(stderr, /warning/);
   });
 
-  it('report tells of one whose archive is damaged', async () => {
+  it('reports one whose archive is damaged', async () => {
     const path = findPacked('.tar.gz');
     const bytes = readFileSync(path);
     writeFileSync(path, bytes.subarray(0, 100));
@@ -189,7 +189,7 @@ describe('webjobctl and packed uploads', () => {
     }
   });
 
-  it('diff compares one with another, and leaves no copy', async () => {
+  it('compares one with another in diff, and leaves no copy', async () => {
     const copies = (): string[] => readdirSync(tmpdir()).filter((name) => name.startsWith('webjob-diff-'));
     const before = copies();
     const one = await webjobctl('diff', good, young);
@@ -206,14 +206,14 @@ describe('webjobctl and packed uploads', () => {
     );
   });
 
-  it('search finds its lines', async () => {
+  it('finds their lines in search', async () => {
     const { text } = await webjobctl('search', 'needle');
     assert.equal(text, `client1 host.sh ${failed} err:1: a needle\n`);
     assert.equal((await webjobctl('search', 'needle', '--since', '1d')).exitCode, 1);
     assert.equal((await webjobctl('search', 'needle', '--since', '6d', '--client', 'client*')).exitCode, 0);
   });
 
-  it('search passes over what is damaged, finds the rest, and says so', async () => {
+  it('skips what is damaged in search, finds the rest, and says so', async () => {
     const folder = join(site.base, 'packed');
     const names = readdirSync(folder);
     const [archive, manifest] = ['.tar.gz', '.jsonl'].map((end) =>
@@ -273,7 +273,7 @@ describe('webjobctl jobs of a site without job ids', () => {
   const its = makeLockerSite({ EnableJobIds: 'N' });
   after(its.close);
 
-  it('tells packed uploads apart by when they came', async () => {
+  it('tells packed uploads apart by their times', async () => {
     const host = { clientId: 'client1', fileName: 'host.sh' };
     await its.put({ ...host, out: 'one', env: makeRecord({ KidStatus: '4' }) });
     await its.put({ ...host, out: 'two', env: makeRecord({}) });

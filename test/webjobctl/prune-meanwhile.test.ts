@@ -21,10 +21,10 @@ import { waitFor } from '../support/wait.ts';
 
 const sha256 = (text: string): string => createHash('sha256').update(text, 'latin1').digest('hex');
 
-describe('webjobctl prune, while somebody sets a hold', () => {
+describe('webjobctl prune while a hold is set', () => {
   const hold = (locker: OldLocker) => locker.webjobctl('hold', 'add', '--client', 'client1', '--reason', 'case 4711');
 
-  it('leaves what it had begun to read', async () => {
+  it('leaves the upload that it had begun to read', async () => {
     const locker = await makeOldLocker([{ days: 50 }, { days: 50, clientId: 'client2' }]);
     try {
       const [mine = '', other = ''] = locker.names;
@@ -50,7 +50,7 @@ describe('webjobctl prune, while somebody sets a hold', () => {
     }
   });
 
-  it('leaves the packs that are not removed yet', { skip: NO_STRACE }, async () => {
+  it('leaves the archives that are not removed yet', { skip: NO_STRACE }, async () => {
     const locker = await makeOldLocker([{ days: 60, clientId: 'client2' }, { days: 50 }]);
     try {
       assert.equal((await locker.webjobctl('pack', '--older-than', '1d')).exitCode, 0);
@@ -84,8 +84,8 @@ function opensFile(pid: number | undefined, name: string): boolean {
   }
 }
 
-describe('webjobctl prune and a record of what it did that somebody mangled', () => {
-  it('goes on without what is no record', async () => {
+describe('webjobctl prune with a mangled record of its own', () => {
+  it('continues past malformed entries', async () => {
     const locker = await makeOldLocker([{ days: 50 }, { days: 1 }]);
     try {
       const [old = '', young = ''] = locker.names;
@@ -118,8 +118,8 @@ describe('webjobctl prune and a record of what it did that somebody mangled', ()
   });
 });
 
-describe('webjobctl prune and a folder that has the name of a stream', () => {
-  it('leaves that group and removes the others, also at the next run', async () => {
+describe('webjobctl prune with a directory under the name of a stream', () => {
+  it('leaves that upload and removes the others, also in the next run', async () => {
     const locker = await makeOldLocker([{ days: 50 }, { days: 50 }]);
     try {
       const [odd = ''] = locker.names;

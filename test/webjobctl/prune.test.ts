@@ -45,20 +45,20 @@ describe('webjobctl prune', () => {
 
   const pick = (...indexes: number[]): string[] => indexes.map((index) => locker.names[index] ?? 'none');
 
-  it('lists what would go, the oldest first, and touches nothing', async () => {
+  it('lists what would be removed, the oldest first, and touches nothing', async () => {
     const files = readFiles(locker.site.root);
     assert.deepEqual(await plan('--older-than', '35d'), pick(0, 1, 2));
     assert.deepEqual(readFiles(locker.site.root), files);
   });
 
-  it('lets a group go only when every rule does', async () => {
+  it('removes an upload only when every rule allows it', async () => {
     assert.deepEqual(await plan('--keep', '1'), pick(0, 2, 4));
     assert.deepEqual(await plan('--keep', '2'), pick(0, 2));
     assert.deepEqual(await plan('--keep', '1', '--older-than', '45d'), pick(0));
     assert.deepEqual(await plan('--max-bytes', '1k', '--keep', '1'), pick(0, 2, 4));
   });
 
-  it('makes room from the oldest on, and says when that is not enough', async () => {
+  it('makes room from the oldest on, and reports when that is not enough', async () => {
     const sizes = [...readFiles(locker.site.incoming).values()].reduce((sum, text) => sum + text.length, 0);
     assert.deepEqual(await plan('--max-bytes', String(sizes)), []);
     assert.deepEqual(await plan('--max-bytes', String(sizes - 1)), pick(0));
@@ -109,7 +109,7 @@ describe('webjobctl prune', () => {
     rmSync(lock);
   });
 
-  it('removes what it listed and nothing else, with every digest on record before', async () => {
+  it('removes what it listed and nothing else, with every digest recorded before', async () => {
     const was = readFiles(locker.site.incoming);
     const going = await plan('--older-than', '35d');
     const { exitCode, text } = await locker.webjobctl('--json', 'prune', '--older-than', '35d', '--yes');
@@ -152,7 +152,7 @@ describe('webjobctl prune', () => {
 });
 
 describe('webjobctl prune --keep', () => {
-  it('lets no client push out what is of another, whatever its record and its Job-Id say', async () => {
+  it('lets no client displace the uploads of another, whatever its record and Job-Id claim', async () => {
     const locker = await makeOldLocker([{ days: 30 }]);
     try {
       const [victim = ''] = locker.names;
@@ -199,7 +199,7 @@ describe('webjobctl hold', () => {
     return stderr;
   };
 
-  it('keeps what is of a client, and no other of which the name begins alike', async () => {
+  it('keeps the uploads of a client, and none of a client whose name begins alike', async () => {
     const [first, ten, ...others] = locker.names;
     await hold(1, 'list');
     await hold(0, 'add', '--client', 'client1', '--reason', 'case 4711');
@@ -225,7 +225,7 @@ describe('webjobctl hold', () => {
     await hold(0, 'remove', '--job', jobId, '--reason', 'evidence');
   });
 
-  it('keeps also what only the log, or only the record, gives to the client', async () => {
+  it('also keeps what only the log, or only the record, attributes to the client', async () => {
     // PutNameFormat without a client id, and a run record that claims another one.
     await hold(0, 'add', '--client', 'client1', '--reason', 'case 4711');
     const odd = await makeOldLocker([{ days: 50 }], { PutNameFormat: '%jid' });
@@ -250,7 +250,7 @@ describe('webjobctl hold', () => {
     }
   });
 
-  it('counts an archive with something on hold among what stays', async () => {
+  it('keeps an archive that contains something on hold', async () => {
     const old = await makeOldLocker([{ days: 50 }]);
     try {
       assert.equal((await old.webjobctl('pack', '--older-than', '1d')).exitCode, 0);
@@ -264,7 +264,7 @@ describe('webjobctl hold', () => {
     }
   });
 
-  it('stops whoever removes when the holds cannot be understood', async () => {
+  it('stops every removal when the holds cannot be read', async () => {
     await hold(0, 'add', '--client', 'client2', '--reason', 'case 4712');
     const path = join(locker.site.base, 'config', 'nph-webjob', 'holds.jsonl');
     const was = readFileSync(path, 'utf8');
@@ -292,8 +292,8 @@ describe('webjobctl hold', () => {
   });
 });
 
-describe('webjobctl that finds a lock', () => {
-  it('waits for nobody that is alive, and for nobody that is dead', async () => {
+describe('webjobctl with an existing lock', () => {
+  it('waits neither for a living process nor for a dead one', async () => {
     const locker = await makeOldLocker([{ days: 50 }]);
     try {
       await locker.webjobctl('hold', 'list');

@@ -70,7 +70,7 @@ describe('a report made again', () => {
     await make();
   });
 
-  it('has the very pages of the last one, but for what tells of the report itself', async () => {
+  it('has the same pages as the last one, except for the time of the report', async () => {
     const first = jobInodes();
     assert.equal(Object.keys(first).length, 4);
     const { pages, written } = await make();
@@ -82,7 +82,7 @@ describe('a report made again', () => {
     );
   });
 
-  it('has a new page of a job whose file was changed, even when its time was set back', async () => {
+  it('has a new page for a job whose file was changed, even when its time was set back', async () => {
     const before = jobInodes();
     const path = findFile(jobs[1], 'out');
     const { mtime } = statSync(path);
@@ -105,7 +105,7 @@ describe('a report made again', () => {
     ['a stream that is gone', () => rmSync(findFile(jobs[2], 'err')), /\.err<\/th><td><span class="state bad">missing/],
     ['a .rdy that is gone', () => rmSync(findFile(jobs[3], 'rdy')), /has no \.rdy file|upload missing/],
   ] as const) {
-    it(`has a new page of a job with ${what}`, async () => {
+    it(`has a new page for a job with ${what}`, async () => {
       const before = jobInodes();
       const id = what.startsWith('a stream') ? jobs[2] : jobs[3];
       const kept = what.startsWith('a stream') ? findFile(id, 'err') : findFile(id, 'rdy');
@@ -122,7 +122,7 @@ describe('a report made again', () => {
     });
   }
 
-  it('has a new page of every job on whose record something was changed', async () => {
+  it('has a new page for every job whose record was changed', async () => {
     const [custody = ''] = readdirSync(join(its.site.base, 'logfiles')).filter((name) => name.endsWith('.jsonl'));
     const path = join(its.site.base, 'logfiles', custody);
     const text = readFileSync(path, 'utf8');
@@ -132,7 +132,7 @@ describe('a report made again', () => {
     writeFileSync(path, text);
   });
 
-  it('has a new page of an archived job when its record was changed', async () => {
+  it('has a new page for an archived job when its record was changed', async () => {
     const path = findFile(jobs[1], 'rdy').slice(0, -4);
     for (const extension of ['out', 'err', 'env', 'rdy']) utimesSync(`${path}.${extension}`, 1e9, 1e9);
     assert.equal((await its.webjobctl('pack', '--older-than', '30d')).exitCode, 0);
@@ -154,7 +154,7 @@ describe('a report made again', () => {
     await its.webjobctl('unpack', '2001-09-09');
   });
 
-  it('is new as a whole with --all, and where somebody else could have changed the last one', async () => {
+  it('is completely new with --all, and where another user could have changed the last one', async () => {
     const first = jobInodes();
     const { pages, written } = await make('--all');
     assert.equal(written, pages);
@@ -180,7 +180,7 @@ describe('a report made again', () => {
   });
 });
 
-describe('more jobs than a page holds', () => {
+describe('jobs beyond one page', () => {
   it('are on the pages of their day, client and command, each of them once', async () => {
     const lines = Array.from({ length: 2300 }, (_, number) => {
       const minute = String(Math.floor(number / 60) % 60).padStart(2, '0');

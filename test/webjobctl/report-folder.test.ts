@@ -54,7 +54,7 @@ function deadPid(): number {
   return pid;
 }
 
-it('takes the place of an older one, its mode, and nothing from the locker', async () => {
+it('a report takes the place of an older one, its mode, and nothing from the locker', async () => {
   const locker = readFiles(its.site.incoming);
   assert.equal((await run()).exitCode, 0);
   assert.equal(statSync(report).mode & 0o777, 0o755);
@@ -72,7 +72,7 @@ it('takes the place of an older one, its mode, and nothing from the locker', asy
   checkWhole();
 });
 
-it('says with --json what it made', async () => {
+it('webjobctl report says with --json what it made', async () => {
   const [line, more] = await its.readJson('report', '--html', report, '--since', '2000-01-01', '--limit', '2');
   const { since, ...made } = line as Record<string, unknown>;
   assert.deepEqual([made, more], [{ report, pages: 12, written: 12, jobs: 9, jobPages: 2 }, undefined]);
@@ -82,8 +82,8 @@ it('says with --json what it made', async () => {
   checkWhole();
 });
 
-describe('what is not its own', () => {
-  it('is left alone, and the exit code says so', async () => {
+describe('foreign content', () => {
+  it('is left alone, and the exit code reports it', async () => {
     mkdirSync(report);
     writeFileSync(join(report, 'thesis.txt'), 'years of work');
     const ran = await run();
@@ -105,7 +105,7 @@ describe('what is not its own', () => {
     assert.equal(readFileSync(report, 'utf8'), 'a file');
   });
 
-  it('is not the locker, by whatever way it is named', async () => {
+  it('is not overwritten in the locker, by whatever path it is named', async () => {
     const link = join(its.site.root, 'way');
     symlinkSync(its.site.incoming, link);
     for (const path of [its.site.incoming, join(its.site.incoming, 'report'), join(link, 'report')]) {
@@ -116,7 +116,7 @@ describe('what is not its own', () => {
     assert.deepEqual([above.exitCode, /contains other files/.test(above.stderr)], [4, true]);
   });
 
-  it('is followed nowhere by a stream that is a link', async () => {
+  it('is never followed from a stream that is a link', async () => {
     const secret = join(its.site.root, 'secret');
     writeFileSync(secret, 'the root of all evil');
     const out = readdirSync(its.site.incoming).find((name) => name.endsWith('.out')) ?? '';
@@ -133,8 +133,8 @@ describe('what is not its own', () => {
   });
 });
 
-describe('killed', () => {
-  it('at any moment, leaves the report whole, and the next run tidies up', async () => {
+describe('a report that is killed', () => {
+  it('leaves the old report complete at any moment, and the next run cleans up', async () => {
     assert.equal((await run()).exitCode, 0);
     const program = join(import.meta.dirname, '..', '..', 'dist', 'webjobctl');
     const args = [program, '--config', its.site.propertiesFile, 'report', '--html', report, '--since', '2000-01-01'];
@@ -163,7 +163,7 @@ describe('killed', () => {
     assert.deepEqual(readdirSync(folder), ['report']);
   });
 
-  it('between the two renames, has the old report put back before anything else', async () => {
+  it('has the old report restored first when it was killed between the two renames', async () => {
     assert.equal((await run()).exitCode, 0);
     const pid = deadPid();
     renameSync(report, join(folder, `.report.${pid}.old`));
@@ -177,7 +177,7 @@ describe('killed', () => {
     checkWhole();
   });
 
-  it('does not touch what a run that goes on has there', async () => {
+  it('does not touch what a concurrent run has there', async () => {
     const other = `.report.${process.pid}.new`;
     mkdirSync(join(folder, other));
     assert.equal((await run()).exitCode, 0);
@@ -197,7 +197,7 @@ describe('killed', () => {
   });
 });
 
-it('refuses what it cannot use before it writes anything', async () => {
+it('webjobctl report refuses unusable settings before it writes anything', async () => {
   for (const args of [['--limit', '0'], ['--limit', '10001'], ['--since', 'yesterday'], ['--silent', '2'], ['more']]) {
     const { exitCode, stderr } = await run(...args);
     assert.equal(exitCode, 2, `${args}: ${stderr}`);

@@ -79,7 +79,7 @@ const book: Book = {
 };
 
 describe('a page', () => {
-  it('has nothing of a client in it that a browser obeys', () => {
+  it('contains nothing from a client that a browser interprets', () => {
     const hostile = `<script>"'&\x1b\u202e`;
     assert.equal(
       html`<b title="${hostile}">${[hostile, undefined, 5]}</b>`.text,
@@ -88,7 +88,7 @@ describe('a page', () => {
     assert.equal(html`${html`<i>`}${trustedMarkup('<p>')}`.text, '<i><p>');
   });
 
-  it('has a name of its own, and nothing in it but letters, digits, - and _', () => {
+  it('has a name of its own, with only letters, digits, - and _ in it', () => {
     const names = [
       'a',
       'A',
@@ -129,8 +129,8 @@ describe('a page', () => {
   });
 });
 
-describe('what a client sent', () => {
-  it('is text, or a dump, to its last byte or as far as it is shown', () => {
+describe('a stream of a client', () => {
+  it('is shown as text or as a dump, to its last byte or as far as it is shown', () => {
     assert.deepEqual(
       [isBinary(Buffer.from('text\n\t\r')), isBinary(Buffer.from('a\0')), isBinary(Buffer.from([0xc3, 0xa4]))],
       [false, true, false],
@@ -162,7 +162,7 @@ describe('what a client sent', () => {
 });
 
 describe('the verification of a job', () => {
-  it('of which nothing is left tells of what the custody record has', () => {
+  it('shows what the custody record has when nothing is left of it', () => {
     const shown = { job: job(), heads: {}, verdict: undefined, deposit: undefined, earlier: [], acts: [] };
     assert.equal(
       formatVerification({ ...shown, missing: ['c_1'] }).text,
@@ -210,7 +210,7 @@ describe('the page of a job', () => {
     result: undefined,
   };
 
-  it('has every fact of it', () => {
+  it('has every known value', () => {
     const one = job({
       exitCode: 3,
       clockSkew: -7200,
@@ -261,7 +261,7 @@ describe('the page of a job', () => {
     assert.match(formatRecordTable(broken, {}).text, /There is none/);
   });
 
-  it('has every request in the order of time, and what was done with it', () => {
+  it('has every request in the order of time, with its result', () => {
     const get = line({ method: 'GET', time: '2026-11-01 11:00:00' });
     const again = line({ time: '2026-11-01 11:30:00', remoteAddress: '::1', status: 503, message: 'Busy' });
     assert.deepEqual(cells(formatLog(job({ get, put: line({}), attempts: [again] })).text).slice(1), [
@@ -286,7 +286,7 @@ describe('the page of a job', () => {
 });
 
 describe('tables', () => {
-  it('say times, ends and spans in words', () => {
+  it('show times, endings and durations in words', () => {
     assert.deepEqual([0, 59, 60, 119, 120, 3599, 3600, 86_399, 86_400, 200_000].map(formatSpan), [
       ...[
         'less than a minute',
@@ -349,7 +349,7 @@ describe('tables', () => {
     assert.match(formatJobTable('t', 'Jobs', [], '', book).text, /None/);
   });
 
-  it('have charts whose bars are as high as their values', () => {
+  it('have charts whose bars match their values', () => {
     const bars = [
       ['a', 0],
       ['b', 50],
@@ -378,7 +378,7 @@ describe('tables', () => {
   });
 });
 
-describe('the numbers of a time', () => {
+describe('the numbers of a period', () => {
   const site = { settings: { useGMT: true } } as Site;
 
   it('are those of its jobs, day by day', async () => {
@@ -422,7 +422,7 @@ describe('the numbers of a time', () => {
     assert.deepEqual([most.periodDays, most.periods.length], [1, 92]);
   });
 
-  it('have the newest, however many there are', () => {
+  it('include the newest, however many there are', () => {
     const newest = new Newest(3);
     for (let index = 0; index < 1000; index++)
       newest.add(job({ jobId: String(index), at: new Date(T0 + ((index * 7) % 1000) * 1000) }));
@@ -438,7 +438,7 @@ describe('the numbers of a time', () => {
   });
 });
 
-describe('the folder of a report', () => {
+describe('the directory of a report', () => {
   const write = (path: string, text: string): void => writeFileSync(path, text);
   const make = (text: string, fill?: (folder: string, old: string | undefined) => void): Promise<void> =>
     replaceFolder(place, async (folder, old) => {
@@ -448,7 +448,7 @@ describe('the folder of a report', () => {
   const text = (): string => readFileSync(join(place, 'index.html'), 'utf8');
   const beside = (): string[] => readdirSync(join(place, '..')).sort();
 
-  it('takes the place of the last as a whole, with its mode', async () => {
+  it('replaces the last one as a whole, with its mode', async () => {
     await make('one');
     assert.deepEqual([text(), statSync(place).mode & 0o777], ['one', 0o755]);
     chmodSync(place, 0o750);
@@ -470,7 +470,7 @@ describe('the folder of a report', () => {
     assert.deepEqual([text(), beside()], ['two', ['report']]);
   });
 
-  it('links nothing of a folder that others can change', async () => {
+  it('links nothing from a directory that others can change', async () => {
     await make('one');
     for (const [what, change, undo] of [
       ['writable', () => chmodSync(place, 0o775), () => chmodSync(place, 0o755)],
@@ -495,7 +495,7 @@ describe('the folder of a report', () => {
     }
   });
 
-  it('is nothing that was not made for it', async () => {
+  it('must have been made for a report', async () => {
     mkdirSync(place);
     write(join(place, 'precious'), '');
     await assert.rejects(make('one'), /contains other files/);
@@ -511,7 +511,7 @@ describe('the folder of a report', () => {
     await assert.rejects(make('two'), /not a directory/);
   });
 
-  it('comes back when a run was killed between its two names', async () => {
+  it('is restored when a run was killed between its two names', async () => {
     await make('one');
     const old = join(place, '..', '.report.999999999.old');
     const left = [
@@ -531,7 +531,7 @@ describe('the folder of a report', () => {
     assert.ok(existsSync(place));
   });
 
-  it('keeps a page that says what it said, and writes one that does not', () => {
+  it('keeps unchanged pages, and writes changed ones', () => {
     const [first, second] = [join(place, '..', 'a'), join(place, '..', 'b')];
     for (const path of [first, second]) mkdirSync(path);
     const frame = { siteName: 's', madeAt: 'then', version: '1' };

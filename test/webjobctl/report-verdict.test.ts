@@ -42,7 +42,7 @@ function findStream(jobId: string | undefined, extension: string): string {
   return `${ready?.slice(0, -4)}.${extension}`;
 }
 
-it('confirms uploads that are unchanged since they were received', async () => {
+it('a report confirms uploads that are unchanged since they were received', async () => {
   const { pages, overview } = await makeReport();
   for (const page of pages) {
     assert.match(page, / verified /);
@@ -55,7 +55,7 @@ it('confirms uploads that are unchanged since they were received', async () => {
   assert.match(overview, /No file of a job with a page differs/);
 });
 
-it('finds a stream that was changed, one that is gone, and a record that was rewritten to fit', async () => {
+it('a report finds a stream that was changed, one that is missing, and a record rewritten to match', async () => {
   const kept = jobs
     .flatMap((id) => ['out', 'err', 'env'].map((name) => findStream(id, name)))
     .map((path) => ({
@@ -85,7 +85,7 @@ it('finds a stream that was changed, one that is gone, and a record that was rew
   for (const { path, bytes } of kept) writeFileSync(path, bytes);
 });
 
-it('finds a custody record that was changed', async () => {
+it('a report finds a custody record that was changed', async () => {
   const text = readFileSync(custody, 'utf8');
   const lines = text.split('\n');
   writeFileSync(custody, text.replace(lines[1] ?? '', (lines[1] ?? '').replace('"client1"', '"client2"')));
@@ -103,7 +103,7 @@ it('finds a custody record that was changed', async () => {
   writeFileSync(custody, text);
 });
 
-it('falls back on the record of the client where there is no custody record', async () => {
+it('a report uses the run record of the client where there is no custody record', async () => {
   const text = readFileSync(custody);
   rmSync(custody);
   const { pages, overview } = await makeReport();

@@ -146,7 +146,7 @@ for (const { colorScheme, width, ground } of [
   { colorScheme: 'light', width: 1280, ground: 'rgb(250, 250, 248)' },
   { colorScheme: 'dark', width: 390, ground: 'rgb(19, 23, 26)' },
 ] as const) {
-  it(`opens from files, ${colorScheme}, ${width} wide, with no complaint and no request`, async () => {
+  it(`opens from files, ${colorScheme}, ${width} wide, without a console error or a request`, async () => {
     const view = await openView(browser, { colorScheme, viewport: { width, height: 800 } });
     const expected = { barriers: [], ground, pwned: 'undefined', scripts: 1, strangers: 0, width };
     for (const page of listPages()) {
@@ -169,7 +169,7 @@ const MEASURE = `(() => {
   return { hidden: box.scrollWidth - box.clientWidth, highest: Math.max(...rows.map((row) => row.offsetHeight)) };
 })()`;
 
-it('keeps a job to a line, with all its columns in sight, whatever long names the others have', async () => {
+it('a report keeps a job on one line, with all its columns visible, however long the names', async () => {
   const names = `${'l'.repeat(64)} 127.0.0.1 GET ${'l'.repeat(64)} ${'c'.repeat(200)}`;
   appendFileSync(its.site.logFile, `2026-11-24 01:02:04 long_1 ${names} 0 0 0 404 -- Not Found\n`);
   const other = `${report}-long`;
@@ -184,7 +184,7 @@ it('keeps a job to a line, with all its columns in sight, whatever long names th
   await view.close();
 });
 
-it('is looked at by checks that see what is wrong', async () => {
+it('a report is examined by checks that find faults', async () => {
   const view = await openView(browser);
   await view.page.setContent(
     `<a href="#x">x</a><h1>one</h1><h3 style="color:#949494">faint</h3><table><tr><td onclick="1">a</td></tr></table><img src="data:,">`,
@@ -197,7 +197,7 @@ it('is looked at by checks that see what is wrong', async () => {
   await view.close();
 });
 
-it('searches in the page', async () => {
+it('a report can be searched within a page', async () => {
   const view = await openView(browser);
   await view.page.goto(address('jobs.html'));
   const shown = 'document.querySelectorAll("#rows tbody tr:not([hidden])").length';
@@ -214,7 +214,7 @@ it('searches in the page', async () => {
   await view.close();
 });
 
-it('is complete without script', async () => {
+it('a report is complete without JavaScript', async () => {
   const view = await openView(browser, { javaScriptEnabled: false });
   await view.page.goto(address('jobs.html'));
   assert.equal(await view.page.locator('#rows tbody tr:visible').count(), 14);
@@ -228,7 +228,7 @@ it('is complete without script', async () => {
   await view.close();
 });
 
-it('would not run a script that stood in it all the same', async () => {
+it('a report does not run a script that is inside it', async () => {
   const page = join(report, 'tampered.html');
   const bad = `<script>window.pwned=1</script><img src=x onerror="window.pwned=2"><img src="http://127.0.0.1:9/x">`;
   writeFileSync(page, readAll('index.html').replace('</main>', `${bad}</main>`));

@@ -44,19 +44,19 @@ const group = (name: string, secondsAgo: number, more: Partial<Surveyed> = {}): 
   return { name, ...NAMES, isComplete: true, isLocked: false, at: NOW - secondsAgo * 1000, bytes: 10, owner, ...more };
 };
 
-describe('a rule of prune', () => {
+describe('a prune rule', () => {
   function select(groups: Surveyed[], rule: Rule, held: string[] = []) {
     const found = selectGroups(groups, rule, NOW, ({ name }) => held.includes(name));
     const names = (list: Surveyed[]): string => list.map(({ name }) => name).join(' ');
     return [names(found.selected), names(found.held), names(found.locked), found.excessBytes];
   }
 
-  it('lets go what is older, the oldest first, then by name', () => {
+  it('selects older uploads, the oldest first, then by name', () => {
     const groups = [group('c', 101), group('b', 102), group('a', 102), group('even', 100), group('young', 99)];
     assert.deepEqual(select(groups, { olderThanSeconds: 100 }), ['a b c', '', '', 0]);
   });
 
-  it('keeps the newest of every client and command, and what nobody owns', () => {
+  it('keeps the newest of every client and command, and uploads without an owner', () => {
     const owner = (clientId: string, command: string) => ({ owner: { clientId, command } });
     const groups = [
       ...[group('1', 10), group('2', 40), group('3', 20), group('4', 30)],
@@ -82,7 +82,7 @@ describe('a rule of prune', () => {
     assert.deepEqual(select(groups, { maxBytes: 30 }, ['a', 'c']), ['b', 'a', '', 0]);
   });
 
-  it('lets nothing go that is on hold or being written', () => {
+  it('selects nothing that is on hold or being written', () => {
     const groups = [
       group('a', 40, { isLocked: true }),
       group('b', 30),
@@ -93,7 +93,7 @@ describe('a rule of prune', () => {
     assert.deepEqual(select(groups, { olderThanSeconds: 10, maxBytes: 0 }), ['b', '', 'a c', 30]);
   });
 
-  it('is on record as it was given', () => {
+  it('is recorded as it was given', () => {
     assert.equal(formatRule({ olderThanSeconds: 0 }), '--older-than 0s');
     assert.equal(
       formatRule({ olderThanSeconds: 60, keep: 2, maxBytes: 0, incomplete: true }),
@@ -112,7 +112,7 @@ describe('a hold', () => {
   });
   const claims = { name: 'x', jobId: undefined, clients: [] };
 
-  it('is for the client that log or record name, or the name holds as a word', () => {
+  it('is for the client that log or record name, or that the name contains as a word', () => {
     const isHeld = (more: object): boolean =>
       findHold([hold('job', 'j'), hold('client', 'held')], { ...claims, ...more }) !== undefined;
     assert.ok(isHeld({ clients: ['other', 'held'] }));
@@ -169,7 +169,7 @@ function put(name: string, ages: Record<string, number>): void {
   }
 }
 
-describe('what a locker holds', () => {
+describe('an upload in a locker', () => {
   const survey = (options = {}): Record<string, string> =>
     Object.fromEntries(
       [...surveyLocker(folder, options)].map(({ name, isComplete, isLocked, at, bytes }) => [
@@ -179,7 +179,7 @@ describe('what a locker holds', () => {
     );
   const deadLock = `webjobctl 999999999 ${hostname()} 1\n`;
 
-  it('is as old as its .rdy file, and without one as its newest file', () => {
+  it('is as old as its .rdy file, or without one as its newest file', () => {
     put('a', { out: 1, err: 2, env: 3, rdy: 50 });
     put('b', { out: 10, err: 30, env: 20 });
     put('c', { out: 30, err: 10, lck: 20 });
@@ -202,7 +202,7 @@ describe('what a locker holds', () => {
     assert.equal(readJobId(folder, { ...found, name: 'b' }), undefined);
   });
 
-  it('is not locked by a webjobctl that was killed, and rid of its lock by the next', () => {
+  it('is not locked by a killed webjobctl, whose lock the next one removes', () => {
     put('a', { out: 1, rdy: 2 });
     writeFileSync(join(folder, 'a.lck'), deadLock);
     writeFileSync(join(folder, 'a.lck.123'), deadLock);
@@ -228,7 +228,7 @@ describe('what a locker holds', () => {
     ]);
   });
 
-  it('is of a day by the clock of the site', () => {
+  it('belongs to a day in the time zone of the site', () => {
     const at = Date.parse('2026-11-01T00:30:00Z');
     const local = new Date(at);
     assert.equal(dayOf(at, { useGMT: true } as ServerSettings), '2026-11-01');
@@ -239,7 +239,7 @@ describe('what a locker holds', () => {
   });
 });
 
-describe('a pack whose making was cut off', () => {
+describe('an archive that was interrupted', () => {
   const sha256 = (text: string): string => createHash('sha256').update(text).digest('hex');
   const packed = (): string => join(folder, 'packed');
   const lay = (archive: string | undefined, manifest: string): void => {
@@ -253,7 +253,7 @@ describe('a pack whose making was cut off', () => {
   const head = { format: 1, day: '2026-10-01', archive: '2026-10-01.tar.gz' };
   const manifest = `${JSON.stringify(head)}\n${JSON.stringify({ groups: 0, archiveBytes: 3, archiveSha256: sha256('abc') })}\n`;
 
-  it('is finished, on disk, when its archive is the one of its manifest, and else given up', async () => {
+  it('is finished, on disk, when it matches its manifest, and otherwise discarded', async () => {
     const steps: string[] = [];
     const { fsyncSync, renameSync } = fs;
     const recover = async (): Promise<void> => {
@@ -292,7 +292,7 @@ describe('a pack whose making was cut off', () => {
   });
 });
 
-describe('uploads that are taken away', () => {
+describe('uploads that are removed', () => {
   const left = (): string => readdirSync(folder).sort().join(' ');
   const ALL = { out: 1, err: 1, env: 1, rdy: 1 };
 
@@ -327,7 +327,7 @@ describe('uploads that are taken away', () => {
     assert.equal(left(), '');
   });
 
-  it('go one by one where there is room for one lock, and stay where there is none', async () => {
+  it('are removed one by one with room for one lock, and stay without any', async () => {
     put('a', ALL);
     put('b', ALL);
     const groups = [await describeGroup(folder, 'a'), await describeGroup(folder, 'b')];
@@ -358,7 +358,7 @@ describe('uploads that are taken away', () => {
     assert.equal(left(), '');
   });
 
-  it('go although one of them has become a directory meanwhile', async () => {
+  it('are removed although one of them has become a directory meanwhile', async () => {
     put('a', ALL);
     put('b', ALL);
     const groups = [await describeGroup(folder, 'a'), await describeGroup(folder, 'b')];
@@ -382,7 +382,7 @@ describe('uploads that are taken away', () => {
     rmdirSync(join(folder, 'a.out'));
   });
 
-  it('stay when they are others by now, or somebody writes them', async () => {
+  it('stay when they were replaced, or while they are being written', async () => {
     for (const [what, change] of [
       ['a stream was changed', () => put('a', { err: 2 })],
       ['a stream is gone', () => rmSync(join(folder, 'a.env'))],
@@ -405,7 +405,7 @@ describe('uploads that are taken away', () => {
     assert.deepEqual(removeDescribed(folder, [described]), ['a']);
   });
 
-  it('go on going when each file that is left is the one on record', async () => {
+  it('are removed further when each remaining file is the recorded one', async () => {
     put('a', ALL);
     const { files } = await describeGroup(folder, 'a');
     const { err: _err, ...others } = files;
@@ -423,7 +423,7 @@ describe('uploads that are taken away', () => {
 });
 
 describe('the locks of a batch of uploads', () => {
-  it('are one file, unless somebody has put another in its place', () => {
+  it('are one file, unless another process replaced it', () => {
     const locker = mkdtempSync(join(tmpdir(), 'webjob-locks-'));
     const lockOf = (name: string): string => join(locker, `${name}.lck`);
     try {

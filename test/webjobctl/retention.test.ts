@@ -110,7 +110,7 @@ describe('a hold', () => {
     });
   });
 
-  it('covers what only the name, only the log or only the record gives to the client, and nothing of another', async () => {
+  it('covers what only the name, log or record attributes to the client, and nothing of another', async () => {
     const old = { at: ago(50), command: 'x.sh' };
     const none = { get: false, put: false } as const;
     const claims = (ClientId: string) => ({ ...none, fields: { ClientId } });
@@ -182,8 +182,8 @@ describe('prune --keep', () => {
   });
 });
 
-describe('pack', () => {
-  it('takes days that ended before --older-than, and not the day in which it falls', async () => {
+describe('webjobctl pack', () => {
+  it('selects days that ended before --older-than, and not the day that contains it', async () => {
     const noon = (days: number): Date => new Date(`${dayOf(ago(days))}T12:00:00Z`);
     const last = new Date(`${dayOf(ago(11))}T23:59:59Z`);
     const jobs = [{ at: noon(12) }, { at: last }, { at: noon(10) }, { at: noon(9) }];
@@ -203,7 +203,7 @@ describe('pack', () => {
     });
   });
 
-  it('overwrites neither an archive nor a manifest that stands alone', async () => {
+  it('overwrites neither an archive nor a manifest that is alone', async () => {
     const day = dayOf(ago(40));
     for (const [alone, isRead] of [
       [`${day}.tar.gz`, true],
@@ -223,7 +223,7 @@ describe('pack', () => {
     }
   });
 
-  it('removes no upload as packed of which the bytes are others', async () => {
+  it('removes no upload as packed whose bytes differ', async () => {
     const at = new Date(`${dayOf(ago(40))}T12:00:00Z`);
     for (const extension of ['out', 'err', 'env', 'rdy'] as const) {
       await withSite([{ at, name: 'same', out: 'first\n' }], async ({ site, webjobctl }) => {
@@ -266,7 +266,7 @@ describe('pack', () => {
     });
   }
 
-  it('settles what is the same in the locker and in a pack', async () => {
+  it('resolves what is the same in the locker and in an archive', async () => {
     const at = new Date(`${dayOf(ago(40))}T12:00:00Z`);
     await withBoth(at, async ({ site, webjobctl }) => {
       assert.equal((await webjobctl('pack', '--older-than', '30d')).exitCode, 0);
@@ -275,7 +275,7 @@ describe('pack', () => {
     });
   });
 
-  it('puts no archive on record again that a killed run had put there', async () => {
+  it('records no archive again that a killed run had recorded', async () => {
     const at = new Date(`${dayOf(ago(40))}T12:00:00Z`);
     const planted = ['one', 'same', 'two'].map((name) => ({ at, name }));
     await withSite(planted, async ({ site, webjobctl }) => {
@@ -308,7 +308,7 @@ describe('pack', () => {
   });
 });
 
-describe('unpack', () => {
+describe('webjobctl unpack', () => {
   const at = new Date(`${dayOf(ago(40))}T12:00:00Z`);
   const its = makeLockerSite({ UseGMT: 'Y' });
   const { site, webjobctl } = its;
@@ -322,7 +322,7 @@ describe('unpack', () => {
   });
   after(its.close);
 
-  it('announces nothing that is not what was archived, wherever in it the change is', async () => {
+  it('announces nothing that differs from what was archived, wherever the change is', async () => {
     const [whole, lines] = [readFileSync(archive), readFileSync(manifest, 'utf8').split('\n')];
     const group = JSON.parse(lines[1] ?? '') as { length: number };
     const tar = gunzipSync(whole.subarray(0, group.length)).toString('latin1');
@@ -349,7 +349,7 @@ describe('unpack', () => {
   });
 });
 
-describe('prune of packs', () => {
+describe('webjobctl prune of archives', () => {
   it('removes an archive when its last upload may be removed, in any time zone', async () => {
     for (const [zone, hour] of [
       ['UTC', 0],
@@ -379,7 +379,7 @@ describe('prune of packs', () => {
     }
   });
 
-  it('keeps archives where another rule than the age must let them go, too', async () => {
+  it('keeps archives where a rule other than the age must allow the removal, too', async () => {
     await withSite([{ at: ago(40) }], async ({ site, webjobctl }) => {
       await webjobctl('pack', '--older-than', '30d');
       const archives = (): string[] => readdirSync(join(site.base, 'packed'));
@@ -408,7 +408,7 @@ describe('prune of packs', () => {
     });
   });
 
-  it('finishes the removal of the archive that is on record, and of no other', async () => {
+  it('finishes the removal of the recorded archive, and of no other', async () => {
     const at = ago(40);
     await withSite([{ at }], async ({ site, webjobctl }) => {
       const packed = join(site.base, 'packed');

@@ -15,7 +15,7 @@ describe('two uploads without a line in the log', () => {
   const its = makeLockerSite({ UseGMT: 'Y' });
   after(its.close);
 
-  it('are two jobs when they are of two commands, though one id is in both', async () => {
+  it('are two jobs when they are of two commands, even with one id', async () => {
     const none = { at: new Date('2026-11-01T10:00:00Z'), get: false, put: false, jobId: 'same' } as const;
     plantPast(its.site, 'UTC', [
       { ...none, command: 'a.sh' },
@@ -49,7 +49,7 @@ describe('two uploads without a line in the log', () => {
   });
 });
 
-describe('webjobctl and many uploads under one job id', () => {
+describe('webjobctl with many uploads under one job id', () => {
   const its = makeLockerSite();
   after(its.close);
   const { incoming, base } = its.site;

@@ -38,7 +38,7 @@ after(() => site.remove());
 
 /** The result of each command for sealed uploads, wherever they are. */
 function readTests(): void {
-  it('shows what is in them to whoever has an identity', async () => {
+  it('shows their content to a user with an identity', async () => {
     const { code, stdout } = await run('show', id('one'), '--identity', identity);
     assert.equal(code, 0);
     assert.match(stdout, /^--- out: 17 B\nfound the needle$/m);
@@ -49,7 +49,7 @@ function readTests(): void {
     assert.equal(stdin.stdout, 'found the needle\n', stdin.stderr);
   });
 
-  it('says to others to whom they are sealed, and gives them as they are', async () => {
+  it('shows other users the recipients, and prints the sealed bytes', async () => {
     const { code, stdout } = await run('show', id('one'));
     assert.equal(code, 0);
     assert.ok(stdout.includes(`\nsealed to ${alice.recipient}; --identity FILE opens it, as age -d does\n`), stdout);
@@ -71,7 +71,7 @@ function readTests(): void {
     assert.deepEqual([refused.code, /\.out is sealed to age1/.test(refused.stderr)], [4, true], refused.stderr);
   });
 
-  it('searches them with an identity, and says of those that it passed over without', async () => {
+  it('searches them with an identity, and lists those that it skipped without one', async () => {
     const { code, stdout } = await run('--json', 'search', 'needle', '--identity', identity);
     assert.equal(code, 0);
     assert.deepEqual(
@@ -97,7 +97,7 @@ describe('sealed uploads', () => {
     assert.equal(pages.filter((page) => page.includes(`The streams are sealed to ${alice.recipient}.`)).length, 2);
   });
 
-  it('are searched whole where there is an index', async () => {
+  it('are searched completely where there is an index', async () => {
     assert.equal((await run('index')).code, 0);
     assert.equal((await run('search', 'needle', '--identity', identity)).code, 0);
   });
@@ -114,7 +114,7 @@ describe('sealed uploads in a pack', () => {
   readTests();
 });
 
-describe('what somebody else sealed to the same examiner', () => {
+describe('output that another party sealed to the same examiner', () => {
   it('is not taken for what the client sealed', async () => {
     const signer = makeSigner('client1');
     const { recipient } = alice;
@@ -128,7 +128,7 @@ describe('what somebody else sealed to the same examiner', () => {
 });
 
 describe('an identity file', () => {
-  it('that cannot be used is an error that does not show what is in it', async () => {
+  it('that cannot be used is an error that does not show its content', async () => {
     const { identity: secret } = await makeExaminer();
     for (const [text, why] of [
       ['', 'contains no identity'],
@@ -147,7 +147,7 @@ describe('an identity file', () => {
     assert.equal((await run('show', id('one'), '--identity', at('none'))).code, 4);
   });
 
-  it('that others can read draws a warning, as age-keygen does', async () => {
+  it('that others can read draws a warning, as from age-keygen', async () => {
     const path = write('open.txt', `${alice.identity}\n`);
     spawnSync('chmod', ['644', path]);
     const { code, stderr } = await run('show', id('one'), '--identity', path);

@@ -92,7 +92,7 @@ describe('a short write', () => {
     files = digestFiles(site.incoming);
   });
 
-  it('of the archive or the manifest leaves every upload where it was', async () => {
+  it('of the archive or the manifest leaves every upload in place', async () => {
     for (const blocks of part([1, 10, 91, 92], 2)) {
       await fail(/EFBIG/, runLimited(blocks, 'pack', '--older-than', '30d'));
       assert.deepEqual(digestFiles(site.incoming), files, `${blocks} blocks`);
@@ -105,7 +105,7 @@ describe('a short write', () => {
     assert.deepEqual(readdirSync(join(site.base, 'packed')).sort(), [`${DAY}.jsonl`, `${DAY}.tar.gz`]);
   });
 
-  it('of a stream that is unpacked announces nothing, and leaves the pack', async () => {
+  it('of a stream that is unpacked announces nothing, and leaves the archive', async () => {
     assert.equal((await runLimited(undefined, 'pack', '--older-than', '30d')).exitCode, 0);
     // All of it but the last hundred bytes fits.
     for (const blocks of part([90, 45, 3], 2)) {
@@ -129,7 +129,7 @@ describe('a short write', () => {
     assert.equal(readPruned().length, 31);
   });
 
-  it('of the holds keeps those that were', async () => {
+  it('of the holds keeps the earlier ones', async () => {
     const holds = join(site.base, 'config', 'nph-webjob', 'holds.jsonl');
     const add = (client: string, blocks?: number) =>
       runLimited(blocks, 'hold', 'add', '--client', client, '--reason', 'x'.repeat(400));
@@ -144,7 +144,7 @@ describe('a short write', () => {
 });
 
 describe('an fsync that fails', { skip: NO_STRACE }, () => {
-  it('stops pack and unpack, of which every upload is whole in the locker or in the pack', async () => {
+  it('stops pack and unpack, and every upload is complete in the locker or in the archive', async () => {
     for (const { command, step } of [
       { command: ['pack', '--older-than', '30d'], step: many(2, 5) },
       { command: ['unpack', DAY], step: many(5, 8) },
@@ -169,7 +169,7 @@ describe('an fsync that fails', { skip: NO_STRACE }, () => {
     }
   });
 
-  it('of a folder, where the file system knows none, keeps nobody from anything', async () => {
+  it('of a directory stops nothing where the file system cannot sync directories', async () => {
     resetSite([{ at: AT, name: 'one' }]);
     const files = readFiles(site.incoming);
     mkdirSync(join(site.base, 'packed'));
@@ -223,7 +223,7 @@ describe('a disk that fills up', { skip: findMountObstacle() }, () => {
     rmSync(`${fill}.room`);
   }
 
-  it('keeps every upload while it is packed, and every pack while it is unpacked', async () => {
+  it('keeps every upload while it is packed, and every archive while it is unpacked', async () => {
     for (const room of [900_000, 200_000, 30_000, 8192]) {
       leave(room);
       await fail(/ENOSPC/, runLimited(undefined, 'pack', '--older-than', '30d'));
@@ -250,7 +250,7 @@ describe('a disk that fills up', { skip: findMountObstacle() }, () => {
     assert.ok(Math.abs(statSync(join(old, 'large.rdy')).mtimeMs - AT.getTime()) < 2);
   });
 
-  it('keeps prune from removing what it cannot put on record', async () => {
+  it('keeps prune from removing what it cannot record', async () => {
     for (const name of ['large', 'small']) setTime({ ...site, incoming: old }, name, AT);
     rmSync(join(disk, 'logfiles', 'nph-webjob-custody.webjobctl.jsonl'), { force: true });
     leave(0);

@@ -14,7 +14,7 @@ const sign = (code: number, ...args: string[]): Promise<string> => ground.run(co
 
 describe('webjobctl sign', () => {
   for (const type of ['ed25519', 'p256']) {
-    it(`signs with ${type} what openssl and verify take`, async () => {
+    it(`makes signatures with ${type} that openssl and verify accept`, async () => {
       const program = at(`${type}.sh`);
       writeFileSync(program, '#!/bin/sh\nhostname\n');
       const isNoteKey = type === 'ed25519';

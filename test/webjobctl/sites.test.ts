@@ -41,7 +41,7 @@ describe('webjobctl with two sites', () => {
     return text.split('\n').flatMap((line) => (line === '' ? [] : [JSON.parse(line) as Shown]));
   }
 
-  it('lists their jobs in one order of time, and says where each is', async () => {
+  it('lists their jobs in one order of time, with the site of each', async () => {
     const shown = await readJson('jobs', '--client', 'client1');
     assert.deepEqual(
       shown.map(({ site, jobId }) => [site, jobId]),
@@ -56,14 +56,14 @@ describe('webjobctl with two sites', () => {
     );
   });
 
-  it('says nothing of it for one', async () => {
+  it('does not name the site when there is one', async () => {
     const [one] = await east.readJson<Shown>('jobs');
     assert.equal(one && 'site' in one, false);
     assert.doesNotMatch((await east.webjobctl('jobs')).text, /SITE/);
     assert.doesNotMatch((await east.webjobctl('show', jobs[0] ?? '')).text, /^Site:/m);
   });
 
-  it('shows a job wherever it is', async () => {
+  it('shows a job of either', async () => {
     for (const [index, which] of [0, 1].entries()) {
       const { text, exitCode } = await run('show', jobs[index] ?? '');
       assert.equal(exitCode, 0);
@@ -73,7 +73,7 @@ describe('webjobctl with two sites', () => {
     assert.equal((await run('show', 'nowhere_1')).exitCode, 1);
   });
 
-  it('compares one with another', async () => {
+  it('compares jobs across sites', async () => {
     const { text, exitCode } = await run('diff', jobs[0] ?? '', jobs[1] ?? '');
     assert.equal(exitCode, 1);
     assert.match(text, /\n-needle east\n\+two\n\+needle west\n$/);
@@ -101,7 +101,7 @@ describe('webjobctl with two sites', () => {
     assert.equal(clients[0]?.lastSeen, inEast?.lastSeen, 'its newest request was in the first site');
   });
 
-  it('changes nothing in several, and follows one alone', async () => {
+  it('changes nothing in several, and follows only one', async () => {
     for (const words of [['prune', '--older-than', '1d'], ['index'], ['report', '--html', '/nowhere']]) {
       const { exitCode, stderr } = await run(...words);
       assert.equal(exitCode, 2, words.join(' '));
@@ -115,7 +115,7 @@ describe('webjobctl with two sites', () => {
     assert.match(stderr, /only one site can be followed/);
   });
 
-  it('does so in the words of docs/scale.md', () => {
+  it('works as docs/scale.md shows', () => {
     const folder = join(east.site.root, 'words');
     mkdirSync(folder);
     for (const [index, name] of ['east', 'west'].entries())
@@ -145,13 +145,13 @@ describe('webjobctl with two sites', () => {
     assert.equal(pruned.stdout.trimEnd().split('\n').length, 2);
   });
 
-  it('names the file that cannot be used', async () => {
+  it('names the unusable file', async () => {
     const { exitCode, stderr } = await runWebjobctl([...both, '--config', '/nowhere/nph-webjob.cfg', 'jobs']);
     assert.equal(exitCode, 3);
     assert.match(stderr, /^webjobctl: error: \/nowhere\/nph-webjob\.cfg does not exist\n/);
   });
 
-  it('reads every log of one locker, also of servers with the same id', async () => {
+  it('reads every log of one locker, even of servers with the same id', async () => {
     const its = makeLockerSite({ ServerId: 'east_1' });
     try {
       const first = await its.run({ clientId: 'client1', fileName: 'host.sh' });
@@ -173,7 +173,7 @@ describe('webjobctl with two sites', () => {
     }
   });
 
-  it('asks which one is meant when both have a job of that id', async () => {
+  it('asks for the site when both have a job of that id', async () => {
     const copied = { clientId: 'client3', fileName: 'host.sh', jobId: 'copied_1', env: makeRecord({}) };
     for (const its of [east, west]) assert.equal((await its.put(copied)).status, 200);
     const { exitCode, stderr } = await run('show', 'copied_1');

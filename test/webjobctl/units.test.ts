@@ -117,8 +117,8 @@ describe('a SIZE', () => {
   });
 });
 
-describe('the numbers in an answer', () => {
-  it('of verify are those of the files', async () => {
+describe('the totals in a result', () => {
+  it('are those of the files in verify', async () => {
     const summary = (await readJson<Record<string, unknown>>('verify')).at(-1);
     const streams = [...readFiles(site.incoming)].filter(([path]) => !path.endsWith('.rdy'));
     const bytes = streams.reduce((sum, [, content]) => sum + content.length, 0);
@@ -135,7 +135,7 @@ describe('the numbers in an answer', () => {
     rmSync(join(site.incoming, 'working.lck'));
   });
 
-  it('of pack and unpack are those of the archive', async () => {
+  it('are those of the archive in pack and unpack', async () => {
     const day = new Date(Math.floor((started - 15.5 * DAY) / 1000) * 1000).toISOString().slice(0, 10);
     const names = ['upload0'];
     const bytes = sizeOf(...names);
@@ -156,7 +156,7 @@ describe('the numbers in an answer', () => {
     assert.equal(sizeOf(...names), bytes);
   });
 
-  it('of prune are those of what went', async () => {
+  it('are those of the removed files in prune', async () => {
     const names = ['upload0', 'upload1', 'upload2'];
     const bytes = sizeOf(...names);
     writeFileSync(join(site.incoming, 'upload1.lck'), 'Jid=server_1_1085355126_00009\n');
@@ -182,7 +182,7 @@ describe('the numbers in an answer', () => {
   });
 });
 
-describe('what webjobctl makes for others', () => {
+describe('output of webjobctl for others', () => {
   it('can be read by them whatever the umask', async () => {
     const folder = join(site.root, 'made');
     mkdirSync(folder);

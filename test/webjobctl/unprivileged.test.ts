@@ -57,21 +57,21 @@ describe('webjobctl as another user', { skip: process.geteuid?.() !== 0 && 'not 
     assert.deepEqual([...readFiles(site.base).keys()], [...files.keys()], `${args}`);
   }
 
-  it('reads what it may', async () => {
+  it('reads what the user may read', async () => {
     const { exitCode, stdout, stderr } = await run('jobs');
     assert.deepEqual([exitCode, stderr], [0, '']);
     assert.equal(stdout.toString().split('\n').length, 5);
     assert.equal((await run('verify')).exitCode, 0);
   });
 
-  it('may neither hold, nor pack, nor prune what is not its own', async () => {
+  it('may not hold, pack or prune what the user does not own', async () => {
     await isRefused(/EACCES/, 'hold', 'add', '--client', 'client1', '--reason', 'r');
     await isRefused(/EACCES/, 'pack', '--older-than', '30d');
     await isRefused(/EACCES/, 'prune', '--older-than', '30d', '--yes');
     await isRefused(/EACCES/, 'index');
   });
 
-  it('removes and packs nothing if it may write in the locker and not the custody record', async () => {
+  it('removes and packs nothing when only the locker, not the custody record, is writable', async () => {
     const own = [site.incoming, join(site.base, 'config'), join(site.base, 'packed')];
     for (const folder of own) {
       mkdirSync(folder, { recursive: true });
@@ -91,7 +91,7 @@ describe('webjobctl as another user', { skip: process.geteuid?.() !== 0 && 'not 
     chownSync(site.incoming, 0, 0);
   });
 
-  it('says which stream it may not read, and does not call the rest whole', async () => {
+  it('names the stream that it may not read, and does not call the rest complete', async () => {
     chmodSync(secret, 0o600);
     const verified = await run('verify');
     assert.equal(verified.exitCode, 1);
@@ -125,7 +125,7 @@ describe('webjobctl as another user', { skip: process.geteuid?.() !== 0 && 'not 
     rmSync(join(site.base, 'config'), { recursive: true });
   });
 
-  it('makes no report or metrics where it may not write', async () => {
+  it('makes no report or metrics where the user may not write', async () => {
     await isRefused(/EACCES/, 'report', '--html', join(site.base, 'report'));
     await isRefused(/EACCES/, 'metrics', '--textfile', join(site.base, 'webjob.prom'));
   });

@@ -79,7 +79,7 @@ for (const [index, zone] of ZONES.entries()) {
         return put.jobId;
       }
 
-      it('jobs says when each was, and finds the upload by the time in its name', async () => {
+      it('shows the time of each job, and finds the upload by the time in its name', async () => {
         const jobs = new Map((await read<Job>('jobs')).map((job) => [job.jobId, job]));
         for (const { jobId, name, at } of [...past, ...midnight]) {
           const job = jobs.get(jobId);
@@ -93,13 +93,13 @@ for (const [index, zone] of ZONES.entries()) {
         assert.equal(now?.state, 'done');
       });
 
-      it('jobs says the same from an index', async () => {
+      it('shows the same in jobs from an index', async () => {
         const fromFiles = (await run('--json', 'jobs')).text;
         assert.equal((await run('index')).exitCode, 0);
         assert.equal((await run('--json', 'jobs')).text, fromFiles);
       });
 
-      it('jobs, show and clients print times by the clock of the site', async () => {
+      it('prints local site times in jobs, show and clients', async () => {
         const [first, last] = [past[0], past.at(-1)];
         const { text } = await run('jobs', '--columns', 'time,job', '--command', 'host.sh');
         assert.equal(text.split('\n')[1], `${formatIn(clock, new Date(NIGHT[0] ?? ''))}  ${first?.jobId}`);
@@ -109,7 +109,7 @@ for (const [index, zone] of ZONES.entries()) {
         assert.match(clients, new RegExp(`^client2 +${formatIn(clock, midnight[1]?.at ?? new Date())} `, 'm'));
       });
 
-      it('jobs takes the ends of --since and --until as part of the time', async () => {
+      it('includes the ends of --since and --until in jobs', async () => {
         const list = async (...args: string[]): Promise<string[]> =>
           (await read<Job>('jobs', ...args)).map(({ jobId }) => jobId);
         const ids = past.map(({ jobId }) => jobId);
@@ -129,7 +129,7 @@ for (const [index, zone] of ZONES.entries()) {
         assert.deepEqual(await list('--since', day, '--until', LATER), since);
       });
 
-      it('metrics, export and clients give the instant itself', async () => {
+      it('gives exact times in metrics, export and clients', async () => {
         const at = midnight[1]?.at ?? new Date();
         const { text } = await run('metrics', '--textfile', '-');
         assert.match(
@@ -146,7 +146,7 @@ for (const [index, zone] of ZONES.entries()) {
         assert.ok(row?.includes(LATER.replace('Z', '')), row);
       });
 
-      it('report counts a job on the day that it had there', async () => {
+      it('counts a job in report on its local day', async () => {
         const { exitCode, stderr } = await run('report', '--html', report, '--since', '5d');
         assert.equal(exitCode, 0, stderr);
         const page = readFileSync(join(report, 'index.html'), 'utf8');
@@ -162,7 +162,7 @@ for (const [index, zone] of ZONES.entries()) {
           assert.ok(page.includes(`<time datetime="${at.toISOString()}">${formatIn(clock, at)}</time>`));
       });
 
-      it('pack names an archive for the day there', async () => {
+      it('names an archive for the local day in pack', async () => {
         const { exitCode, stderr } = await run('pack', '--older-than', '30d');
         assert.equal(exitCode, 0, stderr);
         const days = new Set(past.map(({ at }) => formatIn(clock, at).slice(0, 10)));
