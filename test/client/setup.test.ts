@@ -424,7 +424,7 @@ describe('the user file', () => {
   });
 });
 
-it('is not written by a command without a site', async () => {
+it('a command for clients requires a site', async () => {
   for (const [words, said] of [
     [['-c', '/nowhere.cfg'], '/nowhere.cfg does not exist'],
     [[], 'there is no nph-webjob.cfg'],

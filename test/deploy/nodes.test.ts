@@ -53,7 +53,7 @@ for (const [name, node] of Object.entries(NODES)) {
   }
 }
 
-it('has a launcher that reports an unbuilt program, and answers in HTTP', () => {
+it('a launcher reports an unbuilt program, and answers in HTTP', () => {
   const site = makeSite();
   try {
     const launcher = join(site.root, 'nph-webjob');

@@ -42,7 +42,7 @@ describe('pad-make-script(1)', () => {
   });
 });
 
-it('has a guide that names only existing options', () => {
+it('the PaD guide names only existing options', () => {
   const named = guide.match(/(?<=\.pad |`)--[a-z]+/g) ?? [];
   assert.ok(named.length >= 2);
   assert.deepEqual(

@@ -152,7 +152,7 @@ describe('a limit on concurrent clients', () => {
   });
 });
 
-it('reads the index of claims line by line, and ignores malformed lines', async () => {
+it('the index of claims is read line by line, without malformed lines', async () => {
   await assign('first');
   const given = await askAll(CLIENTS.slice(0, 3));
   assert.equal(given.length, 3);

@@ -172,7 +172,7 @@ describe('a due time', () => {
   });
 });
 
-it('counts results of the last thirty days when no time is given', () => {
+it('results of the last thirty days count when no time is given', () => {
   assert.ok(Math.abs(Date.now() - 30 * 86_400_000 - monthAgo().getTime()) < 60_000);
 });
 

@@ -49,7 +49,7 @@ for (const [what, text, rest] of [
     }
   });
 
-it('that diff cannot read are not the same', { skip: process.platform === 'win32' }, async () => {
+it('streams that diff cannot read are not the same', { skip: process.platform === 'win32' }, async () => {
   const folder = mkdtempSync(join(tmpdir(), 'webjob-diff-'));
   const { PATH = '' } = process.env;
   // The real diff, without the descriptor of the first stream.

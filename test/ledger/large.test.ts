@@ -95,7 +95,7 @@ describe('an incomplete upload in a large directory', () => {
   });
 });
 
-it('is found by its record alone when it is recorded while the logs are read', async () => {
+it('an upload is found by its record alone when it is recorded while the logs are read', async () => {
   const at = new Date(Date.now() - 10_000);
   const [line] = plantPast(its.site, 'UTC', [{ at, out: false }]);
   const { jobId = '' } = line ?? {};

@@ -53,7 +53,7 @@ function deliver(shell: Shell, file: string, command: readonly string[], options
   return stdout;
 }
 
-it(`is tried in ${SHELLS.map(({ name }) => name).join(', ')}`, () => {
+it(`a PaD file is tried in ${SHELLS.map(({ name }) => name).join(', ')}`, () => {
   assert.ok(SHELLS.length >= 3);
 });
 
