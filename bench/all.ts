@@ -16,20 +16,21 @@ import { formatTable, type Row } from './table.ts';
 const HELP = `Usage: node bench/all.ts [--quick] [--seconds N] [--turns N] [--large MIB] [--processes N]
                          [--only TEXT] [--what TEXT] [--against DIRECTORY] [--json] [--chart FILE]
 
-A static file, scripts that do nothing, a Perl script of equal work, and WebJob as a CGI, with mod_fcgid, with mod_proxy_fcgi, and on two
-servers behind a balancer: GET of 1 KiB, PUT of 1 KiB, 1 MiB and 1 GiB, by one client and by eight at once. Requests and megabytes a second
-are medians of the turns, p50 and p99 of all requests; memory is the most that httpd and everything behind it took, shared pages once.
+Compares static files, scripts that do nothing, a Perl script with the same work, and WebJob as a CGI, with
+mod_fcgid, with mod_proxy_fcgi, and on two servers behind a balancer. Each serves GETs of 1 KiB and PUTs of 1 KiB,
+1 MiB and 1 GiB, from one client and from eight at once. Requests and megabytes a second are medians of the turns,
+p50 and p99 those of all requests; memory is the peak of httpd and all processes behind it, shared pages once.
 
-  --quick        all kinds, but for a moment only, and 16 MiB in place of 1 GiB
-  --seconds N    how long each kind is asked for in a turn (default 2)
-  --turns N      how often everything has its turn (default 3)
-  --large MIB    the large upload, by one client at a time (default 1024)
-  --processes N  of WebJob behind mod_proxy_fcgi (default 2, as in the shipped unit)
-  --only TEXT    peers whose name matches this expression, and the Perl script
-  --what TEXT    only what holds this: 'GET', '1 KiB', ...
-  --against DIRECTORY  the dist/ of another build, which is measured in turn with this one
-  --json         one value a line: the machine, then each row
-  --chart FILE   writes a picture of requests a second (SVG), too
+  --quick        run every kind for a moment only, with 16 MiB in place of 1 GiB
+  --seconds N    duration of each kind in a turn (default 2)
+  --turns N      number of turns (default 3)
+  --large MIB    size of the large upload, by one client at a time (default 1024)
+  --processes N  workers of WebJob behind mod_proxy_fcgi (default 2, as in the shipped unit)
+  --only TEXT    only peers whose names match this regular expression, and the Perl script
+  --what TEXT    only operations that contain TEXT: 'GET', '1 KiB', ...
+  --against DIRECTORY  the dist/ of another build, measured in turn with this one
+  --json         print one JSON value a line: the machine, then each row
+  --chart FILE   also write a chart of requests a second (SVG)
 `;
 const CLIENTS = [1, 8] as const;
 const MEGABYTE = 1024 * 1024;

@@ -13,11 +13,11 @@ import { PLAIN } from './status.ts';
 
 const HELP = `Usage: node bench/batch.ts [--rounds N] [--clients N] [--assignments N]
 
-CPU time of a GET in milliseconds: of a file, of a batch without assignments, and of one with many.
+Measures the CPU time of a GET in milliseconds: of a file, of a batch without assignments, and of one with many.
 
   --rounds N       runs as a CGI, and rounds of 200 requests in a worker (default 40)
-  --clients N      in the groups of the large site (default 100000)
-  --assignments N  of it (default 1000)
+  --clients N      clients in the groups of the large site (default 100000)
+  --assignments N  assignments of the large site (default 1000)
 `;
 /** Clients in a group. */
 const GROUP = 1000;
@@ -54,7 +54,7 @@ async function main(): Promise<void> {
     process.exitCode = 1;
 }
 
-/** More rounds of a command that takes a second tell nothing new. */
+/** More rounds of a command that takes a second add nothing. */
 const MOST_SHOWN = 7;
 /** The limit for `assign show`, as a multiple of the CPU time of an empty Node process. */
 const SHOW_LIMIT = 10;

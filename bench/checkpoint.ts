@@ -10,11 +10,12 @@ import { quantile } from './quantile.ts';
 
 const HELP = `Usage: node bench/checkpoint.ts [--entries N] [--runs N] [--keep DIRECTORY]
 
-CPU of webjobctl custody checkpoint, prove and consistency, against an empty Node, with 100 new entries before each.
+Measures the CPU time of webjobctl custody checkpoint, prove and consistency as a multiple of an empty Node process,
+with 100 new entries before each.
 
   --entries N       entries of the custody record (default 1000000)
-  --runs N          runs of each, of which the median counts (default 5)
-  --keep DIRECTORY  make the site there, or use the one that is there
+  --runs N          runs of each command, whose median counts (default 5)
+  --keep DIRECTORY  make the site there, or use an existing one
 `;
 const WEBJOBCTL = join(import.meta.dirname, '..', 'dist', 'webjobctl');
 const NEW_ENTRIES = 100;

@@ -14,11 +14,11 @@ import { quantile } from './quantile.ts';
 
 const HELP = `Usage: node bench/client.ts [--rounds N] [--against FILE | --manifest]
 
-Milliseconds of one job by webjob beside the same by curl, and of the start of webjob beside that of an empty script.
+Measures the milliseconds of one job with webjob and with curl, and of the start of webjob and of an empty script.
 
   --rounds N      runs of each kind (default 100)
-  --against FILE  another webjob: only the CPU time of one job by each of them
-  --manifest      only the CPU time of one job with DsvVerifyManifest=Y, and with ResultKeyFile, beside that without
+  --against FILE  another webjob; measure only the CPU time of one job with each
+  --manifest      measure only the CPU time of one job, plain, with DsvVerifyManifest=Y and with ResultKeyFile
 `;
 const WARM_UP = 3;
 const dist = join(import.meta.dirname, '..', 'dist');

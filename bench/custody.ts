@@ -10,7 +10,7 @@ import { quantile } from './quantile.ts';
 
 const HELP = `Usage: node bench/custody.ts [--rounds N]
 
-Latency of a PUT under httpd, one at a time, without and with the custody record.
+Measures the latency of a PUT under httpd, one at a time, with and without the custody record.
 
   --rounds N  requests of each kind (default 100)
 `;

@@ -1,4 +1,4 @@
-// The cost of questions about a site: CPU time of every command that reads jobs, as a multiple of
+// The cost of queries about a site: CPU time of every command that reads jobs, as a multiple of
 // an empty Node process measured in the same run, and the peak memory; compared with another build
 // when one is given. Before each measured run a new job arrives. Prints results; asserts nothing.
 import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
@@ -13,14 +13,14 @@ import { quantile } from './quantile.ts';
 const HELP = `Usage: node bench/find.ts [--uploads N] [--lines M] [--locker DIRECTORY] [--against DIRECTORY] [--runs R]
                           [--only TEXT] [--pack N]
 
-CPU seconds of webjobctl in a site of N uploads (default 100000) and M log lines (default ten times as many), as a multiple of
-an empty Node process, and the most memory. Of R runs (default 5; one where a run takes long) the median counts.
+Measures the CPU time of webjobctl at a site of N uploads (default 100000) and M log lines (default ten times as many)
+as a multiple of an empty Node process, and its peak memory. The median of R runs counts (default 5; one for a slow run).
 
-  --locker DIRECTORY   a site that bench/locker.ts made; else one is made and removed. Its index is made anew
-  --against DIRECTORY  a checkout of another version with its dist/, measured first, with an index of its own. The site that
-                       is made has custody records of one segment, as versions may know no others
-  --only TEXT          rows whose names hold this
-  --pack N             packs N uploads beside tar and gzip of the same (default 2000; 0: not)
+  --locker DIRECTORY   a site made by bench/locker.ts, whose index is rebuilt (default: make one and remove it)
+  --against DIRECTORY  a checkout of another version with its dist/, measured first, with an index of its own. The site
+                       that is made then has custody records of one segment, because old versions know no others
+  --only TEXT          only rows whose names contain TEXT
+  --pack N             compare packing N uploads with tar and gzip (default 2000; 0 for none)
 Needs dist/, bash and Linux.
 `;
 /** A CustodySegmentLimit that no record reaches. */

@@ -15,15 +15,15 @@ import { quantile } from './quantile.ts';
 const HELP = `Usage: node bench/herd.ts [--clients N] [--seconds N] [--way WAY] [--processes N] [--open N]
                            [--no-kill]
 
-Clients that arrive evenly within some seconds, each a GET and a PUT of 1 KiB through a balancer before two servers. One server is
-killed after a third of the time and comes back after another.
+Sends a GET and a PUT of 1 KiB from each client through a balancer to two servers; the clients arrive evenly spread over
+a period. One server is killed after a third of the period and comes back after another third.
 
-  --clients N    how many (default 300; 10000 for the herd of docs/scale.md)
-  --seconds N    within how many they arrive (default 10; 60)
-  --way WAY      cgi, mod_fcgid or mod_proxy_fcgi: how a server runs the script (default mod_proxy_fcgi)
-  --processes N  behind mod_proxy_fcgi, for each server (default 2)
-  --open N       connections at once at most; who finds none free waits (default 300)
-  --no-kill      both servers live
+  --clients N    number of clients (default 300; 10000 for the herd of docs/scale.md)
+  --seconds N    length of the period (default 10; 60 for that herd)
+  --way WAY      how a server runs the script: cgi, mod_fcgid or mod_proxy_fcgi (default mod_proxy_fcgi)
+  --processes N  workers of each server behind mod_proxy_fcgi (default 2)
+  --open N       maximum number of concurrent connections; further clients wait (default 300)
+  --no-kill      let both servers live
 `;
 interface Options {
   clients: number;

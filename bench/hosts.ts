@@ -9,10 +9,10 @@ import { compareSites } from './sites.ts';
 
 const HELP = `Usage: node bench/hosts.ts [--rounds N] [--lines N]
 
-CPU time of a GET in milliseconds with a hosts.access and without one, and the ratio of the two.
+Measures the CPU time of a GET in milliseconds with and without a hosts.access, and the ratio of the two.
 
   --rounds N  runs as a CGI, and rounds of 200 requests in a worker (default 40)
-  --lines N   of the list (default 50000)
+  --lines N   lines of the list (default 50000)
 `;
 
 async function main(): Promise<void> {

@@ -12,10 +12,10 @@ import { quantile } from './quantile.ts';
 
 const HELP = `Usage: node bench/ledger.ts --to URL [--uploads N] [--lines M] [--locker DIRECTORY] [--rounds R]
 
-Tells an empty database at URL, as webjobctl ledger setup has it, a site of N uploads (default 20000) and M log lines (default
-ten times as many), then one new job, then nothing. Then asks it, R times each (default 20).
+Pushes a site of N uploads (default 20000) and M log lines (default ten times as many) to an empty database at URL, as
+webjobctl ledger setup makes it, then one new job, then nothing. Then runs each query R times (default 20).
 
-  --locker DIRECTORY   a site that bench/locker.ts made, with an index; else one is made and removed
+  --locker DIRECTORY   a site made by bench/locker.ts, with an index (default: make one and remove it)
 Needs dist/, bash and Linux.
 `;
 const OURS = join(import.meta.dirname, '..', 'dist', 'webjobctl');

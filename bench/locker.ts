@@ -38,16 +38,16 @@ import {
 import { BATCH, formatGenesis, WRITER } from '../evidence/events.ts';
 import { parseCount } from './options.ts';
 
-const HELP = `Usage: node bench/locker.ts [--uploads N] [--lines M] [--clients C] [--seed S] [--end TIME] [--segment BYTES] DIRECTORY
+const HELP = `Usage: node bench/locker.ts [--uploads N] [--lines M] [--clients C] [--seed S] [--end TIME] [--segment SIZE] DIRECTORY
 
-Makes a site in a directory that does not exist: etc/nph-webjob.cfg, logs of M lines (default 20000), custody records, and the
-files of N uploads (default 1000). What is older was removed by prune, two days of it are in packs, two clients are on hold. One
-upload holds the word ${'`'}needle_in_a_locker${'`'}. From 200,000 uploads on PutNameFormat has directories.
+Makes a site in a new directory: etc/nph-webjob.cfg, logs of M lines (default 20000), custody records, and the files of
+N uploads (default 1000). Prune has removed older uploads, two days of them are in archives, two clients are on hold. One
+upload contains the word ${'`'}needle_in_a_locker${'`'}. From 200,000 uploads on, PutNameFormat contains directories.
 
-  --clients C  how many clients there are (default a tenth of the uploads, 50 at least)
+  --clients C  number of clients (default: a tenth of the uploads, at least 50)
   --end TIME   when the last job ended (default 2026-11-01T00:00:00Z); the first ended thirty days before
-  --segment BYTES  CustodySegmentLimit (default 67108864): the custody records go on in another file from so many bytes on
-Packs need dist/.
+  --segment SIZE  CustodySegmentLimit in bytes, from which a custody record continues in another file (default 67108864)
+Archives need dist/.
 `;
 
 export interface LockerPlan {

@@ -19,9 +19,9 @@ import { addCommand, makeSite, type Site, writeClientConf } from '../scripts/sit
 
 const HELP = `Usage: node bench/memory.ts [--gib N]
 
-Peak memory of client and CGI while one job fetches a program of N GiB that prints N GiB.
+Measures the peak memory of client and CGI while one job fetches a program of N GiB that prints N GiB.
 
-  --gib N  how many, from 1 to 16 (default 1)
+  --gib N  size in GiB, from 1 to 16 (default 1)
 `;
 const webjob = join(import.meta.dirname, '..', 'dist', 'webjob');
 

@@ -10,12 +10,12 @@ import { parseArgs } from 'node:util';
 import { storeUpload } from 'webjob-locker';
 import { quantile } from './quantile.ts';
 
-const HELP = `Usage: node bench/puts.ts [--seconds N] [--folder PATH]
+const HELP = `Usage: node bench/puts.ts [--seconds N] [--folder DIRECTORY]
 
-Deposits a second and fsync time of each, for 1, 2, 4, 8 and 16 processes that store into one locker at once.
+Measures deposits a second and fsync time of each, for 1, 2, 4, 8 and 16 processes that store into one locker at once.
 
-  --seconds N    how long each number of processes stores (default 2)
-  --folder PATH  on the file system to be measured (default: the temporary folder)
+  --seconds N         duration for each number of processes (default 2)
+  --folder DIRECTORY  a directory on the file system to measure (default: the temporary directory)
 `;
 const PROCESSES = [1, 2, 4, 8, 16];
 const LENGTHS = { out: 1024, err: 0, env: 600 };

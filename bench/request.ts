@@ -13,10 +13,11 @@ import { EMPTY_NODE } from './peers.ts';
 
 const HELP = `Usage: node bench/request.ts [--rounds N] [--against FILE]
 
-CPU time of one request in milliseconds, and its ratio to that of an empty nph script in Node. The mean of the middle half of the runs.
+Measures the CPU time of one request in milliseconds, and its ratio to that of an empty nph script in Node. Each is the
+mean of the middle half of the runs.
 
   --rounds N      runs of each kind (default 200)
-  --against FILE  another nph-webjob.cgi, to compare this one with
+  --against FILE  another nph-webjob.cgi to compare with
 `;
 /** The limit for a GET, in empty scripts. */
 const LIMIT = 1.25;

@@ -20,19 +20,20 @@ import { installRestReport, type Rest, takeRest } from './rest.ts';
 
 const HELP = `Usage: node bench/soak.ts [--requests N] [--puts N]
 
-Sends requests through one resident process, eight at once: half over connections that are kept, half over new ones. Twenty times it
-rests: no request is under way, the process collects its garbage twice, and is measured.
+Sends requests to one persistent worker, eight at once: half over kept connections, half over new ones. It rests twenty
+times: no request is in progress, the process collects its garbage twice, and is measured.
 
-  --requests N  how many (default 1000000; the first 10000 warm it up)
-  --puts N      one of so many is a PUT (default 50)
+  --requests N  number of requests (default 1000000; the first 10000 are a warm-up)
+  --puts N      one request in N is a PUT (default 50)
 
-  live    heap in use and memory outside of the heap that belongs to it, after the collection
-  RSS     what the process holds of the machine's memory, after the collection
-  before  the same before the collection
-  peak    the most since the rest before
+  live    used heap and external memory after the collection
+  RSS     resident memory of the process after the collection
+  before  resident memory before the collection
+  peak    peak resident memory since the previous rest
 
-Ends with 1 when live memory or RSS at rest has grown by more than a fifth (median of the last five rests to that of the first five
-after the warm-up), when a descriptor is left open, an id or a name came twice, or a request failed.
+Exits with 1 when live memory or RSS at rest has grown by more than a fifth (the median of the last five rests compared
+with that of the first five after the warm-up), when a descriptor is left open, when an id or a name repeats, or when a
+request fails.
 `;
 const LANES = 8;
 const WARM_UP = 10_000;

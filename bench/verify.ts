@@ -15,11 +15,12 @@ import { quantile } from './quantile.ts';
 
 const HELP = `Usage: node bench/verify.ts [--groups N] [--rounds N]
 
-webjobctl verify, beside sha256sum, over three lockers, which the code of the server makes:
-  small   N groups (default 10000) of half a KiB of output
-  usual   N / 2 groups of 4 to 64 KiB of output, every tenth with as much as a tenth of it in err
-  large   three groups of 200 MB
-Each is in the page cache; the first round is not counted, of the others (default 3) the median is. Needs dist/ and Linux.
+Compares webjobctl verify with sha256sum on three lockers, made by the code of the server:
+  small   N uploads (default 10000) with half a KiB of output
+  usual   N / 2 uploads with 4 to 64 KiB of output, every tenth with a tenth as much in err
+  large   three uploads of 200 MB
+All files are in the page cache. The first round does not count; the result is the median of the others (default 3).
+Needs dist/ and Linux.
 `;
 const WEBJOBCTL = join(import.meta.dirname, '..', 'dist', 'webjobctl');
 

@@ -15,14 +15,14 @@ import { type Answer, ask, cpuMilliseconds, peakMegabytes, startWorker, VIEW } f
 const HELP = `Usage: node bench/view.ts [--uploads N] [--lines M] [--clients C] [--locker DIRECTORY] [--state DIRECTORY]
                           [--requests R] [--readers N] [--puts P] [--page TEXT]
 
-Pages of a site of N uploads (default 20000) and M log lines (default 200000: 100,000 jobs), by a worker that is asked over its
-socket, R times each (default 40): first one request after the other, a job before each, for the processor time; then by N
-readers at once (default 4) while P jobs come each second (default 20), for the time that a reader waits.
+Requests pages of a site of N uploads (default 20000) and M log lines (default 200000: 100,000 jobs) from a worker over
+its socket, R times each (default 40): first one request after the other, with a new job before each, for the processor
+time; then by N concurrent readers (default 4) while P jobs arrive each second (default 20), for the time readers wait.
 
-  --clients C         clients of a site that is made (default a tenth of the uploads)
-  --locker DIRECTORY  a site that bench/locker.ts made; else one is made and removed
-  --state DIRECTORY   the folder of the view, with its index when it has one; else one is made and removed
-  --page TEXT         only pages whose names hold this
+  --clients C         clients of a site that is made (default: a tenth of the uploads)
+  --locker DIRECTORY  a site made by bench/locker.ts (default: make one and remove it)
+  --state DIRECTORY   the directory of the view, with its index if it has one (default: make one and remove it)
+  --page TEXT         only pages whose names contain TEXT
 Needs dist/ and Linux.
 `;
 const PEER = join(import.meta.dirname, 'view-peer.ts');
