@@ -1,10 +1,12 @@
 #!/usr/bin/perl
-# Requests as a WebJob client sends them, each on a connection of its own, until the server ends it. In Perl, as what asks shares the machine
-# with what is measured, and Node's sockets would take as much of it as a fast server does.
+# Sends requests like a WebJob client, each on a connection of its own, until the server ends it. In
+# Perl, because the load runs on the machine that is measured, and Node's sockets would use as much
+# processor time as a fast server.
 #
-# Arguments: port, clients, seconds, bytes of the body of a request, bytes expected in an answer. The head of a request is read from stdin;
-# @JOB@ in it becomes a job id. Prints the milliseconds of each request, and at last the seconds of all; exits with 1, and says why, for an
-# answer that is not 200 and whole.
+# Arguments: port, clients, seconds, bytes of a request body, bytes expected in an answer. Reads the
+# header of a request from stdin; @JOB@ in it becomes a job id. Prints the milliseconds of each
+# request, and finally the seconds of all; exits with 1 and the reason unless every answer is a
+# complete 200.
 use strict;
 use warnings;
 use Errno qw(EAGAIN);
@@ -23,7 +25,7 @@ $SIG{PIPE} = 'IGNORE';
 my $started_at = now();
 my $count = 0;
 my @milliseconds;
-# By descriptor; and the descriptors as select() takes them.
+# Requests by descriptor, and the sets of descriptors for select().
 my %requests;
 my ($reading, $writing) = ('', '');
 begin() for 1 .. $clients;
@@ -51,7 +53,7 @@ sub begin {
   send_more($request);
 }
 
-# As much as the server takes at once.
+# Sends as much as the server accepts at once.
 sub send_more {
   my ($request) = @_;
   while (1) {
@@ -68,7 +70,7 @@ sub send_more {
   vec($writing, $request->{fd}, 1) = $request->{bytes} ne '';
 }
 
-# At the end of an answer the next request begins.
+# Reads what has arrived; at the end of an answer the next request begins.
 sub receive {
   my ($request) = @_;
   my $received = sysread($request->{socket}, $request->{answer}, 65536, length($request->{answer})) // die("no answer: $!\n");

@@ -1,6 +1,7 @@
 #!/usr/bin/perl
-# What bench/all.ts compares with: the work of a request as an nph script in Perl does it. Settings, query, user, the file, the log;
-# a PUT writes three streams and the ready file. It puts nothing on disk for good, and checks less.
+# The peer in bench/all.ts: an nph script in Perl that does the work of a request. It reads settings,
+# query, user and file, and writes the log; a PUT writes three streams and the ready file. It syncs
+# nothing, and checks less.
 use strict;
 use POSIX qw(strftime);
 

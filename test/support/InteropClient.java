@@ -1,4 +1,5 @@
-// Java's HttpClient as a client: a GET and then a PUT, and prints both statuses. What it needs comes by the environment.
+// Java's HttpClient as a client: sends a GET and then a PUT, and prints both
+// statuses. Parameters come from the environment.
 import java.io.ByteArrayInputStream;
 import java.net.URI;
 import java.net.http.HttpClient;

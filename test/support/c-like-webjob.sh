@@ -1,5 +1,6 @@
 #!/bin/sh
-# What an original client does with -e -f FILE COMMAND [ARGUMENT...], with curl: GET, run, PUT. It tells the program nothing of itself.
+# Does with curl what an original client does with -e -f FILE COMMAND [ARGUMENT...]: GET, run, PUT.
+# It passes no information about itself to the program.
 set -u
 [ "$1" = -e ] && [ "$2" = -f ] || exit 1
 conf=$3 command=$4

@@ -1,6 +1,6 @@
 // npm run test:distributed: two servers of one locker on a GlusterFS with three replicas, each with
 // a mount of its own, and webjobctl at a third mount. Bricks, mounts and a server are killed under
-// load: what was answered 200 is there, byte for byte.
+// load: every upload answered with 200 is there, byte for byte.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
@@ -96,7 +96,7 @@ PutNameFormat=%cid_%Y%m%d%H%M%S_%sid_%pid_%cmd
     return await ask(nodes.get(name)?.ports[0] ?? 0, request).catch((error: Error) => error);
   }
 
-  /** One GET and PUT; what is not answered 200 is counted, and not sent again. */
+  /** One GET and PUT; a request not answered with 200 is counted, and not sent again. */
   async function doJob(name: string): Promise<boolean> {
     const got = await send(name, getHead());
     if (got instanceof Error || got.status !== 200) return refuse(got);

@@ -1,5 +1,5 @@
 // A GlusterFS volume with three replicas on this machine, and FUSE mounts of it, for
-// test/distributed.ts. scripts/distributed.ts makes the namespaces in which it runs.
+// test/support/distributed.ts. scripts/distributed.ts makes the namespaces in which it runs.
 import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { mkdirSync, openSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,4 +1,5 @@
-# Perl's HTTP::Tiny as a client: a GET and then a PUT, and prints both statuses. What it needs comes by the environment.
+# Perl's HTTP::Tiny as a client: sends a GET and then a PUT, and prints both
+# statuses. Parameters come from the environment.
 use strict;
 use warnings;
 use HTTP::Tiny;

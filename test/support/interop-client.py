@@ -1,4 +1,5 @@
-# Python's urllib as a client: a GET and then a PUT, and prints both statuses. What it needs comes by the environment.
+# Python's urllib as a client: sends a GET and then a PUT, and prints both
+# statuses. Parameters come from the environment.
 import os
 import socket
 import ssl
@@ -14,7 +15,7 @@ socket.getaddrinfo = lambda host, *rest, **more: find("127.0.0.1", *rest, **more
 handlers = [urllib.request.ProxyHandler({})]
 if env["CA"]:
     context = ssl.create_default_context(cafile=env["CA"])
-    # A certificate that signed itself has no flag of a CA for newer versions to like.
+    # Newer versions require the CA flag, which a self-signed certificate lacks.
     context.verify_flags &= ~getattr(ssl, "VERIFY_X509_STRICT", 0)
     if env["CERTIFICATE"]:
         context.load_cert_chain(env["CERTIFICATE"], env["KEY"])

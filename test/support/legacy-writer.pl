@@ -1,11 +1,13 @@
 #!/usr/bin/perl -w
-# Stores uploads and logs them the way the original server does, which takes its names with flock and with a look at what is there:
-# it empties and locks .lck, refuses when a file of the group exists, writes each file under a lock, and takes .lck away at the end.
+# Stores and logs uploads as the original server does, which claims a name with flock and a check of
+# the existing files: it truncates and locks .lck, refuses when a file of the upload exists, writes
+# each file under a lock, and removes .lck at the end.
 #
 #   legacy-writer.pl INCOMING LOG
 #
-# Reads one upload a line, `name jid out err env stop`: the base name, the job id, bytes of each stream, and the step before which it
-# says so and waits for a line (- for none): lock, look, write, middle, ready, refuse. Answers each with its status.
+# Reads one upload from each line, `name jid out err env stop`: the base name, the job id, the bytes
+# of each stream, and the step before which it prints the step and waits for a line (- for none):
+# lock, look, write, middle, ready, refuse. Answers each upload with its status.
 use strict;
 use Fcntl qw(:flock);
 use POSIX qw(strftime);
@@ -22,7 +24,7 @@ while (my $line = <STDIN>) {
   print "$status\n";
 }
 
-# A reader of the answers may let others act at this step.
+# Lets the reader of the answers run other writers before this step.
 sub at {
   my ($step, $stop) = @_;
   return unless $step eq $stop;
@@ -72,7 +74,7 @@ sub unlock {
   unlink($path);
 }
 
-# Bytes that tell whose they are.
+# Bytes that identify their upload and stream.
 sub content {
   my ($jid, $stream, $length) = @_;
   my $line = "$jid $stream\n";
