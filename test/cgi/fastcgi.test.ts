@@ -89,13 +89,13 @@ describe('FastCGI records', () => {
     }
   });
 
-  it('of the longest kind also parse to what was written', () => {
+  it('parse to what was written even when they are of the longest kind', () => {
     const content = Buffer.alloc(65_535, 'x');
     const [found] = pushInPieces(new RecordParser(), formatRecord({ type: 5, requestId: 1, content }), [777]);
     assert.ok(found?.content.equals(content));
   });
 
-  it('of another version are refused', () => {
+  it('are refused in another version', () => {
     assert.throws(() => [...new RecordParser().push(Buffer.from('GET / HTTP/1.1'))], SyntaxError);
     assert.throws(() => [...new RecordParser().push(Buffer.from([0]))], SyntaxError);
   });

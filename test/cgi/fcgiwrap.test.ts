@@ -15,8 +15,8 @@ const GUIDE = readFileSync(join(import.meta.dirname, '..', '..', 'docs', 'guide'
 const BLOCK = /^```nginx\n(.*?)^```$/ms.exec(GUIDE)?.[1] ?? '';
 const PATH = '/webjob/nph-webjob.cgi';
 /**
- * A script like earlier versions, which does not know what runs it: it writes a status line, which
- * nginx drops.
+ * A script as in earlier versions, which does not detect what runs it: it writes a status line,
+ * which nginx drops.
  */
 const OLD = '/old/nph-webjob.cgi';
 const QUERY: GetQuery = { version: 'webjob 1.4.0', system: 'any', clientId: 'client1', fileName: 'host.sh' };

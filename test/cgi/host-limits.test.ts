@@ -1,6 +1,6 @@
-// node-cgi-compat/host in error cases: scripts that fail, hang or write nonsense, and clients that
-// leave. In every case the client gets a status or a broken connection, no script is left behind,
-// and the host continues.
+// node-cgi-compat/host in error cases: scripts that fail, hang or write garbage, and clients that
+// disconnect. In every case the client gets a status or a broken connection, no script is left
+// behind, and the host continues.
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import { connect } from 'node:net';

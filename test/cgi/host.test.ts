@@ -1,5 +1,5 @@
 // node-cgi-compat/host with real scripts: what it passes to them, and what it makes of their
-// answers. Error cases are in cgi-host-limits.test.ts.
+// answers. Error cases are in host-limits.test.ts.
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { Agent, get, type IncomingMessage } from 'node:http';

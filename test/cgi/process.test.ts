@@ -98,7 +98,7 @@ describe('SIGTERM', () => {
   });
 
   for (const mpm of ['event', 'prefork'] as const) {
-    it(`from httpd (${mpm}), whose client left, keeps and logs what came, without lock and .rdy`, async () => {
+    it(`keeps and logs what a client of httpd (${mpm}) sent before it left, without lock and .rdy`, async () => {
       const server = await startHttpd({ site, mpm });
       try {
         for (const name of ['first', 'second', 'third']) {

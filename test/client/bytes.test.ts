@@ -262,7 +262,7 @@ describe('webjobctl client add and passwd', { skip: !hasProgram('htpasswd') && '
     const keys = parseKeyValue(conf).entries.map(({ key }) => key);
     for (const key of ['GetTimeLimit', 'RunTimeLimit', 'PutTimeLimit', 'URLDownloadLimit'])
       assert.ok(keys.includes(key), key);
-    // docs/protocol.md, section 7, marks them as the project's own.
+    // docs/protocol.md, section 7, marks these settings as the project's own.
     const own = new Set([
       'RetryLimit',
       'RetryDelay',

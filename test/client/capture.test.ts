@@ -1,5 +1,5 @@
 // Whatever a program writes, in whatever way it opens its streams, is captured as through a pipe;
-// what the disk does not take is reported as missing.
+// what does not fit on the disk is reported as missing.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -124,7 +124,7 @@ describe('background children', () => {
     assert.deepEqual([out.toString(), err.toString()], ['early\n', 'err\n']);
   });
 
-  it('that never stop writing are cut off when the program ends', async () => {
+  it('are cut off when the program ends, even if they never stop writing', async () => {
     const { out, fields } = await upload(`${forever('')} & ${forever('>&2')} & sleep 0.3; echo end`);
     assert.ok(out.includes('end\n'));
     assert.equal(fields.StdOutHash, md5(out));
@@ -132,7 +132,7 @@ describe('background children', () => {
 
   const forever = (to: string): string => `(while [ -d ${home.client.root} ]; do echo more ${to} || exit; done)`;
 
-  it('that left the process group are not waited for after RunTimeLimit', async () => {
+  it('are not waited for after RunTimeLimit when they left the process group', async () => {
     home.reset({ RunTimeLimit: '1' });
     const pids = join(home.client.root, 'pids');
     home.serve(`echo begun; setsid sleep 300 & echo $! > ${pids}; sleep 300`);
@@ -239,13 +239,13 @@ describe('a full disk', { skip: findMountObstacle() }, () => {
   beforeEach(() => mountDisk(disk, `size=${SIZE}`));
   afterEach(() => unmountTmpfs(disk));
 
-  it('under TempDirectory leaves what fits, and the rest is counted and reported', async () => {
+  it('leaves what fits under TempDirectory, and the rest is counted and reported', async () => {
     home.reset({ TempDirectory: disk });
     await isCut('head -c 9000000 /dev/zero; echo $? >&2', 'ENOSPC', 'stdout', 9_000_000, `webjob: hint: df ${disk}\n`);
     assert.deepEqual(readdirSync(disk), []);
   });
 
-  it('under TempDirectory cuts stderr, while stdout continues as long as there is room', async () => {
+  it('cuts stderr under TempDirectory, while stdout continues as long as there is room', async () => {
     home.reset({ TempDirectory: disk });
     const upload = await isCut(
       'head -c 9000000 /dev/zero >&2; echo $?',
@@ -257,7 +257,7 @@ describe('a full disk', { skip: findMountObstacle() }, () => {
     assert.ok(['', '0\n'].includes(upload.out.toString()));
   });
 
-  it('under SpoolDirectory moves the job to TempDirectory, where it is complete', async () => {
+  it('moves a job from SpoolDirectory to TempDirectory, where it is complete', async () => {
     home.reset({ SpoolDirectory: join(disk, 'spool'), HashType: 'SHA256' });
     home.serve('head -c 9000000 /dev/zero; echo err >&2; head -c 1000000 /dev/zero');
     const [only] = await home.uploadsOf(async () => {
@@ -273,7 +273,7 @@ describe('a full disk', { skip: findMountObstacle() }, () => {
     assert.deepEqual([readdirSync(join(disk, 'spool')), home.client.left()], [[], []]);
   });
 
-  it('under SpoolDirectory and TempDirectory has the same effect as without a spool', async () => {
+  it('has the same effect under both directories as without a spool', async () => {
     home.reset({ TempDirectory: disk, SpoolDirectory: join(disk, 'spool') });
     await isCut('head -c 9000000 /dev/zero; echo $? >&2', 'ENOSPC', 'stdout', 9_000_000);
     assert.deepEqual(readdirSync(join(disk, 'spool')), []);
@@ -292,7 +292,7 @@ describe('a full disk', { skip: findMountObstacle() }, () => {
 
 describe('a file size limit', { skip: process.platform === 'win32' && 'no ulimit' }, () => {
   for (const spool of ['', 'spool']) {
-    it(`on webjob itself ends neither webjob nor the program ${spool && 'with a spool'}`, async () => {
+    it(`ends neither webjob itself nor the program ${spool && 'with a spool'}`, async () => {
       home.reset({ SpoolDirectory: spool && home.spool });
       const limited = ['/bin/sh', '-c', 'ulimit -f 1000; exec "$@"', 'sh'];
       const hint = 'webjob: hint: ulimit -f unlimited\n';

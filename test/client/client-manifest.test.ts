@@ -216,7 +216,7 @@ describe('DsvTrustedKeysFile', () => {
       assert.equal(fake.requests().length, asked);
     });
 
-  it('that lists one key under two names is refused: one person would count as two', async () => {
+  it('is refused when it lists one key under two names: one person would count as two', async () => {
     const twin = makeSigner('site.example/twin');
     const again = alice.verifierKey.replace(/\+.*/, '');
     const { formatVerifierKey } = await import('../../notes/ed25519.ts');
@@ -294,13 +294,13 @@ describe('DsvSerialFile', () => {
     'holds a line with more': `client1 collect.sh 5 ${'0'.repeat(64)} x\n`,
     'holds zeros': '\0'.repeat(512),
   }))
-    it(`that ${what} refuses all programs: exit code 2`, async () => {
+    it(`refuses all programs when it ${what}: exit code 2`, async () => {
       writeFileSync(serials(), text);
       await assertRefused(/^webjob: error: DsvSerialFile: \S+ line 1 was not written by webjob\n/, signed(), 2);
       assert.equal(readFileSync(serials(), 'utf8'), text);
     });
 
-  it('that cannot be read or written refuses new serials, and runs those it has seen', async () => {
+  it('refuses new serials when it cannot be read or written, and runs those it has seen', async () => {
     mkdirSync(serials());
     await assertRefused(/^webjob: error: DsvSerialFile: \S+ cannot be read: EISDIR\n/, signed(), 2);
     configure({ DsvSerialFile: join('none', 'serials') });

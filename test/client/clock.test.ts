@@ -59,7 +59,7 @@ describe('the times of a run record', needsFakeClock, () => {
       assert.ok(Math.abs(passed) < 20, `${Run} to ${Put}`);
     });
 
-  it('before 1970 are written as C prints them, and read back', async () => {
+  it('are written as C prints them before 1970, and read back', async () => {
     const { Job, Put } = await runWhile('@1969-12-30 20:13:27', '@1969-12-31 23:59:58');
     for (const epoch of [Job, Put]) assert.match(epoch, /^1969-12-3[01] \d\d:\d\d:\d\d UTC \(-\d+\.\d{6}\)$/);
     assert.equal(Put, formatEpoch(parseEpoch(Put), 'UTC').replace(/^\S+ \S+/, Put.slice(0, 19)));

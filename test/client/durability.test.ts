@@ -134,7 +134,7 @@ describe('keeping a job', { skip: NO_STRACE }, () => {
     assert.ok(steps.includes('send'));
   });
 
-  it('without SpoolDirectory syncs nothing before sending, and everything when the job waits', async () => {
+  it('syncs nothing before sending without SpoolDirectory, and everything when the job waits', async () => {
     home.reset();
     home.fake.put = REFUSES;
     const { steps } = await traceJob();
@@ -208,7 +208,7 @@ describe('keeping a job', { skip: NO_STRACE }, () => {
   it('sends the job at once when a rename in the spool fails', async () => {
     mkdirSync(home.spool, { mode: 0o700 });
     home.fake.put = REFUSES;
-    // The first one is that of the program.
+    // The first rename is that of the program.
     const wrapper = inject(trace, 'rename:error=EROFS:when=2+1', []);
     const { code, stderr } = await home.client.execute(['job.sh'], { wrapper });
     assert.equal(code, 5);
@@ -220,7 +220,7 @@ describe('keeping a job', { skip: NO_STRACE }, () => {
   });
 
   it('sends the complete job at once when a record is written short', async () => {
-    // Files are limited to 512 bytes: the run record is cut there, and what follows fails.
+    // Files are limited to 512 bytes: the run record is cut there, and later writes fail.
     const wrapper = ['/bin/sh', '-c', 'ulimit -f 1; exec "$@"', 'sh'];
     home.reset();
     home.fake.put = REFUSES;

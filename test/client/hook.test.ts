@@ -1,5 +1,5 @@
-// GetHook end to end with httpd and the real gpg: what it makes is run, and when it fails nothing
-// is run.
+// GetHook end to end with httpd and the real gpg: the program it makes runs, and nothing runs when
+// it fails.
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
@@ -87,21 +87,21 @@ describe('host.sh.gpg', () => {
 
   const signed = (owner: string): Buffer => gpg(owner, ['--sign', '--compress-algo', 'none'], Buffer.from(program()));
   const FORGERIES: Record<string, () => Buffer> = {
-    'of somebody else': () => signed('stranger'),
-    'that was changed': () => {
+    'when another key signed it': () => signed('stranger'),
+    'when it was changed': () => {
       const bytes = signed('trusted');
       const at = bytes.indexOf('hooked');
       assert.ok(at > 0);
       bytes.write('HOOKED', at);
       return bytes;
     },
-    'that was cut off': () => signed('trusted').subarray(0, -9),
-    'that is no message': () => Buffer.from(program()),
+    'when it was cut off': () => signed('trusted').subarray(0, -9),
+    'when it is not a message': () => Buffer.from(program()),
     'without a signature': () => gpg('stranger', ['--store'], Buffer.from(program())),
-    'of nothing': () => Buffer.of(),
+    'when it is empty': () => Buffer.of(),
   };
   for (const [what, bytes] of Object.entries(FORGERIES)) {
-    it(`${what} is never run`, async () => {
+    it(`is never run ${what}`, async () => {
       configure(GPG());
       home.add('host.sh.gpg', bytes());
       assertRefused(await home.client.execute(['host.sh']), /the GetHook ended with [1-9]\d* instead of 0/);
@@ -160,20 +160,20 @@ describe('a GetHook', () => {
     ['does not exist', 'cp %file %cmd; /nowhere/hook', /the GetHook ended with 127 instead of 0: /],
   ];
   for (const [what, command, why] of FAILURES) {
-    it(`that ${what} runs nothing`, async () => {
+    it(`runs nothing when it ${what}`, async () => {
       configure(command);
       assertRefused(await home.client.execute(['host.sh']), why);
     });
   }
 
-  it('that hangs is ended with everything it started', async () => {
+  it('is ended with everything it started when it hangs', async () => {
     configure(`cp %file %cmd; sleep 307 & echo $! > ${pidFile()}; sleep 307`, { GetHookTimeLimit: '1' });
     assertRefused(await home.client.execute(['host.sh']), /the GetHook ended with GetHookTimeLimit after 1 seconds\n/);
     const pid = Number(readFileSync(pidFile(), 'utf8'));
     await until(() => !isAlive(pid), 'the end of what the hook started');
   });
 
-  it('that hangs is ended with processes in groups of their own', async () => {
+  it('is ended with processes in groups of their own when it hangs', async () => {
     configure(`cp %file %cmd; timeout 99 sleep 307 & echo $! > ${pidFile()}; sleep 307`, { GetHookTimeLimit: '1' });
     assertRefused(await home.client.execute(['host.sh']), /the GetHook ended with GetHookTimeLimit after 1 seconds\n/);
     const pid = Number(readFileSync(pidFile(), 'utf8'));

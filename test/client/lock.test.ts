@@ -135,7 +135,7 @@ describe('LockFile', () => {
     other.remove();
   });
 
-  it('of an earlier version, which holds only a process id, counts while that webjob runs', async () => {
+  it('counts while a webjob of an earlier version runs, which writes only a process id', async () => {
     const sleep = (...args: string[]): ChildProcess =>
       spawn(process.execPath, ['--eval', 'setTimeout(() => {}, 60_000)', '--', ...args], { stdio: 'ignore' });
     const cases: [process: ChildProcess, code: number][] = [
@@ -177,7 +177,7 @@ describe('LockFile', () => {
     const run = client.start(['host.sh']);
     await until(() => existsSync(entered), 'it runs');
     rmSync(lock);
-    // Even with our own process id in it.
+    // A lock of another run stays, even if it contains the process id of this run.
     writeFileSync(lock, `${run.child.pid}\n`, { mode: 0o400 });
     writeFileSync(mayEnd, '');
     assert.deepEqual(await run.ended, DONE);
@@ -211,7 +211,7 @@ describe('LockFile', () => {
     }
   });
 
-  it('of another user is a settings error, as is a directory of another user', NEEDS_ROOT, async () => {
+  it('is a settings error when another user owns it or its directory', NEEDS_ROOT, async () => {
     chmodSync(client.root, 0o755);
     const shared = join(client.root, 'lock-shared');
     mkdirSync(shared, { mode: 0o755 });

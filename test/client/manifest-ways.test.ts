@@ -111,7 +111,7 @@ describe('a manifest of 4096 bytes', () => {
       site.remove();
     });
 
-    it('in front of httpd needs the buffer that docs/interop.md names for the largest manifests', async (context) => {
+    it('needs the buffer that docs/interop.md names for the largest manifests, in front of httpd', async (context) => {
       const [line = ''] = /proxy_buffer_size \d+k;/.exec(INTEROP) ?? [];
       const widened = await startNginx(server.port, { lines: line });
       await assertLongest(site, widened.port).finally(() => widened.close());
@@ -122,7 +122,7 @@ describe('a manifest of 4096 bytes', () => {
       assert.ok(longest >= said && longest < said + 200, `${longest}, and docs/interop.md says ${said}`);
     });
 
-    it('with fcgiwrap passes it on with the lines of docs/guide/resident.md', async () => {
+    it('passes the largest manifests on with fcgiwrap and the lines of docs/guide/resident.md', async () => {
       const wrapped = await startFcgiwrap(site, ({ socket, fastcgiParams }) =>
         BLOCK.replace('/usr/local/apache/etc/webjob.htpasswd', site.userFile)
           .replace('/usr/local/apache/webjob/nph-webjob.cgi', join(site.cgiDirectory, 'nph-webjob.cgi'))

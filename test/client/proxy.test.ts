@@ -194,14 +194,14 @@ describe('a proxy', () => {
     ['opens no tunnel although it says so', 'HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 400 Bad Request\r\n\r\n', /^TLS failed: /],
   ];
   for (const [what, answer, why] of answers) {
-    it(`that ${what} is one clear error for https`, async () => {
+    it(`causes one clear error for https when it ${what}`, async () => {
       configure(secure, 'server.invalid', { GetTimeLimit: '1' });
       proxy.refuse = () => answer;
       await assertFailure(why);
     });
   }
 
-  it('that never answers is given up in PUT as well, and the output is kept', async () => {
+  it('is given up in PUT as well when it never answers, and the output is kept', async () => {
     configure(secure, 'server.invalid', { URLGetURL: plain.url, PutTimeLimit: '1' });
     proxy.refuse = (header) => (header.startsWith('CONNECT') ? '' : undefined);
     const { code, stderr } = await client.execute(['x']);
@@ -211,13 +211,13 @@ describe('a proxy', () => {
     assert.equal(code, 5);
   });
 
-  it('that never answers is given up for http', async () => {
+  it('is given up for http when it never answers', async () => {
     configure(plain, 'server.invalid', { GetTimeLimit: '1' });
     proxy.refuse = () => '';
     await assertFailure('no complete answer within 1 seconds');
   });
 
-  it('that does not exist is an error', async () => {
+  it('causes an error when it does not exist', async () => {
     for (const server of [plain, secure]) {
       configure(server, 'server.invalid');
       await proxy.close();
@@ -225,14 +225,14 @@ describe('a proxy', () => {
     }
   });
 
-  it('that cannot reach the server is an error', async () => {
+  it('causes an error when it cannot reach the server', async () => {
     const gone = await startFake();
     await gone.close();
     configure(gone, 'server.invalid');
     await assertFailure('Status = [502], Reason = [Bad Gateway]');
   });
 
-  it('from the environment is not used', async () => {
+  it('is not used when it comes from the environment', async () => {
     configure(plain, '127.0.0.1', { URLProxyHost: '' });
     const nowhere = 'http://127.0.0.1:1';
     const environment = { http_proxy: nowhere, https_proxy: nowhere, HTTP_PROXY: nowhere, NODE_USE_ENV_PROXY: '1' };

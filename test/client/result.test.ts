@@ -205,7 +205,7 @@ describe('a ResultKeyFile that cannot be used', () => {
     ['is empty', '', 0o600, 'is not a private key in PEM'],
     ['is half of a key', pem(privateKey).slice(0, 60), 0o600, 'is not a private key in PEM'],
   ] as const)
-    it(`that ${what} is an error before any request`, async () => {
+    it(`is an error before any request because it ${what}`, async () => {
       configure({ ResultKeyFile: 'bad.key' });
       if (text !== undefined) writeFileSync(at('bad.key'), text);
       if (text !== undefined) chmodSync(at('bad.key'), mode);

@@ -131,7 +131,7 @@ describe('Retry-After', () => {
     }
   });
 
-  it('of more than five minutes is not waited for: the next run tries again', async () => {
+  it('is not waited for beyond five minutes: the next run tries again', async () => {
     for (const value of ['301', '3600', '999999999', 'Fri, 31 Dec 9999 23:59:59 GMT']) {
       const { code, stderr, tries } = await run(refuse('503 Busy', header(value)));
       assert.deepEqual([code, tries], [3, 1]);

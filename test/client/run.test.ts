@@ -95,7 +95,7 @@ describe('the end of a program', () => {
     await until(() => !pids.some(isAlive), 'kid and grandchild are gone');
   });
 
-  it('with a missing interpreter is exit code 4, and the record names the interpreter', async () => {
+  it('causes exit code 4 without its interpreter, which the record names', async () => {
     home.add('nope.sh', '#!/nope\n');
     const failed = 'webjob: error: nope.sh cannot be run: its interpreter /nope does not exist\n';
     assert.deepEqual(await home.client.execute(['nope.sh']), { code: 4, signal: null, stdout: '', stderr: failed });

@@ -29,7 +29,7 @@ const cronOf = (client: string, span: string): string =>
 
 describe("a client's schedule", () => {
   for (const span of SPANS)
-    it(`of ${span} runs at that interval in cron, at different times for each client`, () => {
+    it(`runs every ${span} in cron, at different times for each client`, () => {
       const seconds = parseSchedule(span);
       const firsts = new Set<number>();
       for (let client = 0; client < 50; client++) {

@@ -232,7 +232,7 @@ describe('a webjob that is to seal', () => {
       assert.ok(killed >= many(4, 2));
     });
 
-  /** Delivers everything that waits or was left, until nothing is. */
+  /** Delivers everything that waits or was left behind, until nothing remains. */
   async function deliverAll(): Promise<Upload[]> {
     return await home.uploadsOf(async () => {
       const { stderr } = await flush();

@@ -98,7 +98,7 @@ describe('the password', { skip: !existsSync('/proc/self/cmdline') && 'no /proc 
   }
 
   for (const way of ['controls', 'URL']) {
-    it(`from the ${way} is in no command line, environment, file or record during a run`, async () => {
+    it(`is in no command line, environment, file or record during a run (from the ${way})`, async () => {
       const url = `${home.server.url}/webjob/nph-webjob.cgi`.replace('//', `//client1:${SECRET}@`);
       configure(way === 'URL' ? { URLGetURL: url, URLPutURL: url, URLPassword: '' } : { URLPassword: SECRET });
       const go = join(home.client.root, `go-${way}`);

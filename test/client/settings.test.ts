@@ -320,7 +320,7 @@ describe('Import', () => {
     );
   });
 
-  it('that forms a cycle ends with file and line', () => {
+  it('ends with file and line when it forms a cycle', () => {
     const circle = writeTree({ 'a.conf': 'Import=b.conf\n', 'b.conf': '\nImport=a.conf\n' });
     assert.equal(
       failureOf(circle).message,

@@ -461,7 +461,7 @@ describe('the CA of the clients', () => {
     issueCertificate(etc, 'client1', 20, 'new key');
     issueCertificate(etc, 'client2', 5, 'new key');
     issueCertificate(etc, 'client3', 5, 'new key');
-    // A CA that has ended.
+    // A certificate that has expired.
     const sign = 'ca -config ca.cnf -batch -notext -startdate 20200101000000Z -enddate 20200202000000Z -subj /CN=ended';
     const args = [...sign.split(' '), '-in', 'client1.csr', '-out', '/dev/null'];
     const signed = under(0o077, () => spawnSync('openssl', args, { cwd: ca, encoding: 'utf8' }));
@@ -606,7 +606,7 @@ describe('the CA of the clients', () => {
     await run(2, 'client', 'renew', 'client1', '--new-key', '--csr', join(out, 'client1.csr'));
     await run(4, 'client', 'renew', 'client1', '--new-key', '--out', out);
     await run(4, 'client', 'renew', 'client3', '--out', out);
-    // A client may be back long after its certificate ended.
+    // A client may come back long after its certificate expired.
     await run(0, 'client', 'renew', 'ended', '--days', '3', '--out', join(base, 'ended'), '--new-key', '--revoke');
     assert.deepEqual(
       own('ended').map(({ state }) => state),

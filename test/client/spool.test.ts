@@ -408,7 +408,7 @@ describe('the spool directory', () => {
     }
   });
 
-  it('of another user, or behind a link of another user, is refused', {
+  it('is refused when another user owns it or a link to it', {
     skip: process.getuid?.() !== 0 && 'only root can give away',
   }, async () => {
     const elsewhere = mkdtempSync(join(tmpdir(), 'webjob-spool-'));

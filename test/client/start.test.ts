@@ -41,7 +41,7 @@ async function fail(program: string | Buffer, command = ['job.sh']): Promise<str
 }
 
 describe('a script', () => {
-  it('with CR LF is reported with the CR and a remedy that works', async () => {
+  it('is reported with a remedy that works when a line ends with CR LF', async () => {
     for (const line of ['#!/bin/sh', '#! /bin/sh', '#!/usr/bin/perl']) {
       const script = `${line}\r\necho it runs\r\n`;
       const why = await fail(script);
@@ -57,19 +57,19 @@ describe('a script', () => {
     }
   });
 
-  it('without its interpreter is reported by name, without terminal sequences', async () => {
+  it('is reported by interpreter when that is missing, without terminal sequences', async () => {
     assert.equal(await fail('#!/usr/bin/none -x\n'), 'its interpreter /usr/bin/none does not exist');
     assert.equal(await fail('#!none'), 'its interpreter none does not exist');
     assert.equal(await fail('#!/etc/passwd/none\n'), 'its interpreter /etc/passwd/none does not exist');
     assert.equal(await fail('#!/\x1b[2Jnone\n'), 'its interpreter /?[2Jnone does not exist');
   });
 
-  it('whose interpreter is not executable is reported by name', async () => {
+  it('is reported by interpreter when that is not executable', async () => {
     assert.equal(await fail('#!/etc/passwd\n'), 'its interpreter /etc/passwd may not be executed (EACCES)');
     assert.equal(await fail('#!/etc\n'), 'its interpreter /etc may not be executed (EACCES)');
   });
 
-  it('without #! is run by a shell, as before', async () => {
+  it('is run by a shell without #!, as before', async () => {
     for (const program of ['exit 3\n', '', 'exit 3\n\0 what it carries \xff\0']) {
       fake.get = serve(Buffer.from(program, 'latin1'));
       const earlier = fake.requests().length;
@@ -83,7 +83,7 @@ describe('a script', () => {
 describe('a binary', { skip: process.platform !== 'linux' && 'for ELF' }, () => {
   const own = readFileSync('/bin/true');
 
-  it('for another machine is not given to a shell', async () => {
+  it('is not given to a shell when it is for another machine', async () => {
     for (const [number, bits, endian] of [
       [243, 2, 1],
       [8, 1, 2],
@@ -99,20 +99,20 @@ describe('a binary', { skip: process.platform !== 'linux' && 'for ELF' }, () => 
     }
   });
 
-  it('for no machine is not given to a shell', async () => {
+  it('is not given to a shell when it is for no machine', async () => {
     const expected = 'it is neither a script with #! nor a program for this machine (ENOEXEC)';
     for (const bytes of ['\x1f\x8b\x08\x00\x00', 'MZ\x90\x00\x03', '\x00', 'PK\x03\x04\x14\x00\nx'])
       assert.equal(await fail(Buffer.from(bytes, 'latin1')), expected);
   });
 
-  it('whose loader is missing is reported with the loader', async () => {
+  it('is reported by loader when that is missing', async () => {
     const path = /\/[\w/.-]*ld[\w.-]*\.so\.\d(?=\0)/.exec(own.toString('latin1'))?.[0] ?? '';
     const other = `${path.slice(0, -1)}7`;
     const patched = Buffer.from(own.toString('latin1').replace(path, other), 'latin1');
     assert.equal(await fail(patched), `its loader ${other} does not exist`);
   });
 
-  it('for this machine runs', async () => {
+  it('runs when it is for this machine', async () => {
     fake.get = serve(own);
     assert.equal((await client.execute(['true'])).code, 0);
   });

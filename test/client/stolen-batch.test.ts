@@ -114,7 +114,7 @@ async function assertRefused(attacks: readonly (readonly [what: string, order: O
   assert.deepEqual([code, whatRan(), dueTimes(), client.left()], [3, '', was, []], stderr);
 }
 
-/** Instead of the real ones. */
+/** An order with its note changed, by an attacker who cannot sign. */
 const forged = (change: (whole: string) => string): Order => order({ note: change(note()) });
 const resigned = (change: (whole: string) => string): Order =>
   order({ note: signNote(change(formatAssignmentText(text())), BOTH) });
@@ -153,7 +153,7 @@ describe('a signed assignment', () => {
     assert.match(stdout, /assignment 1 .* exit 3\nassignment 2 .* exit 0\nassignment 3 .* exit 3\n$/);
   });
 
-  it('that recurs runs each time, never an earlier time, and never twice', async () => {
+  it('runs each time when it recurs, never an earlier time, and never twice', async () => {
     const period = 3600;
     const from = NOW - 10 * period - 1200;
     const again = { schedule: { kind: 'every', seconds: period }, notBefore: new Date(from * 1000) } as const;
@@ -171,7 +171,7 @@ describe('a signed assignment', () => {
     await assertRefused([['the same', due(10), /^it was run before/]]);
   });
 
-  it('with a cron expression is due when the expression says', async () => {
+  it('is due when its cron expression says', async () => {
     const minute = NOW - (NOW % 60);
     const cron = { schedule: { kind: 'cron', cron: '* * * * *' }, notBefore: new Date((NOW - DAY) * 1000) } as const;
     await assertRefused([
@@ -337,28 +337,28 @@ describe('a stolen server', () => {
   });
 });
 
-describe('DsvSerialFile and the file beside it', () => {
+describe('DsvSerialFile or the file beside it', () => {
   for (const [what, content] of Object.entries({
     'is cut off': `client1 ${'0'.repeat(64)} 5`,
     'contains other files': 'hello\n',
     'holds a line with more': `client1 ${'0'.repeat(64)} 5 6 7\n`,
     'holds a time that is none': `client1 ${'0'.repeat(64)} -5 6\n`,
   }))
-    it(`that ${what} lets no assignment run: exit code 2`, async () => {
+    it(`lets no assignment run when it ${what}: exit code 2`, async () => {
       writeFileSync(join(client.root, 'serials.assignments'), content);
       const { code, stderr } = await runBatch(order());
       assert.deepEqual([code, whatRan(), dueTimes()], [2, '', content]);
       assert.match(stderr, /^webjob: error: DsvSerialFile: \S+serials\.assignments line 1 was not written by webjob\n/);
     });
 
-  it('that cannot be written lets no assignment run', async () => {
+  it('lets no assignment run when it cannot be written', async () => {
     configure({ DsvSerialFile: 'none/serials' });
     const { code, stderr } = await runBatch(order());
     assert.deepEqual([code, whatRan()], [3, ''], stderr);
     assert.match(stderr, /assignment 1 is refused: DsvSerialFile: \S+ cannot be written: .*ENOENT\n/);
   });
 
-  it('forget what ended more than a year ago, and nothing else', async () => {
+  it('forgets what ended more than a year ago, and nothing else', async () => {
     const lines = [`client1 ${'1'.repeat(64)} 5 ${NOW - 300 * DAY}\n`, `client2 ${'2'.repeat(64)} 5 ${NOW + 5}\n`];
     const old = `client1 ${'0'.repeat(64)} 5 ${NOW - 401 * DAY}\n`;
     writeFileSync(join(client.root, 'serials.assignments'), [old, ...lines].join(''));
@@ -371,7 +371,7 @@ describe('DsvSerialFile and the file beside it', () => {
     );
   });
 
-  it('let one of two concurrent runs run it', async () => {
+  it('lets one of two concurrent runs execute an assignment', async () => {
     orders = [order()];
     const ended = await Promise.all(
       [1, 2, 3].map(() => runWebjob(['--batch', '-f', client.conf], { wrapper: ['env'] })),

@@ -65,7 +65,7 @@ describe('an unexpected error', () => {
     });
   }
 
-  it('that leaves nothing to wait for is not reported as a wrong command line', async () => {
+  it('is not reported as a wrong command line when it leaves nothing to wait for', async () => {
     const silent = "Object.assign(new (require('node:events').EventEmitter)(), { destroy() {} })";
     const environment = inject(`require('node:net').connect = () => ${silent};`);
     assert.equal((await client.execute(['x'], { environment })).code, 70);
@@ -131,14 +131,14 @@ describe('stdout', () => {
     });
   };
   for (const [name, words] of MODES) {
-    it(`that is closed ends ${name} ${words[0]} silently`, async () => {
+    it(`ends ${name} ${words[0]} silently when it is closed`, async () => {
       const child = start(name, words, 'pipe');
       child.stdout?.destroy();
       const [code, stderr] = await Promise.all([exitCode(child), text(child.stderr as NodeJS.ReadableStream)]);
       assert.deepEqual([code, stderr], [0, '']);
     });
 
-    it(`that is full is an error of ${name} ${words[0]}`, {
+    it(`is an error of ${name} ${words[0]} when it is full`, {
       skip: !existsSync('/dev/full') && 'no /dev/full',
     }, async () => {
       const full = openSync('/dev/full', 'w');
@@ -150,7 +150,7 @@ describe('stdout', () => {
     });
   }
 
-  it('that is read in part ends the program when its reader leaves', async () => {
+  it('ends the program when its reader leaves', async () => {
     const child = start('webjob', ['--get-url', 'URL'], 'pipe');
     child.stdout?.once('data', () => child.stdout?.destroy());
     assert.equal(await exitCode(child), 0);

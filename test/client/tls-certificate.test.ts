@@ -44,7 +44,7 @@ async function startServer(more: TlsOptions): Promise<FakeServer> {
   return server;
 }
 
-/** Instead of the server, one that speaks only TLS 1.0, and accepts any key. */
+/** A server that speaks only TLS 1.0 and accepts any key, in place of the usual one. */
 async function withOldServer(check: () => Promise<void>): Promise<void> {
   const usual = server;
   server = await startServer({ minVersion: 'TLSv1', maxVersion: 'TLSv1', ciphers: 'DEFAULT@SECLEVEL=0' });

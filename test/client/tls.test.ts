@@ -284,7 +284,7 @@ describe('SSLVerifyHost', () => {
     [undefined, ['localhost'], ['127.0.0.1']],
   ];
   for (const [names, taken, refused] of NAMES) {
-    it(`with ${names ?? 'nothing but CN=localhost'} accepts ${taken} and refuses ${refused}`, async () => {
+    it(`accepts ${taken} and refuses ${refused} with ${names ?? 'nothing but CN=localhost'}`, async () => {
       const identity = issue(folder, { subject: '/CN=localhost', issuer: root, ...(names && { names }) });
       await withServer(identity, async (server) => {
         for (const host of taken) await assertTaken(server, HOST, host);
@@ -400,7 +400,7 @@ describe('a TLS server', () => {
     });
   });
 
-  it('that is silent, or closes in the handshake, is given up within the limit', async () => {
+  it('is given up within the limit when it is silent, or closes in the handshake', async () => {
     await withServer(undefined, async (silent) => {
       configure({ URLGetURL: silent.url.replace('http:', 'https:'), GetTimeLimit: '1', ...VERIFY });
       assertError(await client.execute(['host.sh']), 3, 'GET', 'no complete answer within 1 seconds');
@@ -412,7 +412,7 @@ describe('a TLS server', () => {
     });
   });
 
-  it('that breaks off after the handshake causes the right error', async () => {
+  it('causes the right error when it breaks off after the handshake', async () => {
     await withServer(good, async (server) => {
       server.get = (socket) => socket.end(formatAnswer(PROGRAM).subarray(0, -3));
       configure({ URLGetURL: server.url, ...VERIFY });

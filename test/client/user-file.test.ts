@@ -61,7 +61,7 @@ function askAs(name: string, password = 'foo'): Promise<number> {
 const fill = (text: string): void => writeFileSync(userFile, Buffer.from(text, 'latin1'), { mode: 0o644 });
 const text = (): string => readFileSync(userFile, 'latin1');
 
-/** Each lets client7 in, or does not, as httpd sees it. */
+/** Texts of a user file, and whether httpd then admits client7. */
 const WRITINGS: [what: string, text: string, letsIn: boolean][] = [
   ['a line', `client7:${HASH}\n`, true],
   ['blanks before it', `  client7:${HASH}\n`, true],

@@ -198,7 +198,7 @@ describe('the name of a program', () => {
       assert.deepEqual(kinds(name), [false, false], name);
   });
 
-  it('in a hint is quoted for the shell of the system', () => {
+  it('is quoted in a hint for the shell of the system', () => {
     assert.equal(quoteFile("C:\\Users\\it's me", 'win32'), '"C:\\Users\\it\'s me"');
     assert.equal(quoteFile('C:\\temp\\webjob-ab12CD', 'win32'), 'C:\\temp\\webjob-ab12CD');
     assert.equal(quoteFile('C:\\a&b', 'win32'), '"C:\\a&b"');

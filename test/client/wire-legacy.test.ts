@@ -1,4 +1,4 @@
-// Old servers, with their own ways of what is allowed and what is not: the job succeeds, or ends
+// Old servers, with unusual but valid answers and with invalid ones: the job succeeds, or ends
 // with the right error within its limit, and never with an incomplete program.
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync, rmSync } from 'node:fs';
@@ -39,7 +39,7 @@ function configure(more: Record<string, string> = {}): void {
   client.configure({ URLGetURL: fake.url, URLPutURL: fake.url, ...more });
 }
 
-/** In small pieces, one after the other. */
+/** Sends a text in small pieces, one after the other. */
 function drip(text: string, pieceLength = 7): Behaviour {
   return async (socket) => {
     for (let at = 0; at < text.length && !socket.destroyed; at += pieceLength) {
@@ -50,7 +50,7 @@ function drip(text: string, pieceLength = 7): Behaviour {
   };
 }
 
-/** Repeats this for as long as the client listens. */
+/** Sends `start`, then `more` repeatedly for as long as the client listens. */
 function flood(start: string, more: string, pauseMs: number): Behaviour {
   return async (socket) => {
     socket.write(start);
@@ -65,7 +65,7 @@ const EXTRAS =
   'date: Sun, 23 May 2004 17:14:41 GMT\r\nserver: Apache/1.3.29 (Unix) mod_ssl/2.8.16\r\nx-empty:\r\nvary: a\r\nvary: b\r\n' +
   'set-cookie: a=b\r\nconnection: close\r\ncontent-type: application/octet-stream\r\n';
 
-/** As an old server spells it. */
+/** A complete answer with the headers of an old server. */
 function answerOf(body: string, statusLine = 'HTTP/1.1 200 OK'): string {
   return `${statusLine}\r\n${EXTRAS}job-id: server_1_1085355126_00723\r\ncontent-length:${body.length}   \r\n\r\n${body}`;
 }
@@ -138,7 +138,7 @@ describe('an old server', () => {
     assert.deepEqual(client.left(), []);
   }
 
-  /** With a server and a client of its own, at the same time. */
+  /** Asserts the error of a PUT; has its own server and client, so that it can run in parallel. */
   async function assertPutFails(behaviour: Behaviour, why: string): Promise<void> {
     const server = await startFake();
     const putting = makeClient({ URLGetURL: server.url, URLPutURL: server.url, PutTimeLimit: '1' });

@@ -1,5 +1,5 @@
-// docs/interop.md: its tables have the rows and columns that npm run interop makes, and the cheap
-// cells are tried here.
+// docs/interop.md: its tables have the rows and columns that npm run interop makes, and the
+// inexpensive cells are tested here.
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,5 +1,5 @@
 // Two servers of one locker behind a balancer under load, one of them killed with all of its
-// scripts, and started again: what was answered 200 is on disk byte for byte, and everything else
+// scripts, and started again: every upload answered with 200 is on disk byte for byte, and all else
 // was refused explicitly.
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';

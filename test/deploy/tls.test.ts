@@ -135,7 +135,7 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
       });
     }
 
-    it('of another client is refused with 453, or 471 with RequireMatch off', async () => {
+    it('is refused with 453 for another client, or 471 with RequireMatch off', async () => {
       const call = { identity: client1, clientId: 'client2' };
       await assertStatus(use(), 453, call);
       await assertStatus(use(), 453, { ...call, user: 'client2:bar' });
@@ -146,7 +146,7 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
       assert.equal(use().newLines()[0]?.remoteUser, 'client1');
     });
 
-    it('without a CN is refused with 452, or 470 with RequireUser off', async () => {
+    it('is refused with 452 without a CN, or 470 with RequireUser off', async () => {
       const call = { identity: nameless };
       await assertStatus(use(), 452, call);
       use().configure('certificate', { RequireUser: 'N', SslRequireCn: 'Y' });
@@ -158,7 +158,7 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
       use().configure('certificate');
     });
 
-    it('whose CN only resembles the client id is refused, and none can forge a line of the log', async () => {
+    it('is refused when its CN only resembles the client id, and cannot forge a line of the log', async () => {
       const forged = 'client1\n2026-01-01 00:00:00 server_1_1_00001 client1 127.0.0.1 GET client1 a 0 0 0 200 -- OK';
       const names = [
         'client1\0',

@@ -233,7 +233,7 @@ describe('dist/nph-webjob.cgi', () => {
   for (const [method, target, body, custody, dearOnes] of [
     ['GET', query, '', 'Y', []],
     ['PUT', put, 'ab', 'N', []],
-    // The one loads the other.
+    // Node's crypto loads its stream module.
     ['PUT', put, 'ab', 'Y', ['crypto', 'stream']],
   ] as const) {
     it(`loads only what it needs on a ${method} with EnableCustody=${custody}`, async () => {

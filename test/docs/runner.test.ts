@@ -1,4 +1,4 @@
-// How the tests themselves are run: a failed set-up is reported first, exported variables do not
+// How the tests themselves are run: a failed setup is reported first, exported variables do not
 // reach the tests, and the lists of files are correct.
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';

@@ -147,7 +147,7 @@ describe('a custody entry', () => {
     );
   });
 
-  it('from a slow writer counts once: a copy of it breaks the chain, wherever it is put', () => {
+  it('counts once from a slow writer: a copy of it breaks the chain, wherever it is put', () => {
     append('first');
     const others = join(folder, 'others.jsonl');
     copyFileSync(file, others);
@@ -172,7 +172,7 @@ describe('a custody entry', () => {
     }
   });
 
-  it('with forged offsets is found, even after a place where bytes were removed', () => {
+  it('is found in spite of forged offsets, even after a place where bytes were removed', () => {
     const forge = (covers: [number, number], prev: string): void => {
       appendFileSync(file, `${formatCustody(covers, prev, { event: 'deposit', name: 'forged' })}\n`);
     };

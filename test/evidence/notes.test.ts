@@ -41,7 +41,7 @@ const open = (note: string | Buffer, ...verifiers: Parameters<typeof verifyNote>
 const idOf = ({ name, id }: { name: string; id: string }): string => `${name}+${id}`;
 
 describe('a signed note', () => {
-  it('from another implementation verifies, key by key', () => {
+  it('verifies, key by key, when another implementation made it', () => {
     const [peter, enoch] = [PETER, ENOCH].map(parseVerifierKey);
     assert.ok(peter && enoch);
     assert.deepEqual(open(GO_NOTE, [peter, enoch]), [idOf(peter), idOf(enoch)]);

@@ -1,5 +1,5 @@
 // The witness shows what the custody record contained when a web user, who can write to the record
-// at will, cuts it.
+// at will, truncates it.
 import assert from 'node:assert/strict';
 import fs, {
   chmodSync,

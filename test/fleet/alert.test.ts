@@ -397,7 +397,7 @@ describe('a webhook', () => {
     );
   });
 
-  it('that fails does not stop other channels', async () => {
+  it('does not stop other channels when it fails', async () => {
     const other = await startHttpSink();
     rulesOf(SILENT, webhook(), `tell webhook ${other.origin}/hook`);
     sink.answers.push(status(503));
@@ -406,7 +406,7 @@ describe('a webhook', () => {
     await other.close();
   });
 
-  it('that hangs is ended at its time limit', async () => {
+  it('is ended at its time limit when it hangs', async () => {
     rulesOf(SILENT, webhook(), 'timeout 1s');
     sink.answers.push(hang);
     const startedAt = Date.now();

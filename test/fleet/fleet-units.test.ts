@@ -93,7 +93,7 @@ db = db2 # two lines of one group add up
 });
 
 describe('a due time', () => {
-  it('of an interval begins with its first time and is the latest one', () => {
+  it('begins with its first time in an interval, and is the latest one', () => {
     const every = { kind: 'every', seconds: 3600 } as const;
     assert.deepEqual(
       [999, 1000, 4599, 4600, 8300].map((now) => lastDue(every, 1000, now)),
@@ -105,7 +105,7 @@ describe('a due time', () => {
     );
   });
 
-  it('of a cron expression equals that of another implementation', () => {
+  it('equals that of another implementation for a cron expression', () => {
     const word = (low: number, high: number): fc.Arbitrary<string> =>
       fc.oneof(
         fc.constant('*'),
@@ -131,7 +131,7 @@ describe('a due time', () => {
     );
   });
 
-  it('of a cron expression is in UTC, whatever the time zone of the machine', () => {
+  it('is in UTC for a cron expression, whatever the time zone of the machine', () => {
     const [zone, sunday] = [process.env.TZ, Date.UTC(2026, 10, 29) / 1000];
     for (const TZ of ['Pacific/Kiritimati', 'America/New_York']) {
       process.env.TZ = TZ;
@@ -145,7 +145,7 @@ describe('a due time', () => {
     else process.env.TZ = zone;
   });
 
-  it('of a cron expression is never before the assignment began', () => {
+  it('is never before the assignment began for a cron expression', () => {
     const cron = { kind: 'cron', cron: '0 3 * * *' } as const;
     const three = Date.UTC(2026, 10, 30, 3) / 1000;
     assert.deepEqual(

@@ -107,7 +107,7 @@ describe('lines of a log', () => {
     assert.deepEqual(cutter.end(), []);
   });
 
-  it('with a text are all found however the blocks fall, and few others are looked at', () => {
+  it('are all found by a text however the blocks fall, and few others are looked at', () => {
     const others = Array.from({ length: 50 }, (_, number) => `other ${number}`);
     const lines = ['a first', ...others.slice(0, 20), 'the b', 'b and a', ...others.slice(20), 'a', 'the last, not a'];
     const bytes = Buffer.from(lines.join('\n'));

@@ -139,7 +139,7 @@ describe('a link that is planted at the last moment', () => {
   ];
   for (const [kind, tool, options, expected] of moments) {
     for (const [what, plant] of ['file', 'folder'].map((name) => [name, `ln -s '${name}' "$TARGET"`] as const)) {
-      it(`to a ${what} before ${[tool, ...options].join(' with ')} is not followed by a ${kind} payload`, () => {
+      it(`is not followed by a ${kind} payload: to a ${what}, before ${[tool, ...options].join(' with ')}`, () => {
         const pad = place(kind);
         const folder = shop.folder('late');
         // The link is not planted by the call that makes the private directory.

@@ -109,7 +109,7 @@ describe('a repeated identical upload', () => {
     assert.deepEqual(stored(), { ...group(FIRST, upload({ out: 'OUT' })), ...group(`${FIRST}~2`, upload()) });
   });
 
-  it('of another job is another upload', async () => {
+  it('counts as another upload for another job', async () => {
     configure(its.site, { PutNameFormat: '%cid/%cmd', OverwriteExistingFiles: 'Y' });
     assert.deepEqual([await put(), await put({ jobId: 'other' })], [200, 200]);
     const name = 'client1/host.sh';
@@ -129,7 +129,7 @@ describe('a repeated identical upload', () => {
     assert.equal(stored().mark, '\n\n');
   });
 
-  it('that breaks off leaves the first unchanged, and nothing beside it', async () => {
+  it('leaves the first unchanged, and nothing beside it, when it breaks off', async () => {
     await put({ out: LARGE });
     const before = stored();
     for (const bytes of [0, 1, 300_000, LARGE.length + 6]) {

@@ -1,5 +1,5 @@
-// Workers that are killed with kill -9 during many concurrent uploads: what was answered is stored
-// and recorded, and what is announced is complete. Few kills in an ordinary run;
+// Workers that are killed with kill -9 during many concurrent uploads: every acknowledged upload
+// is stored and recorded, and every announced one is complete. Few kills in an ordinary run;
 // WEBJOB_TEST_KILLS=2000 for a night.
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';

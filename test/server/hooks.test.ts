@@ -61,7 +61,7 @@ function checkWorld(told: string[], stdout: RegExp, stderr: RegExp): void {
   assert.equal(descriptors[0], 'fd 0 /dev/null');
   assert.match(descriptors[1] ?? '', stdout);
   assert.match(descriptors[2] ?? '', stderr);
-  // What ls reads.
+  // The directory that ls itself reads.
   assert.match(descriptors[3] ?? '', /^fd 3 \/proc\/\d+\/fd$/);
 }
 

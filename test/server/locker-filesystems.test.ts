@@ -58,16 +58,16 @@ function assertRefused({ stdout, stderr }: BareResult, message: string): void {
 }
 
 describe('a file system (strace)', { skip: NO_STRACE }, () => {
-  it('that cannot sync a directory (EINVAL) stores uploads all the same', async () => {
+  it('stores uploads even when it cannot sync a directory (EINVAL)', async () => {
     assertStored(await put('unsynced', faulty('fsync:error=EINVAL', site.incoming)));
   });
 
-  it('that cannot sync a file (EINVAL) stores none', async () => {
+  it('stores no upload when it cannot sync a file (EINVAL)', async () => {
     const { stdout } = await put('unsynced', faulty('fsync:error=EINVAL', `${baseOf(site, 'unsynced')}.out`));
     assert.equal(statusOf(stdout), 500);
   });
 
-  it('that fails (EIO) while an upload is announced takes the announcement back', async () => {
+  it('takes an announcement back when it fails (EIO)', async () => {
     const { stdout } = await put('withdrawn', faulty('fsync:error=EIO:when=2', site.incoming));
     assert.equal(statusOf(stdout), 500);
     assert.deepEqual(
@@ -83,16 +83,16 @@ describe('a file system (strace)', { skip: NO_STRACE }, () => {
   };
   const layout = process.arch === 'x64' || process.arch === 'arm64' ? undefined : 'another layout of statfs';
 
-  it('whose free space is reserved for root is full', { skip: layout }, async () => {
+  it('is full when its free space is reserved for root', { skip: layout }, async () => {
     assertRefused(await put('kept', saying(ROOM, 10, 1000, 1000)), 'not enough room');
   });
 
-  it('without free inodes is full, and one that does not count inodes is not', { skip: layout }, async () => {
+  it('is full without free inodes, but not when it does not count inodes', { skip: layout }, async () => {
     assertRefused(await put('used', saying(ROOM, ROOM, 1000, 7)), 'no inodes left');
     assertStored(await put('uncounted', saying(ROOM, ROOM, 0, 0)));
   });
 
-  it('without nameless files gives a body a name for a moment', () => {
+  it('gives a body a name for a moment when it has no nameless files', () => {
     const folder = makeScratch(site, 'spool');
     const spool = pathToFileURL(join(import.meta.dirname, '../../cgi/node-cgi-compat/spool.ts')).href;
     const program = `
@@ -150,11 +150,11 @@ describe('a tmpfs', { skip: obstacle }, () => {
     }
   }
 
-  it('that does not count inodes stores uploads', async () => {
+  it('stores uploads when it does not count inodes', async () => {
     await withDisk(site.incoming, 'size=4m,nr_inodes=0', async () => assertStored(await put('uncounted')));
   });
 
-  it('with the logs refuses uploads when it has no inode for the custody record', async () => {
+  it('refuses uploads when the logs have no inode for the custody record', async () => {
     const logs = join(site.base, 'logfiles');
     await withDisk(logs, 'size=1m,nr_inodes=20', async () => {
       writeFileSync(site.logFile, '');
@@ -167,7 +167,7 @@ describe('a tmpfs', { skip: obstacle }, () => {
     });
   });
 
-  it('with the logs refuses uploads when it has room for only a part of the entry', async () => {
+  it('refuses uploads when the logs have room for only a part of the entry', async () => {
     const logs = join(site.base, 'logfiles');
     await withDisk(logs, 'size=8k', async () => {
       for (const path of [site.logFile, custodyOf(site)]) {

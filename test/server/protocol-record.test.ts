@@ -118,7 +118,7 @@ describe('the times of a run record', () => {
     );
   });
 
-  it('before 1970 are those of a struct timeval', () => {
+  it('match a struct timeval before 1970', () => {
     const cases: [micros: number, text: string][] = [
       [-99_992_968_343, '1969-12-30 20:13:27 UTC (-99993.031657)'],
       [-1, '1969-12-31 23:59:59 UTC (-1.999999)'],

@@ -205,7 +205,7 @@ describe(`${TIMES} GETs with a hook`, () => {
   leavesNothing('that fails where there is no command', asked('missing', 551), getHook('exit 1'));
   leavesNothing('that complains', asked('host.sh', 200), getHook('echo a >&2', { GetHookLogDivertedOutput: 'Y' }));
   leavesNothing('that reaches its limit to the byte', asked('host.sh', 200), getHook('head -c 1024 /dev/zero', limit));
-  // It hides that the shell's limit ended it, so its output so far must not be the payload.
+  // The hook hides that the shell's limit ended it; its partial output must not be the payload.
   const cutShort = getHook('head -c 2000 /dev/zero; exit 0', limit);
   leavesNothing('that goes over a limit of whole blocks', asked('host.sh', 551), cutShort);
   leavesNothing('that goes over its limit by a byte', asked('host.sh', 551), getHook('head -c 1025 /dev/zero', limit));

@@ -178,7 +178,7 @@ pwd > ${made('folder')}`);
       }
     });
 
-    it('of many concurrent requests leave two lines each', async () => {
+    it('leave two lines for each of many concurrent requests', async () => {
       use(':');
       const deadline = Date.now() + LIMIT_MS;
       const answers = await Promise.all(Array.from({ length: 12 }, () => its.get()));

@@ -1,5 +1,5 @@
-// The parts of the view without a server: pages of a list compared with the whole list, stretches
-// of a stream, addresses, and sums of days.
+// The parts of the view without a server: pages of a list compared with the whole list, parts of
+// a stream, URLs, and sums of days.
 import assert from 'node:assert/strict';
 import { hash } from 'node:crypto';
 import fs, { appendFileSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
@@ -316,7 +316,7 @@ it('a client page shows an output that changed, even when the GET of its job was
       opened.close();
     }
   };
-  // A look that takes long leaves the rest to the next one.
+  // A pass that takes long leaves the rest to the next one.
   const countAll = async (): Promise<number> => {
     for (let looks = 0; looks < 5; looks += 1) await look();
     return (await look()).length;

@@ -79,7 +79,7 @@ describe('an upload', () => {
     );
   });
 
-  it('of the same job id is a repeat within a day, and later a job of its own', async () => {
+  it('is a repeat under the same job id within a day, and later a job of its own', async () => {
     const jobId = 'server_1_1085355126_00077';
     const plant = (clientId: string, ...days: number[]) =>
       plantPast(
@@ -96,7 +96,7 @@ describe('an upload', () => {
     assert.equal((await jobsOf('--client', 'months')).length, 3);
   });
 
-  it('of one job id by two clients belongs to each by its name', async () => {
+  it('belongs to its client by its name when two clients use one job id', async () => {
     const jobId = 'server_1_1085355126_00088';
     const planted = plantPast(site, 'UTC', [
       { at: at(90 * 1440), clientId: 'twin-a', jobId },

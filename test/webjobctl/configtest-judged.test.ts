@@ -131,7 +131,7 @@ const WEAK: [what: string, make: () => void, ciphers: string | undefined, found:
 
 describe('a server certificate', () => {
   for (const [what, make, ciphers, found] of WEAK) {
-    it(`with ${what} is ${found ? 'refused' : 'accepted'} by httpd, and configtest agrees`, async () => {
+    it(`is ${found ? 'refused' : 'accepted'} by httpd and configtest alike with ${what}`, async () => {
       make();
       const findings = findSerious(describeHost(ciphers));
       assert.equal(await isTaken(ciphers), found === undefined);

@@ -1,6 +1,6 @@
 // webjobctl with far fewer descriptors than there are uploads and segments of the custody record: a
-// file that stays open after it was read, written or removed ends the command. Not for what reads
-// the ledger, which keeps every log open while it reads new lines.
+// file that stays open after it was read, written or removed ends the command. Commands that
+// read the ledger are not included, because they keep every log open while they read new lines.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { readdirSync, utimesSync, writeFileSync } from 'node:fs';

@@ -198,7 +198,7 @@ describe('webjobctl show', () => {
     ]) {
       const { text } = await onTerminal(args);
       assert.match(text, /owned/, args.join(' '));
-      // Colours and the line of progress are ours.
+      // webjobctl itself writes the colours and the progress line.
       assert.doesNotMatch(text.replace(/\x1b\[(?:\d+m|K)/g, ''), /[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]/, args.join(' '));
       assert.doesNotMatch(text, /\x9b2J/);
     }

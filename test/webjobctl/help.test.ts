@@ -46,7 +46,7 @@ describe('a command', () => {
     assert.equal(await usageOf('-cjobs'), '[options]');
   });
 
-  it('that does not exist draws a suggestion', async () => {
+  it('draws a suggestion when it does not exist', async () => {
     const { code, stderr } = await runWebjobctl(['jbos']);
     assert.equal(code, 2);
     assert.match(stderr, /unknown command 'jbos'\n\(Did you mean jobs\?\)/);

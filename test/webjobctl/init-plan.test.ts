@@ -429,7 +429,7 @@ describe('a planned file', () => {
     assert.equal(readdirSync(join(folder, 'open')).length, 2);
   });
 
-  it('that cannot be made is a failure that names it', () => {
+  it('causes a failure that names it when it cannot be made', () => {
     const step = { ...compare(wish('a/b')), place: '/proc/nothing/b' };
     assert.throws(
       () => applySteps([step], NO_MAKERS, UNSERVED, () => undefined),

@@ -239,7 +239,7 @@ describe('metrics', () => {
     rmSync(folder, { recursive: true });
   });
 
-  it('of two sites have no series in common', async () => {
+  it('have no series in common at two sites', async () => {
     const [here, there] = await Promise.all(
       [[], ['--site', 'west']].map(async (more) => {
         const { text } = await its.webjobctl('metrics', '--textfile', '-', ...more);

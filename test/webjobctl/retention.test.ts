@@ -78,7 +78,7 @@ describe('the custody record of webjobctl', () => {
 });
 
 describe('a hold', () => {
-  it('of a client and one of a job are two, even if the ids are the same', async () => {
+  it('is separate for a client and a job, even if the ids are the same', async () => {
     const id = 'server_1_1085355126_00042';
     const jobs = [
       { at: ago(50), clientId: 'other', jobId: id },
@@ -136,7 +136,7 @@ describe('a hold', () => {
     });
   });
 
-  it('of a client whose PUT was refused covers nothing that another uploaded', async () => {
+  it('covers nothing of another client when the PUT of its client was refused', async () => {
     const jobId = 'server_1_1085355126_00043';
     const jobs: PastJob[] = [
       { at: ago(50), clientId: 'thief', jobId, get: false, put: { status: 453 }, out: false },

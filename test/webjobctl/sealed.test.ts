@@ -128,7 +128,7 @@ describe('output that another party sealed to the same examiner', () => {
 });
 
 describe('an identity file', () => {
-  it('that cannot be used is an error that does not show its content', async () => {
+  it('causes an error that does not show its content when it cannot be used', async () => {
     const { identity: secret } = await makeExaminer();
     for (const [text, why] of [
       ['', 'contains no identity'],
@@ -147,7 +147,7 @@ describe('an identity file', () => {
     assert.equal((await run('show', id('one'), '--identity', at('none'))).code, 4);
   });
 
-  it('that others can read draws a warning, as from age-keygen', async () => {
+  it('draws a warning when others can read it, as from age-keygen', async () => {
     const path = write('open.txt', `${alice.identity}\n`);
     spawnSync('chmod', ['644', path]);
     const { code, stderr } = await run('show', id('one'), '--identity', path);

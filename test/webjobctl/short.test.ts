@@ -92,7 +92,7 @@ describe('a short write', () => {
     files = digestFiles(site.incoming);
   });
 
-  it('of the archive or the manifest leaves every upload in place', async () => {
+  it('leaves every upload in place when it hits the archive or the manifest', async () => {
     for (const blocks of part([1, 10, 91, 92], 2)) {
       await fail(/EFBIG/, runLimited(blocks, 'pack', '--older-than', '30d'));
       assert.deepEqual(digestFiles(site.incoming), files, `${blocks} blocks`);
@@ -105,7 +105,7 @@ describe('a short write', () => {
     assert.deepEqual(readdirSync(join(site.base, 'packed')).sort(), [`${DAY}.jsonl`, `${DAY}.tar.gz`]);
   });
 
-  it('of a stream that is unpacked announces nothing, and leaves the archive', async () => {
+  it('announces nothing, and leaves the archive, when it hits an unpacked stream', async () => {
     assert.equal((await runLimited(undefined, 'pack', '--older-than', '30d')).exitCode, 0);
     // All of it but the last hundred bytes fits.
     for (const blocks of part([90, 45, 3], 2)) {
@@ -119,7 +119,7 @@ describe('a short write', () => {
     assert.deepEqual(packed(), []);
   });
 
-  it('of the custody record keeps prune from removing anything', async () => {
+  it('keeps prune from removing anything when it hits the custody record', async () => {
     for (const blocks of [1, 2]) {
       await fail(/truncated|EFBIG/, runLimited(blocks, 'prune', '--older-than', '30d', '--yes'));
       assert.deepEqual(digestFiles(site.incoming), files, `${blocks} blocks`);
@@ -129,7 +129,7 @@ describe('a short write', () => {
     assert.equal(readPruned().length, 31);
   });
 
-  it('of the holds keeps the earlier ones', async () => {
+  it('keeps the earlier holds when it hits the file of holds', async () => {
     const holds = join(site.base, 'config', 'nph-webjob', 'holds.jsonl');
     const add = (client: string, blocks?: number) =>
       runLimited(blocks, 'hold', 'add', '--client', client, '--reason', 'x'.repeat(400));
@@ -169,7 +169,7 @@ describe('an fsync that fails', { skip: NO_STRACE }, () => {
     }
   });
 
-  it('of a directory stops nothing where the file system cannot sync directories', async () => {
+  it('stops nothing when it hits a directory that the file system cannot sync', async () => {
     resetSite([{ at: AT, name: 'one' }]);
     const files = readFiles(site.incoming);
     mkdirSync(join(site.base, 'packed'));
