@@ -67,7 +67,7 @@ describe('the times of a run record', needsFakeClock, () => {
   });
 });
 
-describe("a client's clock", () => {
+describe('the clock skew of a job', () => {
   const issued = 1_795_503_148;
   const fieldsOf = (facts: Record<string, number | string>): Map<string, string> =>
     new Map(
@@ -95,7 +95,8 @@ describe("a client's clock", () => {
     ['of a job without an id', { Jid: 'NA', GetEpoch: 7200 }, undefined],
     ['that was set back while the program ran', { GetEpoch: -0.5, RunEpoch: -7200 }, undefined],
   ];
-  for (const [what, facts, skew] of cases) it(what, () => assert.equal(findClockSkew(fieldsOf(facts)), skew));
+  for (const [what, facts, skew] of cases)
+    it(`is computed for a clock ${what}`, () => assert.equal(findClockSkew(fieldsOf(facts)), skew));
 
   it('is described in its two largest units', () => {
     const texts: [skew: number, text: string][] = [

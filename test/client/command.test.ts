@@ -135,7 +135,7 @@ describe('the command line', () => {
     }
   });
 
-  it('takes several files separated by commas', async () => {
+  it('accepts several files separated by commas', async () => {
     const target = writeConf(`URLGetURL=${fake.url}\n`);
     const rest = writeConf(`ClientId=client9\nTempDirectory=${client.temp}\n`);
     const { code, stdout } = await runWebjob(['-e', '-f', `${target},${rest}`, 'prog', 'one']);

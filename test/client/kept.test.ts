@@ -332,7 +332,7 @@ describe('SpoolDirectory on a disk that refuses writes', { skip: findMountObstac
       assert.equal((await flush()).code, 0);
     });
 
-    it(`${why} leaves a job that cannot be sent either to the hint, from TempDirectory`, async () => {
+    it(`${why} leaves a job that cannot be sent either in TempDirectory, where the hint delivers it`, async () => {
       make();
       home.reset({ SpoolDirectory: spool() });
       home.fake.put = REFUSES;
@@ -370,7 +370,7 @@ describe('SpoolDirectory on a disk that refuses writes', { skip: findMountObstac
     assert.deepEqual(home.client.left(), []);
   });
 
-  it('makes --flush list what waits and fail when the disk has become read-only', async () => {
+  it('makes --flush list waiting jobs and fail when the disk has become read-only', async () => {
     mountDisk(disk, 'size=1m');
     home.reset({ SpoolDirectory: spool() });
     home.fake.put = REFUSES;

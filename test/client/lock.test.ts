@@ -255,7 +255,7 @@ describe('LockFile', () => {
     assert.equal(code, 2);
   });
 
-  it('is removed before it is closed, or another run would take it for abandoned', { skip: NO_STRACE }, () => {
+  it('is removed before it is closed, or another run would consider it abandoned', { skip: NO_STRACE }, () => {
     const trace = join(client.root, 'lock-trace');
     const source = `
       const { takeLock } = await import('${join(import.meta.dirname, '..', '..', 'client', 'lock.ts')}');

@@ -79,7 +79,7 @@ describe('the end of a program', () => {
     });
   }
 
-  it('after RunTimeLimit ends the whole group with exit code 4, and uploads what there is', async () => {
+  it('kills the whole process group at RunTimeLimit, with exit code 4 and the output so far', async () => {
     const pidFile = join(home.client.root, 'pids');
     home.configure({ RunTimeLimit: '1', TimeoutSignal: '15' });
     home.add('slow.sh', `#!/bin/sh\necho begun\nsleep 300 &\necho $$ $! > ${pidFile}\nwait\n`);

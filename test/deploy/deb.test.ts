@@ -209,7 +209,7 @@ htpasswd -bB /etc/webjob/webjob-view.htpasswd alice secret 2>&1`);
     assert.deepEqual(runJob(), ['done 200', 'done 200', 'done 200', 'done 200']);
   });
 
-  it('takes settings and passwords along when purged, and leaves evidence and its keys', () => {
+  it('removes settings and passwords when purged, and leaves evidence and its keys', () => {
     const before = evidence();
     debian.must('echo key > /etc/webjob/webjob-ca.key');
     const { code, stdout, stderr } = debian.run('DEBIAN_FRONTEND=noninteractive dpkg -P webjob');

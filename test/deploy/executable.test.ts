@@ -51,7 +51,7 @@ describe('the standalone executable', { skip }, () => {
     assert.equal(run('--eval', '1').status, 1);
   });
 
-  it('takes no switch of Node from the environment, and passes it to the program', () => {
+  it('ignores Node switches in the environment, and passes them to the program', () => {
     const loaded = join(folder, 'loaded.cjs');
     writeFileSync(loaded, 'console.log("loaded"); process.exit(9);\n');
     site.configure({ URLPutURL: '' });
@@ -62,7 +62,7 @@ describe('the standalone executable', { skip }, () => {
     }
   });
 
-  it('uses the URLs of its settings, whatever the environment of Node says', () => {
+  it('uses the URLs of its settings, whatever the environment sets for Node', () => {
     site.configure({ URLPutURL: '' });
     site.add('plain.sh', '#!/bin/sh\necho plain\n');
     const nowhere = 'http://127.0.0.1:1/';

@@ -402,7 +402,7 @@ describe('the reader of segments', () => {
     assert.deepEqual([find()[0], find(names)[0]], ['job_1', 'job_1'], 'an edited record says nothing');
   });
 
-  it('takes the two newest segments for the end, even when the first of them is torn', () => {
+  it('treats the two newest segments as the end, even when the first of them is torn', () => {
     fill(4);
     const [older, newest] = [3, 4].map((number) => readFileSync(segment(number), 'latin1'));
     assert.deepEqual(readCustodyEnd(path, 1e6).split('\n').filter(Boolean), `${older}${newest}`.trim().split('\n'));

@@ -260,7 +260,7 @@ describe('the digest list of an evidence package', () => {
 });
 
 describe('a table of names', () => {
-  it('finds each of thousands, and tells which were met', () => {
+  it('finds each of thousands of names, and reports which were met', () => {
     const table = new NameTable();
     const names = Array.from({ length: 5000 }, (_, index) => `name_${index}`);
     for (const [index, name] of names.entries()) {
@@ -305,7 +305,7 @@ describe('a checkpoint of an earlier version', () => {
   const pair = generateKeyPairSync('ed25519');
   const file = 'nph-webjob-custody.server_1.jsonl';
 
-  it('tells whether the entries of that time are still there', () => {
+  it('shows whether the entries of that time are still there', () => {
     const other = join(folder, 'other');
     mkdirSync(other);
     const path = join(folder, file);

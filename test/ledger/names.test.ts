@@ -75,7 +75,7 @@ describe('a name that contains a job id', () => {
     }
   });
 
-  it('belongs to a server of the site when nothing else tells', () => {
+  it('belongs to a server of the site when nothing else decides', () => {
     const parse = of('%cid_%jid_%cmd');
     const expected = { clientId: 'my_client', command: 'host_a.sh' };
     assert.deepEqual(parse('my_client_server_1_1795976599_27405_host_a.sh'), expected);

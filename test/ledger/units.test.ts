@@ -632,7 +632,7 @@ describe('the requests and uploads of one job', () => {
     ]);
   });
 
-  it('are told by the accepted requests where the name of an upload does not tell', () => {
+  it('are joined by the accepted requests where the name of an upload does not decide', () => {
     const unnamed = { isNamed: false, clientId: undefined, command: undefined };
     assert.deepEqual(join([line('PUT', 0)], [upload('u', 0, unnamed)]), ['done 0 1 0 u']);
     assert.deepEqual(join([line('PUT', 0, { status: 453 })], [upload('u', 0, unnamed)]), [

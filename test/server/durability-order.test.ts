@@ -51,14 +51,14 @@ function announced(folder: string): string[] {
   ];
 }
 
-describe('the order of system calls', { skip: NO_STRACE }, () => {
+describe('the script under strace', { skip: NO_STRACE }, () => {
   let site: Site;
   before(() => {
     site = makeLockerSite();
   });
   after(() => site.remove());
 
-  it('is streams and lock, directory, custody record, .rdy, directory, log, answer', async () => {
+  it('syncs streams and lock, directory, custody record, .rdy, directory, then logs and answers', async () => {
     const upload = makeUpload('plain', SIZES);
     const steps = await traceUpload(site, upload, baseOf(site, 'plain'));
     assert.deepEqual(steps, [...locked('incoming'), ...received(''), ...announced('incoming')]);

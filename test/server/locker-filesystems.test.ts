@@ -67,7 +67,7 @@ describe('a file system (strace)', { skip: NO_STRACE }, () => {
     assert.equal(statusOf(stdout), 500);
   });
 
-  it('takes an announcement back when it fails (EIO)', async () => {
+  it('takes back an announcement that fails (EIO)', async () => {
     const { stdout } = await put('withdrawn', faulty('fsync:error=EIO:when=2', site.incoming));
     assert.equal(statusOf(stdout), 500);
     assert.deepEqual(

@@ -365,7 +365,7 @@ describe('a start that is impossible', () => {
     );
   });
 
-  it('is only that at a port outside the loopback', async () => {
+  it('is not caused by a socket, which only its owner can use', async () => {
     const resident = await start();
     assert.equal(statSync(resident.socket).mode & 0o777, 0o600, "a socket is its owner's alone");
   });

@@ -201,10 +201,10 @@ describe('a request body', () => {
   });
 
   for (const [how, name] of [
-    ['whose connection ends', 'cut_end'],
-    ['whose connection breaks', 'cut_break'],
+    ['when its connection ends', 'cut_end'],
+    ['when its connection breaks', 'cut_break'],
   ] as const) {
-    it(`${how} leaves what came of it, without .rdy, and a line in the log`, async () => {
+    it(`leaves what arrived, without .rdy, and a line in the log ${how}`, async () => {
       const whole = formatRequest(1, putVariables(site, 100_000, name), Buffer.alloc(100_000, 'x'));
       await withClient(async (client) => {
         client.socket.write(whole.subarray(0, 80_000));

@@ -40,7 +40,7 @@ describe('names that the file system refuses', { skip: NO_STRACE }, () => {
     ]);
 
   for (const path of ['.lck', '.out', '.env'])
-    it(`leave nothing when it is that of ${path}`, async () => {
+    it(`leave nothing behind for a ${path} name`, async () => {
       assert.match(await put({}, refuse(path)), /^HTTP\/1\.1 450 /);
       assert.match(readLog(its.site.base).at(-1) ?? '', REFUSED);
       assert.deepEqual([...readFiles(its.site.incoming).keys()], []);
@@ -52,7 +52,7 @@ describe('names that the file system refuses', { skip: NO_STRACE }, () => {
     ['.out.new', 'N'],
     ['.env.new', 'N'],
   ] as const)
-    it(`leave the first upload alone when it is that of ${path}`, async () => {
+    it(`leave the first upload alone for a ${path} name`, async () => {
       configure(its.site, { ...SETTINGS, KeepDifferingUploads: keep });
       assert.equal((await its.put(upload())).status, 200);
       const before = readFiles(its.site.incoming);

@@ -442,7 +442,7 @@ describe('httpd', () => {
     );
   });
 
-  it('records who looked at what', async () => {
+  it('records which user viewed which page', async () => {
     await read(`/job/${ids.first}?s=out`);
     const lines = readFileSync(join(views.get('mod_proxy_fcgi')?.folder ?? '', 'access.jsonl'), 'utf8')
       .trimEnd()

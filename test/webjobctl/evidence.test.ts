@@ -109,7 +109,7 @@ describe('webjobctl custody checkpoint', () => {
 });
 
 describe('webjobctl verify', () => {
-  it('takes samples of more than 0 % and up to 100 %', async () => {
+  it('accepts samples of more than 0 % and up to 100 %', async () => {
     const its = makeLockerSite();
     try {
       plantPast(

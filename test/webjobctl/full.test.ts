@@ -127,7 +127,7 @@ describe('webjobctl with broken files', () => {
       assert.equal((await runWebjobctl(['-c', config, command])).stderr, '', command);
   });
 
-  it('reports what it may not read, and does not end as without findings', {
+  it('reports what it may not read, and does not exit as if there were no findings', {
     skip: !webUser && 'not root',
   }, async () => {
     mkdirSync(disk);

@@ -183,7 +183,7 @@ describe('webjobctl index', () => {
     await index();
   });
 
-  it('does not take a part of a stream for the whole', async () => {
+  it('does not treat a part of a stream as complete', async () => {
     await locker.run({ clientId: 'client1', fileName: 'host.sh', out: `${'x'.repeat(5000)}needle\n` });
     await index('--max-text', '4000');
     const found = new Set([...(await findCandidates(site(), ['needle']))].map(({ name }) => name));

@@ -15,7 +15,7 @@ import { plantPast } from '../support/past-site.ts';
 const AT = new Date(Date.now() - 40 * 86_400_000);
 const DAY = AT.toISOString().slice(0, 10);
 
-describe('the order of system calls', { skip: NO_STRACE }, () => {
+describe('webjobctl under strace', { skip: NO_STRACE }, () => {
   const its = makeLockerSite({ UseGMT: 'Y' });
   const { site } = its;
   before(() => {
@@ -73,7 +73,7 @@ describe('the order of system calls', { skip: NO_STRACE }, () => {
   ];
   const record = ['write custody', 'fsync custody'];
 
-  it('is in pack: archive and manifest, read back, their names, custody record, originals', async () => {
+  it('packs in order: archive and manifest, read back, their names, custody record, originals', async () => {
     const [archive, manifest] = ['packed/DAY.tar.gz', 'packed/DAY.jsonl'];
     assert.deepEqual(await trace('pack', '--older-than', '30d'), [
       ...['mkdir config', 'fsync .', 'mkdir config/nph-webjob', 'fsync config', 'mkdir packed', 'fsync .'],
@@ -87,7 +87,7 @@ describe('the order of system calls', { skip: NO_STRACE }, () => {
     ]);
   });
 
-  it('is in unpack: every stream, its directory, .rdy, custody record, manifest, archive', async () => {
+  it('unpacks in order: every stream, its directory, .rdy, custody record, manifest, archive', async () => {
     // One directory must be made again.
     rmSync(join(site.incoming, 'a'), { recursive: true });
     const restore = (name: string): string[] => {
@@ -118,11 +118,11 @@ describe('the order of system calls', { skip: NO_STRACE }, () => {
     ]);
   });
 
-  it('is in prune: custody record, .rdy, its directory, streams', async () => {
+  it('prunes in order: custody record, .rdy, its directory, streams', async () => {
     assert.deepEqual(await trace('prune', '--older-than', '30d', '--yes'), [...record, ...remove('a/one', 'b/two')]);
   });
 
-  it('is in prune of an archive: custody records, manifest, its directory, archive', async () => {
+  it('prunes an archive in order: custody records, manifest, its directory, archive', async () => {
     plantPast(site, 'UTC', [{ at: AT, name: 'three' }]);
     await trace('pack', '--older-than', '30d');
     const steps = await trace('prune', '--older-than', '30d', '--yes');
@@ -132,7 +132,7 @@ describe('the order of system calls', { skip: NO_STRACE }, () => {
     );
   });
 
-  it('is in hold: the holds before the record when one is set, and after it when one ends', async () => {
+  it('writes the holds before the record when one is set, and after it when one ends', async () => {
     const holds = 'config/nph-webjob/holds.jsonl';
     const temporary = `config/nph-webjob/.holds.jsonl.new`;
     const place = [`fsync ${temporary}`, `rename ${temporary} ${holds}`, 'fsync config/nph-webjob'];
@@ -142,7 +142,7 @@ describe('the order of system calls', { skip: NO_STRACE }, () => {
     assert.deepEqual(end, [...record, `create ${temporary}`, ...place]);
   });
 
-  it('is for a file that is replaced: its bytes before its name, its name before the end', async () => {
+  it('replaces a file in order: its bytes before its name, its name before the end', async () => {
     mkdirSync(join(site.base, 'made'));
     assert.deepEqual(await trace('metrics', '--textfile', join(site.base, 'made', 'webjob.prom')), [
       ...['create', 'write', 'fsync'].map((verb) => `${verb} made/.webjob.prom.new`),
@@ -150,7 +150,7 @@ describe('the order of system calls', { skip: NO_STRACE }, () => {
     ]);
   });
 
-  it('is in index: no page of the database before it is on disk in the log beside it', async () => {
+  it('writes no page of the index before it is on disk in the log beside it', async () => {
     plantPast(site, 'UTC', [{ at: AT, name: 'four' }]);
     const [database, journal] = ['index/webjob.sqlite', 'index/webjob.sqlite-wal'];
     const made = (await trace('index')).filter((step) => step.endsWith(database)).join(', ');

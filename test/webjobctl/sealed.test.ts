@@ -103,7 +103,7 @@ describe('sealed uploads', () => {
   });
 });
 
-describe('sealed uploads in a pack', () => {
+describe('sealed uploads in an archive', () => {
   before(async () => {
     const past = new Date(Date.now() - 40 * 86_400_000);
     for (const name of readdirSync(site.incoming)) utimesSync(join(site.incoming, name), past, past);
