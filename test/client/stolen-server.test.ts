@@ -312,9 +312,9 @@ for (const [what, lines, why] of [
     REFUSED,
   ],
 ] satisfies [string, () => string, RegExp][])
-  attack('a header which', what, () => head(lines()), why);
+  attack('a header', what, () => head(lines()), why);
 for (let part = 1; part < 10; part++)
-  attack('a header which', `holds ${part} tenths of the manifest`, () => {
+  attack('a header', `holds ${part} tenths of the manifest`, () => {
     const note = Buffer.from(good());
     return head(manifestHeader(note.subarray(0, Math.floor((note.length * part) / 10))));
   });
