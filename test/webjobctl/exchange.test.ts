@@ -60,7 +60,7 @@ const COMMANDS: Record<string, Tried> = {
 
 describe('a web user who replaces a directory of the locker with a link', { skip: findObstacle() }, () => {
   for (const [name, tried] of Object.entries(COMMANDS))
-    it(`makes webjobctl ${name} of root touch nothing at its target`, async () => {
+    it(`cannot make webjobctl ${name} of root touch anything at its target`, async () => {
       let exchanged = 0;
       for (let run = 0; run < RUNS; run++) {
         const folders = Array.from({ length: FOLDERS }, (_, index) => `incoming/${index}`);
@@ -71,20 +71,20 @@ describe('a web user who replaces a directory of the locker with a link', { skip
     });
 
   for (const name of ['pack', 'prune', 'unpack', 'verify'])
-    it(`makes webjobctl ${name} touch nothing even when the locker itself is replaced`, async () => {
+    it(`cannot make webjobctl ${name} touch anything, even by replacing the locker itself`, async () => {
       let exchanged = 0;
       for (let run = 0; run < 2 * RUNS; run++)
         exchanged += await attack(COMMANDS[name] ?? { args: [] }, ['his/incoming'], () => 1 + ((4 * run) % MOST));
       assert.ok(exchanged > 0, 'nothing was exchanged');
     });
 
-  it('makes webjobctl client remove of root remove nothing at the target of counts', async () => {
+  it('cannot make webjobctl client remove of root remove anything at the target of counts', async () => {
     let exchanged = 0;
     for (let run = 0; run < RUNS; run++) exchanged += await attackCounts((index) => 1 + ((index + run) % 4));
     assert.ok(exchanged > 0, 'nothing was exchanged');
   });
 
-  it('makes root write nothing where the output directory belongs to the user', async () => {
+  it('cannot make root write anything where the output directory belongs to the user', async () => {
     const its = makeLockerSite();
     const { site } = its;
     const { uid = 0, gid = 0 } = findWebUser() ?? {};
@@ -139,7 +139,7 @@ describe('a web user who replaces a directory of the locker with a link', { skip
     }
   });
 
-  it('has no effect where the locker is a link of the user, which root refuses', async () => {
+  it('gains nothing where the locker is a link of the user, which root refuses', async () => {
     const its = makeLockerSite();
     const { site } = its;
     const { uid = 0, gid = 0 } = findWebUser() ?? {};
