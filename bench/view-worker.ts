@@ -28,7 +28,8 @@ export function ask(socket: string, variables: Record<string, string>): Promise<
   const end = (type: number): Buffer => formatRecord({ type, requestId: 1, content: Buffer.alloc(0) });
   const request = Buffer.concat([
     formatRecord({
-      ...{ type: RECORD_TYPES.beginRequest, requestId: 1 },
+      type: RECORD_TYPES.beginRequest,
+      requestId: 1,
       content: formatBeginning({ role: RESPONDER_ROLE, keepConnection: false }),
     }),
     ...formatStream(RECORD_TYPES.params, 1, formatPairs(Object.entries(variables))),

@@ -84,7 +84,7 @@ describe('a file system (strace)', { skip: NO_STRACE }, () => {
   const layout = process.arch === 'x64' || process.arch === 'arm64' ? undefined : 'another layout of statfs';
 
   it('is full when its free space is reserved for root', { skip: layout }, async () => {
-    assertRefused(await put('kept', saying(ROOM, 10, 1000, 1000)), 'not enough room');
+    assertRefused(await put('kept', saying(ROOM, 10, 1000, 1000)), 'not enough space');
   });
 
   it('is full without free inodes, but not when it does not count inodes', { skip: layout }, async () => {

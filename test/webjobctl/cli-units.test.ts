@@ -473,7 +473,7 @@ describe('a failure message', () => {
   });
 
   it('contains no terminal sequence, in the message and in the hint', () => {
-    const [failure, program] = ['failure', 'program'].map((name) => join(import.meta.dirname, `../cli/${name}.ts`));
+    const [failure, program] = ['failure', 'program'].map((name) => join(import.meta.dirname, `../../cli/${name}.ts`));
     const text = `import { Failure } from '${failure}'; import { reportEnd } from '${program}';
       reportEnd('x', { usage: 2, bug: 70 }, new Failure('failed', 'a \\x1b[31m', 'b \\x9b31m'));`;
     const { stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', text], { encoding: 'utf8' });
