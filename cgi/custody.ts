@@ -19,7 +19,7 @@ import {
 } from 'webjob-locker';
 import { NOT_APPLICABLE } from 'webjob-protocol';
 import { type Exchange, identify } from './exchange.ts';
-import { complain } from './log.ts';
+import { logProblem } from './log.ts';
 
 /** The sizes and digests of the three streams of an upload on disk. */
 export interface Content {
@@ -113,7 +113,7 @@ function* record({ settings }: Exchange, facts: CustodyFacts): Steps<void> {
   } catch (error) {
     const { kind, message } = failureOf(error);
     if (existsSync(path) || kind === 'full') throw new LockerFailure(kind, `custody record: ${message}`);
-    complain(`no custody record is kept: ${path}: ${message}`);
+    logProblem(`no custody record is kept: ${path}: ${message}`);
   }
 }
 

@@ -16,7 +16,7 @@ import { checkCaller } from './authorize.ts';
 import type { Answer, Exchange } from './exchange.ts';
 import { serveCommand } from './get.ts';
 import { takeClientSlot } from './limits.ts';
-import { complain, logRequest } from './log.ts';
+import { logProblem, logRequest } from './log.ts';
 import { overrideSettings } from './overrides.ts';
 import { receiveUpload } from './put.ts';
 import { Refusal } from './refusal.ts';
@@ -64,7 +64,7 @@ function* answerRequest(exchange: Exchange, configuration: Configuration): Steps
   } catch (error) {
     if (error instanceof Refusal) return { status: error.status, detail: error.message, retryAfter: error.retryAfter };
     if (error instanceof QueryError) return { status: 450, detail: error.message };
-    complain(error instanceof Error ? (error.stack ?? error.message) : String(error));
+    logProblem(error instanceof Error ? (error.stack ?? error.message) : String(error));
     return { status: 500, detail: 'unexpected, see the error log of httpd' };
   }
 }

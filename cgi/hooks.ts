@@ -17,7 +17,7 @@ import {
 } from 'node:fs';
 import { type GroupPaths, STREAMS } from 'webjob-locker';
 import { type Exchange, tokenFacts } from './exchange.ts';
-import { complain, logHook } from './log.ts';
+import { logHook, logProblem } from './log.ts';
 import { Refusal } from './refusal.ts';
 import { readManifest, readSignature } from './signature.ts';
 import { expandCommand } from './tokens.ts';
@@ -161,7 +161,7 @@ function takeMade(what: string, path: string | undefined, read: (fd: number) => 
     const { size } = statSync(path);
     return size === 0 ? undefined : read(openSync(path, 'r'));
   } catch (error) {
-    complain(`${what} of GetHook: ${(error as Error).message}`);
+    logProblem(`${what} of GetHook: ${(error as Error).message}`);
     return undefined;
   }
 }

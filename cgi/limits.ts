@@ -6,7 +6,7 @@ import { failureOf, type Reservation, reserve, type Slot, takeSlot } from 'webjo
 import { parseGetQuery, parsePutQuery } from 'webjob-protocol';
 import { checkCaller } from './authorize.ts';
 import type { Exchange } from './exchange.ts';
-import { complain } from './log.ts';
+import { logProblem } from './log.ts';
 import { overrideSettings } from './overrides.ts';
 import { Refusal } from './refusal.ts';
 import type { ServerSettings } from './setting-table.ts';
@@ -99,7 +99,7 @@ export function openDayShare(exchange: Exchange, clientId: string, announced: nu
         held.giveBack({ bytes: announced - stays, uploads: outcome === 'nothing' ? 1 : 0 });
       } catch (error) {
         // The upload stays counted for this day. The answer to the client is already decided.
-        complain(`LimitsDirectory: ${failureOf(error).message}`);
+        logProblem(`LimitsDirectory: ${failureOf(error).message}`);
       } finally {
         held.close();
       }

@@ -63,12 +63,12 @@ export function appendLine(settings: ServerSettings, file: string, line: string)
     try {
       const bytes = Buffer.from(`${endsTorn(fd) ? '\n' : ''}${line}\n`);
       // The rest is not written later, because it could land after another process's line.
-      if (writeSync(fd, bytes) < bytes.length) complain(`${file}: truncated: ${line}`);
+      if (writeSync(fd, bytes) < bytes.length) logProblem(`${file}: truncated: ${line}`);
     } finally {
       closeSync(fd);
     }
   } catch (error) {
-    complain(`${file}: ${(error as NodeJS.ErrnoException).code}: ${line}`);
+    logProblem(`${file}: ${(error as NodeJS.ErrnoException).code}: ${line}`);
   }
 }
 
@@ -109,7 +109,7 @@ function endsTorn(fd: number): boolean {
  * Writes one line to stderr, which is httpd's error log. Control and non-ASCII characters are
  * escaped, because the log may be shown as it is.
  */
-export function complain(message: string): void {
+export function logProblem(message: string): void {
   try {
     writeAll(2, Buffer.from(`nph-webjob: ${escapeAscii(message)}\n`));
   } catch {

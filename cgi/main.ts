@@ -4,7 +4,7 @@ import { appendCustodyOf, runAlone } from 'webjob-locker';
 import { parsePutQuery } from 'webjob-protocol';
 import { handleRequest, handleSteps } from './handle.ts';
 import { admitEarly } from './limits.ts';
-import { complain } from './log.ts';
+import { logProblem } from './log.ts';
 import { overrideSettings } from './overrides.ts';
 import type { serveResident } from './resident.ts';
 import { DEFAULT_FILES, readSettings } from './settings.ts';
@@ -39,10 +39,10 @@ function stay(): void {
   try {
     const resident: { serveResident: typeof serveResident } = require(RESIDENT);
     const serving = { handleRequest, handleSteps, admitEarly, appendCustodyOf, runAlone };
-    resident.serveResident({ ...serving, readSettings, overrideSettings, parsePutQuery, complain, DEFAULT_FILES });
+    resident.serveResident({ ...serving, readSettings, overrideSettings, parsePutQuery, logProblem, DEFAULT_FILES });
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
-    complain(
+    logProblem(
       `error: httpd starts this script; as a persistent worker, it needs ${RESIDENT} beside it: ${code ?? message}`,
     );
     process.exitCode = 1;

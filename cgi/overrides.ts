@@ -3,7 +3,7 @@
 import { closeSync, readFileSync } from 'node:fs';
 import { type Entry, parseKeyValue } from 'webjob-conf';
 import { openContained, UnusableFile } from './contained.ts';
-import { complain } from './log.ts';
+import { logProblem } from './log.ts';
 import { Refusal } from './refusal.ts';
 import { JOB_CONTROLS, type ServerSettings, SITE_CONTROLS } from './setting-table.ts';
 import { buildSettings, collectControls, type GivenControls } from './settings.ts';
@@ -18,7 +18,7 @@ export function overrideSettings(
   given: GivenControls,
   clientId: string,
   fileName: string,
-  tell = complain,
+  tell = logProblem,
 ): ServerSettings {
   const client = `clients/${clientId}`;
   return applyOverrides(settings, given, [`commands/${fileName}`, client, `${client}/commands/${fileName}`], tell);
@@ -41,7 +41,7 @@ function applyOverrides(
   settings: ServerSettings,
   given: GivenControls,
   folders: readonly string[],
-  tell: typeof complain,
+  tell: typeof logProblem,
 ): ServerSettings {
   const root = `${settings.configDirectory}/nph-webjob`;
   const overrides = folders.flatMap((folder) => readOverrides(root, `${folder}/nph-webjob.cfg`, tell));
@@ -55,7 +55,7 @@ function applyOverrides(
 function readOverrides(
   root: string,
   file: string,
-  tell: typeof complain,
+  tell: typeof logProblem,
 ): [string, { value: string; place: string }][] {
   const entries = readEntries(root, file).filter(({ key, line }) => {
     const isNamed = (control: { key: string }): boolean => control.key.toLowerCase() === key.toLowerCase();

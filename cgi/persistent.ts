@@ -3,21 +3,21 @@
 import { parseArgs } from 'node:util';
 import {
   findPassedSocket,
-  joinLeader,
+  joinPrimary,
   type Listening,
   type ListeningPlace,
   listenAt,
   type Membership,
   parseListeningPlace,
   type Responder,
-  startLeader,
+  startPrimary,
 } from 'node-cgi-compat/responder';
 
 /** A persistent program. */
 export interface StayingProgram {
   openResponder(): Responder;
   /** Writes a message for the administrator to stderr. */
-  complain(message: string): void;
+  logProblem(message: string): void;
 }
 
 interface Options {
@@ -44,13 +44,13 @@ const LOOK_MS = 1_000;
  */
 export function stay(program: StayingProgram): void {
   const fail = (error: Error): void => {
-    program.complain(`error: ${error.message}`);
+    program.logProblem(`error: ${error.message}`);
     process.exitCode = 1;
   };
   let stop = (_isReplaced: boolean): void => {};
   try {
-    const membership = joinLeader((isReplaced) => stop(isReplaced));
-    const options = readOptions(process.argv.slice(2), membership?.leaderPid);
+    const membership = joinPrimary((isReplaced) => stop(isReplaced));
+    const options = readOptions(process.argv.slice(2), membership?.primaryPid);
     if (options.processes > 1 && !membership) {
       lead(program, options);
       return;
@@ -75,7 +75,7 @@ export function stay(program: StayingProgram): void {
   }
 }
 
-function readOptions(args: string[], leaderPid?: number): Options {
+function readOptions(args: string[], primaryPid?: number): Options {
   const text = (value: string) => ({ type: 'string', default: value }) as const;
   const known = { listen: { type: 'string' }, idle: text('0'), processes: text('1') } as const;
   const { listen, idle, processes } = parseArgs({ args, options: known }).values;
@@ -89,7 +89,7 @@ function readOptions(args: string[], leaderPid?: number): Options {
       throw new RangeError(`--listen: ${(error as Error).message}`, { cause: error });
     }
   }
-  const passed = findPassedSocket(process.env, leaderPid);
+  const passed = findPassedSocket(process.env, primaryPid);
   // systemd holds its socket and starts the next process for new clients; mod_fcgid has one socket
   // for each process.
   if (passed) return { place: passed, ...numbers, quietMilliseconds: 0 };
@@ -103,27 +103,27 @@ function readOptions(args: string[], leaderPid?: number): Options {
  * why.
  */
 function lead(program: StayingProgram, { place, processes, idleSeconds }: Options): void {
-  const leader = startLeader({ place, processes, onError: (error) => program.complain(error.message) });
+  const primary = startPrimary({ place, processes, onError: (error) => program.logProblem(error.message) });
   let activity = 0;
   let activeAt = performance.now();
   const stop = (why?: string): void => {
-    if (why !== undefined && !leader.hasEnded()) program.complain(`ends: ${why}`);
+    if (why !== undefined && !primary.hasEnded()) program.logProblem(`ends: ${why}`);
     clearInterval(looking);
-    leader.listening.leave();
-    leader.end();
+    primary.listening.leave();
+    primary.end();
   };
   const looking = setInterval(() => {
-    if (leader.activity() !== activity) activeAt = performance.now();
-    activity = leader.activity();
-    if (leader.hasEnded()) stop();
-    else if (!leader.listening.isOurs()) stop('another process has its socket');
+    if (primary.activity() !== activity) activeAt = performance.now();
+    activity = primary.activity();
+    if (primary.hasEnded()) stop();
+    else if (!primary.listening.isOurs()) stop('another process has its socket');
     else if (idleSeconds > 0 && performance.now() - activeAt > idleSeconds * 1000)
       stop(`no request for ${idleSeconds} s`);
   }, LOOK_MS);
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stop(signal));
   process.on('SIGHUP', () => {
-    program.complain('SIGHUP: replacing all processes');
-    leader.renew();
+    program.logProblem('SIGHUP: replacing all processes');
+    primary.renew();
   });
 }
 

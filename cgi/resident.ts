@@ -9,7 +9,7 @@ import { createGroup, type GroupCore } from './group.ts';
 import type { handleRequest, handleSteps } from './handle.ts';
 import { keepSettings, type SettingsReader } from './kept-settings.ts';
 import type { admitEarly } from './limits.ts';
-import type { complain } from './log.ts';
+import type { logProblem } from './log.ts';
 import type { overrideSettings } from './overrides.ts';
 import { stay } from './persistent.ts';
 import { createSequence } from './sequence.ts';
@@ -23,7 +23,7 @@ export interface Core extends GroupCore {
   readSettings: typeof readSettings;
   overrideSettings: typeof overrideSettings;
   parsePutQuery: typeof parsePutQuery;
-  complain: typeof complain;
+  logProblem: typeof logProblem;
   DEFAULT_FILES: typeof DEFAULT_FILES;
 }
 
@@ -40,7 +40,7 @@ const DISK_THREADS = '16';
  */
 export function serveResident(core: Core): void {
   process.env.UV_THREADPOOL_SIZE ??= DISK_THREADS;
-  stay({ openResponder: () => openResponder(core), complain: core.complain });
+  stay({ openResponder: () => openResponder(core), logProblem: core.logProblem });
 }
 
 function openResponder(core: Core): Responder {
@@ -68,7 +68,7 @@ function openResponder(core: Core): Responder {
       return request.method === 'PUT' ? group.run(core.handleSteps(...given)) : core.handleRequest(...given);
     },
     findSpoolFolder: (request) => findSpoolFolder(core, read, request),
-    onError: (error) => core.complain(`FastCGI: ${error.stack ?? error.message}`),
+    onError: (error) => core.logProblem(`FastCGI: ${error.stack ?? error.message}`),
   });
 }
 

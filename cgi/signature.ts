@@ -4,7 +4,7 @@ import { closeSync } from 'node:fs';
 import { readSome } from 'node-cgi-compat';
 import { MANIFEST_SUFFIX, MAX_MANIFEST_BYTES } from 'webjob-protocol';
 import { openContained, UnusableFile } from './contained.ts';
-import { complain } from './log.ts';
+import { logProblem } from './log.ts';
 
 /** The longest header value that a client accepts (docs/protocol.md, section 2). */
 const MAX_LENGTH = 255;
@@ -31,7 +31,7 @@ function find(what: string, root: string, relativePath: string, read: (fd: numbe
     return file && read(file.fd);
   } catch (error) {
     if (!(error instanceof UnusableFile)) throw error;
-    complain(`${what} ${relativePath}: ${error.message}`);
+    logProblem(`${what} ${relativePath}: ${error.message}`);
     return undefined;
   }
 }

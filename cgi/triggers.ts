@@ -6,7 +6,7 @@ import type { GroupPaths } from 'webjob-locker';
 import { formatCommandFacts } from 'webjob-protocol';
 import { type Exchange, identify, tokenFacts } from './exchange.ts';
 import { COMMAND_ENVIRONMENT } from './hooks.ts';
-import { complain } from './log.ts';
+import { logProblem } from './log.ts';
 import { expandCommand } from './tokens.ts';
 
 /**
@@ -44,11 +44,11 @@ export function startTrigger(exchange: Exchange, upload: GroupPaths | undefined)
     // those.
     const options = { detached: true, stdio: 'ignore', cwd: '/', env: COMMAND_ENVIRONMENT } as const;
     spawn('/bin/sh', ['-c', SUPERVISOR, name, ...args], options)
-      .on('error', (error) => complain(`${name}: ${error.message}`))
+      .on('error', (error) => logProblem(`${name}: ${error.message}`))
       .unref();
     // The supervisor would have nobody to report to.
     closeSync(openSync(log, 'a', 0o644));
   } catch (error) {
-    complain(`${name}: ${(error as Error).message}`);
+    logProblem(`${name}: ${(error as Error).message}`);
   }
 }

@@ -16,16 +16,16 @@ import {
   isFree,
   JobFolder,
   jobName,
-  type KeptParcel,
+  type KeptFacts,
   newJobName,
   openJobFile,
   ownName,
-  readParcel,
+  readKeptFacts,
   removeCommand,
   removeSent,
   unusable,
 } from './spool.ts';
-import { type Streams, uploadParcel } from './upload.ts';
+import { type Streams, uploadStreams } from './upload.ts';
 
 /** The result of a delivery. */
 export interface Flushed {
@@ -36,7 +36,7 @@ export interface Flushed {
   failure: Failure | undefined;
 }
 
-type IsMeant = (parcel: KeptParcel) => boolean;
+type IsMeant = (facts: KeptFacts) => boolean;
 
 /**
  * Delivers the jobs in SpoolDirectory, and those that this client left in TempDirectory for the
@@ -144,7 +144,7 @@ async function flushJob(settings: ClientSettings, path: string, flushed: Flushed
 /** Whether to deliver a job; also true for one that cannot be read, so that it is reported. */
 function isMeantIn(folder: string, isMeant: IsMeant): boolean {
   try {
-    return isMeant(readParcel(folder, folder));
+    return isMeant(readKeptFacts(folder, folder));
   } catch {
     return true;
   }
@@ -206,7 +206,7 @@ function giveBack(folder: JobFolder, name: string): void {
 async function sendJob(settings: ClientSettings, folder: string, shown: string): Promise<void> {
   const open: number[] = [];
   try {
-    const { resultKey, sealTo, ...parcel } = readParcel(folder, shown);
+    const { resultKey, sealTo, ...facts } = readKeptFacts(folder, shown);
     if (sealTo) await (await import('./late-seal.ts')).finishKept(folder, shown);
     const [out = -1, err = -1, env = -1] = FILES.map((name) => open[open.push(openStream(folder, name, shown)) - 1]);
     const streams: Streams = { out: takeLength(out), err: takeLength(err), env: readFileSync(env) };
@@ -216,7 +216,7 @@ async function sendJob(settings: ClientSettings, folder: string, shown: string):
       const isSealed = await (await import('./late-seal.ts')).sealKept(settings, { ...late, sealTo });
       if (!isSealed) return await sendJob(settings, folder, shown);
     } else if (resultKey !== undefined) streams.env = (await import('./late-signature.ts')).signKept(settings, late);
-    await uploadParcel(settings, parcel, streams);
+    await uploadStreams(settings, facts, streams);
   } finally {
     for (const fd of open) closeSync(fd);
   }

@@ -8,11 +8,11 @@ import { type ChainedFacts, NOT_APPLICABLE, nextChained, parseRecord } from 'web
 import { type Captured, hashCaptured } from './captured.ts';
 import { codeOf, warn } from './failure.ts';
 import { printable } from './status.ts';
-import type { Parcel, Streams } from './upload.ts';
+import type { Streams, UploadFacts } from './upload.ts';
 
 /** The delivery of a job to a server, including its retries. */
 export interface Delivery {
-  parcel: Parcel;
+  facts: UploadFacts;
   url: URL;
   startedAt: Date;
   tries: number;
@@ -35,16 +35,16 @@ export function writeJournal(journalFile: string, delivery: Delivery, streams: S
   }
 }
 
-function factsOf({ parcel, url, startedAt, tries, answer, error }: Delivery, streams: Streams): ChainedFacts {
+function factsOf({ facts, url, startedAt, tries, answer, error }: Delivery, streams: Streams): ChainedFacts {
   const { out, err, env } = streams;
   return {
     time: new Date(),
     event: 'put',
     pid: process.pid,
-    jobId: parcel.jobId ?? NOT_APPLICABLE,
-    clientId: parcel.clientId,
-    fileName: parcel.fileName,
-    runType: parcel.runType,
+    jobId: facts.jobId ?? NOT_APPLICABLE,
+    clientId: facts.clientId,
+    fileName: facts.fileName,
+    runType: facts.runType,
     epochs: epochsOf(env),
     bytes: { out: out.length, err: err.length, env: env.length },
     sha256: { out: sha256Of(out), err: sha256Of(err), env: newHash().update(env).digest('hex') },

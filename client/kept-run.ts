@@ -15,7 +15,7 @@ import {
   flushCommand,
   folderBytes,
   JobFolder,
-  type KeptParcel,
+  type KeptFacts,
   newJobName,
   openSpool,
   ownName,
@@ -30,7 +30,7 @@ const REFUSALS = new Set(['EACCES', 'EEXIST', 'ELOOP', 'ENAMETOOLONG', 'ENOTDIR'
 export class KeptRun {
   readonly sinks: readonly [Sink, Sink];
   readonly #settings: ClientSettings;
-  readonly #parcel: Buffer;
+  readonly #facts: Buffer;
   readonly #isSigned: boolean;
   readonly #job = newJobName();
   #env: Buffer;
@@ -46,9 +46,9 @@ export class KeptRun {
    * Makes the directory of a run. `env` describes the run until its own record does, so that it can
    * be sent even when webjob is killed. Throws Failure.
    */
-  static open(settings: ClientSettings, privateFolder: string, parcel: KeptParcel, env: string): KeptRun {
+  static open(settings: ClientSettings, privateFolder: string, facts: KeptFacts, env: string): KeptRun {
     const { spoolDirectory: spool } = settings;
-    const make = (place: string, refuge?: string): KeptRun => new KeptRun(settings, place, refuge, parcel, env);
+    const make = (place: string, refuge?: string): KeptRun => new KeptRun(settings, place, refuge, facts, env);
     try {
       if (spool !== '') {
         openSpool(spool);
@@ -70,13 +70,13 @@ export class KeptRun {
     settings: ClientSettings,
     place: string,
     refuge: string | undefined,
-    parcel: KeptParcel,
+    facts: KeptFacts,
     env: string,
   ) {
     this.#settings = settings;
     this.#refuge = refuge;
-    this.#parcel = Buffer.from(`${JSON.stringify({ ...parcel, putUrl: settings.put?.url.href })}\n`);
-    this.#isSigned = parcel.resultKey !== undefined;
+    this.#facts = Buffer.from(`${JSON.stringify({ ...facts, putUrl: settings.put?.url.href })}\n`);
+    this.#isSigned = facts.resultKey !== undefined;
     this.#env = Buffer.from(env);
     this.#folder = JobFolder.makeRun(place);
     try {
@@ -98,7 +98,7 @@ export class KeptRun {
   /** In the last possible place, a run without these files is better than none. */
   #writeFiles(folder: JobFolder, isNeeded: boolean): void {
     try {
-      folder.write('parcel.json', this.#parcel);
+      folder.write('parcel.json', this.#facts);
       folder.write('env', this.#env);
     } catch (error) {
       if (isNeeded) throw error;
@@ -226,7 +226,7 @@ export class KeptRun {
   /** Puts everything on disk and then renames. Throws the error of the system call. */
   #settle(name: string, durably: boolean): void {
     const { place, path } = this.#folder;
-    this.#folder.write('parcel.json', this.#parcel);
+    this.#folder.write('parcel.json', this.#facts);
     this.#folder.write('env', this.#env);
     if (durably) this.#folder.sync();
     this.#isOver = this.isInSpool && spoolBytes(place) + folderBytes(path) > this.#settings.spoolLimit;

@@ -90,8 +90,8 @@ function readEntries(file: string): Entry[] {
   }
   warnOfOthers(file);
   if (UTF_16.test(text)) throw new Failure('settings', `${file} is UTF-16`, 'save it as UTF-8');
-  const { entries, strayLines } = parseKeyValue(text, 'bytes');
-  if (strayLines[0] !== undefined) throw fault(file, strayLines[0], 'not Key=value');
+  const { entries, otherLines } = parseKeyValue(text, 'bytes');
+  if (otherLines[0] !== undefined) throw fault(file, otherLines[0], 'not Key=value');
   const isSecret = ({ key, value }: Entry): boolean =>
     (SECRETS.test(key) && value !== '') || /^https?:\/\/[^/]*@/i.test(value);
   if ((mode & 0o004) !== 0 && process.platform !== 'win32' && entries.some(isSecret))

@@ -31,13 +31,13 @@ import { quoteFile } from '../cli/shell.ts';
 import { writeAll } from './captured.ts';
 import { codeOf, Failure, warn } from './failure.ts';
 import { checkSpoolDirectory } from './safe-directory.ts';
-import type { Parcel } from './upload.ts';
+import type { UploadFacts } from './upload.ts';
 
 /** The files of a job besides its parcel.json. */
 export const FILES = ['out', 'err', 'env'] as const;
 
 /** The content of parcel.json: the facts that the upload needs besides the streams. */
-export interface KeptParcel extends Parcel {
+export interface KeptFacts extends UploadFacts {
   /** URLPutURL without user and password: the server that the job is for. */
   putUrl?: string | undefined;
   /**
@@ -243,15 +243,15 @@ function readJobFile(folder: string, name: string): Buffer {
 }
 
 /** Reads parcel.json. Throws Failure `put` when it is not as webjob writes it. */
-export function readParcel(folder: string, shown: string): KeptParcel {
+export function readKeptFacts(folder: string, shown: string): KeptFacts {
   try {
-    const parcel = JSON.parse(readJobFile(folder, 'parcel.json').toString()) as KeptParcel;
-    const { clientId, fileName, jobId, runType, version, system } = parcel;
+    const facts = JSON.parse(readJobFile(folder, 'parcel.json').toString()) as KeptFacts;
+    const { clientId, fileName, jobId, runType, version, system } = facts;
     if (typeof version !== 'string' || typeof system !== 'string') throw new SyntaxError();
     if (!isClientId(clientId) || !isFileName(fileName) || !/^(?:snapshot|linktest)$/.test(runType))
       throw new SyntaxError();
     if (jobId !== undefined && !isJobId(jobId)) throw new SyntaxError();
-    return parcel;
+    return facts;
   } catch {
     throw new Failure('put', `${shown} has no valid parcel.json`, 'it was not written by webjob, or is damaged');
   }

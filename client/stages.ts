@@ -19,7 +19,7 @@ import { runProgram } from './run.ts';
 import { checkTempDirectory } from './safe-directory.ts';
 import type { Sealer } from './seal.ts';
 import type { ClientSettings } from './settings.ts';
-import { type Parcel, uploadParcel } from './upload.ts';
+import { type UploadFacts, uploadStreams } from './upload.ts';
 
 type Cleanup = ReturnType<typeof openCleanup>;
 
@@ -193,7 +193,7 @@ async function reportGetFailure(job: Job, signer: ResultSigner | undefined, fail
   const record = formatJob(job, nowMicros());
   const env = Buffer.from(signer ? signer.sign(record, (await import('./result.ts')).NOTHING) : record);
   try {
-    await uploadParcel(job.settings, parcelOf(job), { out: nothing, err: nothing, env });
+    await uploadStreams(job.settings, uploadFactsOf(job), { out: nothing, err: nothing, env });
   } catch (error) {
     warn((error as Error).message);
   }
@@ -207,8 +207,8 @@ async function runAndUpload(job: Job, work: Workplace, placed: PlacedProgram): P
   const { settings, program } = job;
   const { signer, sealer } = work;
   job.runAt = nowMicros();
-  const parcel = { ...parcelOf(job), resultKey: signer?.key, sealTo: sealer?.recipients };
-  const run = KeptRun.open(settings, work.folder, parcel, formatJob({ ...job, ending: CUT_SHORT }, undefined));
+  const facts = { ...uploadFactsOf(job), resultKey: signer?.key, sealTo: sealer?.recipients };
+  const run = KeptRun.open(settings, work.folder, facts, formatJob({ ...job, ending: CUT_SHORT }, undefined));
   try {
     work.keep = !run.isInSpool;
     const ending = await runProgram(job, placed, { sinks: run.sinks, folder: work.folder });
@@ -249,7 +249,7 @@ async function seal(
 async function send(job: Job, work: Workplace, run: KeptRun): Promise<void> {
   work.waiting = run.describe(work.conf);
   try {
-    await uploadParcel(job.settings, parcelOf(job), run.streams);
+    await uploadStreams(job.settings, uploadFactsOf(job), run.streams);
   } catch (error) {
     throw leave(job, work, run, error);
   } finally {
@@ -291,7 +291,7 @@ function move(from: string, to: string): void {
   }
 }
 
-function parcelOf({ settings, identity, program, jobId }: Job): Parcel {
+function uploadFactsOf({ settings, identity, program, jobId }: Job): UploadFacts {
   return { ...identity.onWire, clientId: settings.clientId, fileName: program, runType: settings.runType, jobId };
 }
 

@@ -11,7 +11,7 @@ import { isAcknowledgement } from './status.ts';
 import { exchange, readAnswer } from './wire.ts';
 
 /** The facts about a finished job that go to the server, immediately or with a later --flush. */
-export interface Parcel {
+export interface UploadFacts {
   version: string;
   system: string;
   clientId: string;
@@ -28,12 +28,12 @@ export interface Streams {
 }
 
 /** Uploads a job to URLPutURL, with retries as RetryLimit says. Throws Failure `put`. */
-export async function uploadParcel(settings: ClientSettings, parcel: Parcel, streams: Streams): Promise<void> {
+export async function uploadStreams(settings: ClientSettings, facts: UploadFacts, streams: Streams): Promise<void> {
   if (settings.put === undefined) throw new Failure('settings', 'URLPutURL is required');
   const { put } = settings;
-  const what = `PUT of ${parcel.fileName}`;
+  const what = `PUT of ${facts.fileName}`;
   const startedAt = new Date();
-  const delivery: Delivery = { parcel, url: put.url, startedAt, tries: 0, answer: undefined, error: undefined };
+  const delivery: Delivery = { facts, url: put.url, startedAt, tries: 0, answer: undefined, error: undefined };
   try {
     await withRetries(settings, what, async () => {
       delivery.tries += 1;
@@ -58,7 +58,7 @@ async function uploadOnce(
   streams: Streams,
   delivery: Delivery,
 ): Promise<void> {
-  const { parcel } = delivery;
+  const { facts } = delivery;
   const { out, err, env } = streams;
   const lengths = { outLength: out.length, errLength: err.length, envLength: env.length };
   await exchange(
@@ -67,10 +67,10 @@ async function uploadOnce(
       method: 'PUT',
       target,
       limitSeconds: settings.putTimeLimit,
-      jobId: parcel.jobId,
-      query: formatPutQuery({ ...parcel, ...lengths }),
+      jobId: facts.jobId,
+      query: formatPutQuery({ ...facts, ...lengths }),
       contentLength: out.length + err.length + env.length,
-      expected: { name: 'an acknowledgement', matches: (answer) => isAcknowledgement(answer, parcel.runType) },
+      expected: { name: 'an acknowledgement', matches: (answer) => isAcknowledgement(answer, facts.runType) },
       onAnswer: ({ statusCode: status = 0, statusMessage: reason = '' }) => {
         delivery.answer = { status, reason };
       },

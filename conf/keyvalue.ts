@@ -16,7 +16,7 @@ export interface KeyValueFile {
   /** Every `key=value`, including repeated keys, in the order of the file. */
   entries: Entry[];
   /** The numbers of the lines that are neither blank nor a comment nor `key=value`. */
-  strayLines: number[];
+  otherLines: number[];
 }
 
 /** A byte order mark as Windows editors write it, as text and as bytes. */
@@ -35,7 +35,7 @@ const STATEMENTS = {
  * throws.
  */
 export function parseKeyValue(text: string, of: 'text' | 'bytes' = 'text'): KeyValueFile {
-  const strayLines: number[] = [];
+  const otherLines: number[] = [];
   let escaped = '';
   for (const [index, rawLine] of text.replace(BYTE_ORDER_MARK, '').split('\n').entries()) {
     const line = rawLine.replace(/#.*$/s, '');
@@ -43,9 +43,9 @@ export function parseKeyValue(text: string, of: 'text' | 'bytes' = 'text'): KeyV
     if (statement === '') continue;
     const match = STATEMENTS[of].exec(statement);
     if (match) escaped += escapeStatement(index + 1, match[1] ?? '', match[2] ?? '');
-    else strayLines.push(index + 1);
+    else otherLines.push(index + 1);
   }
-  return { entries: readEntries(ini.parse(escaped)), strayLines };
+  return { entries: readEntries(ini.parse(escaped)), otherLines };
 }
 
 /**

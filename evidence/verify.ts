@@ -236,14 +236,14 @@ function* findAll(scope: Scope, evidence: Evidence, summary: Summary, share: Sha
   if (scope.since) return yield* findSince(scope, evidence, summary, share, scope.since.getTime());
   if (isFirst) yield* checkFiles(scope, evidence);
   const folders = new Set<string>();
-  for (const { group, stray } of walkLocker(locker)) {
-    const folder = dirname(group?.name ?? stray ?? '');
+  for (const { group, foreignFile } of walkLocker(locker)) {
+    const folder = dirname(group?.name ?? foreignFile ?? '');
     if (isFirst && !folders.has(folder)) {
       folders.add(folder);
       yield* checkFolder(locker, folder, evidence);
     }
     if (group === undefined) {
-      if (isFirst) yield* checkStray(locker, stray);
+      if (isFirst) yield* checkForeignFile(locker, foreignFile);
       continue;
     }
     if (!isInShare(group.name, share)) continue;
@@ -289,8 +289,8 @@ function* findSince(
   for (const found of walkChanged(locker, evidence, since)) {
     if (found.folder !== undefined) {
       if (isFirst) yield* checkFolder(locker, found.folder, evidence);
-    } else if (found.stray !== undefined) {
-      if (isFirst) yield* checkStray(locker, found.stray);
+    } else if (found.foreignFile !== undefined) {
+      if (isFirst) yield* checkForeignFile(locker, found.foreignFile);
     } else if (isMeant(found.group.name) && !done.has(found.group.name)) {
       const at = cameAt(locker, found.group);
       if (at >= since) yield* verifyUpload(scope, evidence, found.group.name, summary);
@@ -311,9 +311,9 @@ function cameAt(locker: string, { name, has }: Group): number {
 }
 
 type Met =
-  | { group: Group; met: MetNames | undefined; folder?: undefined; stray?: undefined }
-  | { folder: string; group?: undefined; stray?: undefined }
-  | { stray: string; group?: undefined; folder?: undefined };
+  | { group: Group; met: MetNames | undefined; folder?: undefined; foreignFile?: undefined }
+  | { folder: string; group?: undefined; foreignFile?: undefined }
+  | { foreignFile: string; group?: undefined; folder?: undefined };
 
 /**
  * Yields the directories of a locker in which a name was added, removed or changed since, with
@@ -332,9 +332,9 @@ function* walkChanged(locker: string, evidence: Evidence, since: number, folder 
   const isWanted = (file: string, extension: Extension): boolean =>
     met === undefined || met.cameAt(file, extension === 'rdy') >= since;
   const folders: string[] = [];
-  for (const { group, stray, folder: inner } of listFolder(locker, folder, isWanted)) {
+  for (const { group, foreignFile, folder: inner } of listFolder(locker, folder, isWanted)) {
     if (inner !== undefined) folders.push(inner);
-    else if (isChanged) yield group ? { group, met } : { stray: stray ?? '' };
+    else if (isChanged) yield group ? { group, met } : { foreignFile: foreignFile ?? '' };
   }
   for (const inner of folders) yield* walkChanged(locker, evidence, since, inner);
 }
@@ -370,7 +370,7 @@ function* checkFolder(locker: string, folder: string, { owners }: Evidence): Gen
   if (stats) for (const [kind, detail] of findRights(stats, owners)) yield { kind, place: `${folder}/`, detail };
 }
 
-function* checkStray(locker: string, place: string): Generator<Finding> {
+function* checkForeignFile(locker: string, place: string): Generator<Finding> {
   const stats = lstatSync(reach(locker, place), { throwIfNoEntry: false });
   // The file was temporary, and its process has removed it.
   if (!stats || isSuccessor(locker, place)) return;

@@ -178,7 +178,7 @@ export class Refresh {
     for await (const block of followLogs(this.#site, since, onFollow)) {
       for (const { line, text } of block) this.#writer.add(placeLine(this.#site, line, text));
       this.#lister.forget();
-      this.#hasStrangers = false;
+      this.#hasSeenOtherNames = false;
       const count = this.#done.ended.length;
       this.#settle();
       yield this.#done.ended.slice(count);
@@ -394,7 +394,7 @@ export class Refresh {
       }
     }
     const isLost = (put: Located): boolean => this.#isLost(put);
-    if (puts.some(isLost) && this.#writer.unexplained(isLost).length > 0) this.#lookAtStrangers();
+    if (puts.some(isLost) && this.#writer.unexplained(isLost).length > 0) this.#lookAtOtherNames();
   }
 
   /** Whether the store should know the upload of an accepted PUT by now. */
@@ -446,7 +446,7 @@ export class Refresh {
     return true;
   }
 
-  #hasStrangers = false;
+  #hasSeenOtherNames = false;
   /** Whether uploads that are read now stay in the store for the next question. */
   #isStore = false;
   /** Whether names have no `%pid`, so that one may already belong to another upload. */
@@ -467,9 +467,9 @@ export class Refresh {
    * Reads uploads whose names are not in the current PutNameFormat: only their .rdy files have
    * their job ids.
    */
-  #lookAtStrangers(): void {
-    if (this.#hasStrangers) return;
-    this.#hasStrangers = true;
+  #lookAtOtherNames(): void {
+    if (this.#hasSeenOtherNames) return;
+    this.#hasSeenOtherNames = true;
     const visit = (folder: string): void => {
       const { complete, folders } = this.#lister.list(folder);
       for (const name of complete()) if (!this.#parseName(name)) this.#look(name);

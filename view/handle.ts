@@ -37,7 +37,7 @@ import { findJobAddress, searchJson, searchPage } from './search.ts';
 export interface Serving {
   /** How long a request waits for a store that is being made for the first time. */
   patienceMs: number;
-  complain(message: string): void;
+  logProblem(message: string): void;
 }
 
 /** The view as a handler of CGI requests; it never throws. */
@@ -53,7 +53,7 @@ export function makeViewHandler(serving: Serving): (request: CgiRequest, body: B
   };
 }
 
-function errorPage(error: unknown, { complain }: Serving): Page {
+function errorPage(error: unknown, { logProblem }: Serving): Page {
   if (error instanceof NotShown)
     return {
       status: error.status,
@@ -63,7 +63,7 @@ function errorPage(error: unknown, { complain }: Serving): Page {
     };
   const { message, stack, syscall, code } = error as NodeJS.ErrnoException;
   const isKnown = error instanceof Failure || syscall !== undefined || code === 'ERR_SQLITE_ERROR';
-  complain(`error: ${isKnown ? message : (stack ?? message)}`);
+  logProblem(`error: ${isKnown ? message : (stack ?? message)}`);
   return {
     status: 500,
     title: 'This page cannot be shown',

@@ -30,7 +30,7 @@ serve pages about the jobs of a WebJob site. httpd starts it as a CGI script.
 WEBJOB_PROPERTIES_FILE names the site's nph-webjob.cfg. See webjob-view(8).
 `;
 
-function complain(message: string): void {
+function logProblem(message: string): void {
   process.stderr.write(`webjob-view: ${safeText(message)}\n`);
 }
 
@@ -44,7 +44,7 @@ function main(): void {
   }
   if (!hasSqlite()) {
     const words = `requires Node 22.13 or later (running ${process.version})`;
-    complain(`error: ${words}`);
+    logProblem(`error: ${words}`);
     if (process.env.GATEWAY_INTERFACE !== undefined)
       process.stdout.write(
         `Status: 500 Internal Server Error\r\nContent-Type: text/plain\r\n\r\nwebjob-view ${words}\n`,
@@ -53,18 +53,18 @@ function main(): void {
   } else if (option === '--index') {
     void index();
   } else if (process.env.GATEWAY_INTERFACE !== undefined) {
-    const handler = makeViewHandler({ patienceMs: PATIENCE_MS.script, complain });
+    const handler = makeViewHandler({ patienceMs: PATIENCE_MS.script, logProblem });
     serveScript(handler, { env: process.env, style: 'parsed' });
   } else {
-    const handler = makeViewHandler({ patienceMs: PATIENCE_MS.staying, complain });
+    const handler = makeViewHandler({ patienceMs: PATIENCE_MS.staying, logProblem });
     stay({
       openResponder: () =>
         createResponder({
           handler,
           findSpoolFolder: () => undefined,
-          onError: (error) => complain(`FastCGI: ${error.stack ?? error.message}`),
+          onError: (error) => logProblem(`FastCGI: ${error.stack ?? error.message}`),
         }),
-      complain,
+      logProblem,
     });
   }
 }
@@ -73,7 +73,7 @@ async function index(): Promise<void> {
   try {
     await fillViewStore(readPlace(process.env));
   } catch (error) {
-    complain(`error: ${(error as Error).message}`);
+    logProblem(`error: ${(error as Error).message}`);
     process.exitCode = 4;
   }
 }

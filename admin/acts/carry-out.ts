@@ -13,7 +13,7 @@ import { setState } from '../fleet/assigning.ts';
 import { endHold, setHold } from '../retention/hold-change.ts';
 import { joinSites } from '../site/evidence.ts';
 import type { Site } from '../site/site.ts';
-import { inTurn } from '../site/site-lock.ts';
+import { withSiteLock } from '../site/site-lock.ts';
 import { isRoot, type User } from '../site/users.ts';
 import { packageFile } from './answers.ts';
 import { addNote } from './note.ts';
@@ -92,7 +92,7 @@ async function makeEvidence(
   const { zipFolder } = await import('../bag/zip.ts');
   // Acts have no identity that could open sealed streams.
   const plan = { directory, jobs, info, keys, identities: undefined, version, zip: zipFolder, advance: () => {}, by };
-  const { findings, tagListSha256 } = await inTurn(site.settings, 'keep', () => makePackage(site, plan));
+  const { findings, tagListSha256 } = await withSiteLock(site.settings, 'keep', () => makePackage(site, plan));
   rmSync(directory, { recursive: true });
   const file = packageFile(answers, id);
   if (isRoot()) chownSync(file, 0, reader.gid);

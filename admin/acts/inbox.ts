@@ -44,7 +44,7 @@ export interface Inbox {
   /** The owner of the inbox. */
   owner: Pick<User, 'uid' | 'gid'>;
   /** The requests in it, oldest first. Everything else is removed and reported. */
-  read(now: number, complain: (message: string) => void): Asked[];
+  read(now: number, report: (message: string) => void): Asked[];
   remove(id: string): void;
   close(): void;
 }
@@ -61,7 +61,7 @@ export function openInbox(path: string, locker: string): Inbox {
     const folder = `/proc/self/fd/${fd}/.`;
     return {
       owner: { uid, gid },
-      read: (now, complain) => readAll(folder, uid, now, complain),
+      read: (now, report) => readAll(folder, uid, now, report),
       remove: (id) => unlinkSync(`${folder}/${id}.json`),
       close: () => closeSync(fd),
     };
@@ -100,7 +100,7 @@ function checkOwner(path: string, uid: number, locker: string): void {
     throw unsafe(path, `it belongs to ${owner.name}, who can write to the locker`, hint);
 }
 
-function readAll(folder: string, owner: number, now: number, complain: (message: string) => void): Asked[] {
+function readAll(folder: string, owner: number, now: number, report: (message: string) => void): Asked[] {
   const asked: Asked[] = [];
   for (const name of listNames(folder)) {
     const id = /^(.*)\.json$/.exec(name)?.[1] ?? '';
@@ -116,8 +116,8 @@ function readAll(folder: string, owner: number, now: number, complain: (message:
       if (tagOf(subjectOf(request)) !== tag) throw new SyntaxError('its name is that of another job');
       asked.push({ id, at: askedAt, request });
     } catch (error) {
-      complain(`removed ${name} from the inbox, which is not a request: ${reasonOf(error)}`);
-      removeAny(`${folder}/${name}`, complain);
+      report(`removed ${name} from the inbox, which is not a request: ${reasonOf(error)}`);
+      removeAny(`${folder}/${name}`, report);
     }
   }
   return asked.sort((a, b) => a.at.getTime() - b.at.getTime() || (a.id < b.id ? -1 : 1));
@@ -175,7 +175,7 @@ function readFile(path: string, owner: number): { text: string; askedAt: Date } 
 }
 
 /** Removes only the name; the target of a link stays. */
-function removeAny(path: string, complain: (message: string) => void): void {
+function removeAny(path: string, report: (message: string) => void): void {
   try {
     unlinkSync(path);
   } catch (error) {
@@ -183,7 +183,7 @@ function removeAny(path: string, complain: (message: string) => void): void {
     try {
       rmdirSync(path);
     } catch {
-      complain(`${path.slice(path.lastIndexOf('/') + 1)} in the inbox cannot be removed: ${errorCode(error)}`);
+      report(`${path.slice(path.lastIndexOf('/') + 1)} in the inbox cannot be removed: ${errorCode(error)}`);
     }
   }
 }

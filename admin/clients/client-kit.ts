@@ -9,7 +9,7 @@ import type { Issued } from './certificates.ts';
 import type { ServerFacts } from './context.ts';
 import { SCHEDULE_FILES } from './schedule.ts';
 
-export interface Parcel {
+export interface ClientKit {
   client: string;
   /** The directory on this machine. */
   folder: string;
@@ -67,14 +67,14 @@ const TRUSTED_KEYS = 'webjob-trusted.keys';
  * Checks that none of the files exists, from another client or an earlier kit. Throws Failure
  * `failed`.
  */
-export function checkParcelFolder(folder: string, client: string): void {
+export function checkKitFolder(folder: string, client: string): void {
   const taken = Object.values(names(client)).find((name) => existsSync(join(folder, name)));
   if (taken === undefined) return;
   throw new Failure('failed', `${join(folder, taken)} already exists`, 'remove it, or choose another directory: --out');
 }
 
 /** Removes files of a client that a killed run left. */
-export function removeParcel(folder: string, client: string): void {
+export function removeKit(folder: string, client: string): void {
   if (!existsSync(folder)) return;
   const own = Object.values(names(client));
   for (const name of [...own, BUNDLE, VERIFY_KEY, TRUSTED_KEYS, ...SCHEDULE_FILES])
@@ -83,8 +83,8 @@ export function removeParcel(folder: string, client: string): void {
 }
 
 /** Writes the kit, webjob.conf last; returns its path. Throws Failure `failed`. */
-export function writeParcel(parcel: Parcel): string {
-  const { client, folder, conf, bundle, verifyKey, trustedKeys, resultKey, issued, schedule = {} } = parcel;
+export function writeKit(kit: ClientKit): string {
+  const { client, folder, conf, bundle, verifyKey, trustedKeys, resultKey, issued, schedule = {} } = kit;
   const path = join(resolve(folder), names(client).conf);
   try {
     mkdirSync(folder, { recursive: true, mode: 0o700 });

@@ -11,7 +11,7 @@ import { ACT_NAMES, type ActAnswer, actFolders, subjectOf } from '../acts/reques
 import { readKeys } from '../bag/proofs.ts';
 import { openContext } from '../clients/context.ts';
 import { globalOptions, openSite } from '../site/site.ts';
-import { inTurn } from '../site/site-lock.ts';
+import { withSiteLock } from '../site/site-lock.ts';
 
 declare const WEBJOB_VERSION: string;
 
@@ -65,7 +65,7 @@ async function act(command: Command, options: Options): Promise<void> {
   const { inbox: path, answers } = actFolders(site.settings);
   const inbox = openInbox(path, site.settings.incomingDirectory);
   try {
-    await inTurn(site.settings, 'acts', async () => {
+    await withSiteLock(site.settings, 'acts', async () => {
       openAnswers(answers, inbox.owner);
       removeOldAnswers(answers, Date.now());
       const isChanged = await answerAll();

@@ -15,7 +15,7 @@ import { type AlertEvent, type AlertState, readState, takeLook, writeState } fro
 import { type Context, type ContextOptions, openContext, userFileOption } from '../clients/context.ts';
 import { readRules } from '../fleet/expectations.ts';
 import { openSite, type Site } from '../site/site.ts';
-import { inTurn } from '../site/site-lock.ts';
+import { withSiteLock } from '../site/site-lock.ts';
 
 interface Options extends ContextOptions {
   rules?: string;
@@ -60,7 +60,7 @@ async function alert(site: Site, context: Context, options: Options): Promise<vo
   }
   if (options.test && options.dryRun) throw new Failure('usage', 'use one of --test and --dry-run');
   if (options.test) return await sendTest(site, context, rules);
-  await inTurn(settings, options.dryRun ? undefined : 'alert', async () => {
+  await withSiteLock(settings, options.dryRun ? undefined : 'alert', async () => {
     const state = readState(settings);
     const now = new Date();
     const found = await findProblems({ site, context, rules }, state, now);

@@ -20,7 +20,7 @@ import {
   readSigned,
   revokeCertificates,
 } from '../clients/certificates.ts';
-import { checkParcelFolder, formatConf, removeParcel, writeParcel } from '../clients/client-kit.ts';
+import { checkKitFolder, formatConf, removeKit, writeKit } from '../clients/client-kit.ts';
 import { readNote, removeNote, withClient, writeNote } from '../clients/client-lock.ts';
 import {
   type Context,
@@ -152,14 +152,14 @@ function add(context: Context, client: string, options: Options): void {
       if (signed) issued = { certificate: signed, request: undefined, key: undefined };
       else if (wantsCertificate) issued = issueCertificate(context.etcDirectory, client, options.days, source);
       const keys = { verifyKey, trustedKeys: trusted?.keys, resultKey: resultKey?.pem };
-      const written = writeParcel({ client, folder, conf, bundle: server.bundle, ...keys, issued, schedule });
+      const written = writeKit({ client, folder, conf, bundle: server.bundle, ...keys, issued, schedule });
       if (resultKey) addResultKey(context, client, resultKey.publicKey);
       if (password !== undefined) setUser(context.userFile, client, password);
       if (issued && !signed) keepRequest(context.etcDirectory, client, issued);
       removeNote(context, client);
       return written;
     } catch (error) {
-      removeParcel(folder, client);
+      removeKit(folder, client);
       endResultKeys(context, client);
       // When the CA has issued a certificate, the note stays for the next add.
       if (!issued) removeNote(context, client);
@@ -270,8 +270,8 @@ function parseThreshold(text: string): number {
 function beginAdd(context: Context, client: string, folder: string): void {
   const begun = readNote(context, client);
   if (begun === undefined) checkIsNew(context, client);
-  if (begun !== folder) checkParcelFolder(folder, client);
-  else removeParcel(folder, client);
+  if (begun !== folder) checkKitFolder(folder, client);
+  else removeKit(folder, client);
   writeNote(context, client, folder);
   // Keys of a removed client of the same name have ended.
   endResultKeys(context, client);

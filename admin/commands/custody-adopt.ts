@@ -13,7 +13,7 @@ import type { Evidence } from '../../evidence/evidence.ts';
 import { openEvidence, tellWitness } from '../site/evidence.ts';
 import { openTree, recordsOf, wholeSegments } from '../site/logs.ts';
 import { globalOptions, openSite, type Site } from '../site/site.ts';
-import { inTurn, keepFolder } from '../site/site-lock.ts';
+import { keepFolder, withSiteLock } from '../site/site-lock.ts';
 import { isRoot } from '../site/users.ts';
 
 interface Options {
@@ -57,7 +57,7 @@ async function adopt(site: Site, { reason, dryRun }: Options, json: true | undef
     if (json) printJson({ action, what, place });
     else printLine(safeLine(`${action} ${what.padEnd(7)} ${place}`));
   };
-  await inTurn(site.settings, dryRun ? undefined : 'keep', () => {
+  await withSiteLock(site.settings, dryRun ? undefined : 'keep', () => {
     const evidence = openEvidence(site, { isNow: true });
     try {
       let batch: AdoptedUpload[] = [];

@@ -13,7 +13,7 @@ import { identityOption, readIdentities } from '../jobs/sealed.ts';
 import { clientOption } from '../site/client-option.ts';
 import { findPlace } from '../site/output-path.ts';
 import { globalOptions, openSite } from '../site/site.ts';
-import { inTurn } from '../site/site-lock.ts';
+import { withSiteLock } from '../site/site-lock.ts';
 
 declare const WEBJOB_VERSION: string;
 
@@ -114,7 +114,7 @@ async function make(command: Command, jids: readonly string[], options: Options)
   const info = await completeInfo(given, !isJson);
   const progress = startProgress('jobs', jobs.length);
   const zipFolder = zip && (await import('../bag/zip.ts')).zipFolder;
-  const made = await inTurn(site.settings, 'keep', () =>
+  const made = await withSiteLock(site.settings, 'keep', () =>
     makePackage(site, {
       directory,
       jobs,

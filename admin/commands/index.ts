@@ -12,7 +12,7 @@ import { fillStore, storeFile } from '../../ledger/store.ts';
 import { indexTexts, MAX_TEXT_BYTES } from '../../ledger/texts.ts';
 import { readLocker } from '../../ledger/writer.ts';
 import { globalOptions, openSite, type Site } from '../site/site.ts';
-import { inTurn } from '../site/site-lock.ts';
+import { withSiteLock } from '../site/site-lock.ts';
 
 interface Options {
   database?: string;
@@ -57,7 +57,7 @@ async function index(site: Site, options: Options, { json }: { json?: true }): P
   const path = options.database ?? storeFile(site);
   const started = performance.now();
   const progress = startProgress('lines and uploads');
-  const done = await inTurn(site.settings, 'index', async () => {
+  const done = await withSiteLock(site.settings, 'index', async () => {
     if (options.database === undefined) requireRootsOwn(dirname(path));
     try {
       return await fill(path, site, options, () => progress.advance());

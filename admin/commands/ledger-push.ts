@@ -9,7 +9,7 @@ import type { Pushed } from '../../ledger/postgres/push.ts';
 import { fillStore, storeFile } from '../../ledger/store.ts';
 import { withLedger } from '../site/ledger.ts';
 import { globalOptions, openSite, type Site } from '../site/site.ts';
-import { inTurn } from '../site/site-lock.ts';
+import { withSiteLock } from '../site/site-lock.ts';
 
 interface Options {
   to: string;
@@ -56,7 +56,7 @@ async function push(site: Site, { to, as: name }: Options): Promise<Pushed> {
   const { push: tell } = await import('../../ledger/postgres/push.ts');
   try {
     // One push at a time, to whichever database, because pushed changes are removed from the queue.
-    return await inTurn(site.settings, 'ledger', async () => await tellSite());
+    return await withSiteLock(site.settings, 'ledger', async () => await tellSite());
   } finally {
     progress.end();
   }
@@ -64,7 +64,7 @@ async function push(site: Site, { to, as: name }: Options): Promise<Pushed> {
   async function tellSite(): Promise<Pushed> {
     // Connects before the site is read, so that an unreachable database is reported at once.
     return await withLedger(to, async (client) => {
-      const store = await inTurn(site.settings, 'index', async () => {
+      const store = await withSiteLock(site.settings, 'index', async () => {
         requireRootsOwn(dirname(path));
         return await fillStore(path, site, {});
       });

@@ -10,9 +10,9 @@ import { findHold, readHolds } from '../retention/holds.ts';
 import { type Made, PackBatch, recoverParts } from '../retention/pack-making.ts';
 import { settlePacks } from '../retention/pack-settling.ts';
 import { removeDescribed } from '../retention/removal.ts';
-import { dayOf, learnOwners, type Surveyed, surveyLocker } from '../retention/survey.ts';
+import { attributeUploads, dayOf, type Scanned, scanLocker } from '../retention/scan.ts';
 import { globalOptions, openSite, type Site } from '../site/site.ts';
-import { inTurn } from '../site/site-lock.ts';
+import { withSiteLock } from '../site/site-lock.ts';
 
 interface Options {
   olderThan: number;
@@ -48,12 +48,12 @@ async function pack(site: Site, { olderThan, dryRun }: Options, { json }: { json
   const { settings } = site;
   const limit = Date.now() - olderThan * 1000;
   if (dryRun) {
-    await inTurn(settings, undefined, async () => {
+    await withSiteLock(settings, undefined, async () => {
       for (const [day, groups] of groupByDay(site, await findFree(site, limit, false))) printPlan(day, groups, json);
     });
     return;
   }
-  await inTurn(settings, 'keep', async () => {
+  await withSiteLock(settings, 'keep', async () => {
     makeFolder(packsFolder(settings));
     await recoverParts(settings);
     const free = await findFree(site, limit, true);
@@ -67,19 +67,19 @@ async function pack(site: Site, { olderThan, dryRun }: Options, { json }: { json
 const CLOCK_MS = 3 * 3_600_000;
 
 /** Uploads older than the day of `limit` that no process is writing and no hold covers. */
-async function findFree(site: Site, limit: number, isTidying: boolean): Promise<Surveyed[]> {
+async function findFree(site: Site, limit: number, isTidying: boolean): Promise<Scanned[]> {
   const { settings } = site;
   const firstDay = dayOf(limit, settings);
   const groups = [
-    ...surveyLocker(settings.incomingDirectory, { before: limit + CLOCK_MS, isTidying, isUnmeasured: isTidying }),
+    ...scanLocker(settings.incomingDirectory, { before: limit + CLOCK_MS, isTidying, isUnmeasured: isTidying }),
   ].filter((group) => !group.isLocked && dayOf(group.at, settings) < firstDay);
-  if (groups.length > 0) await learnOwners(site, groups);
+  if (groups.length > 0) await attributeUploads(site, groups);
   const holds = readHolds(settings);
   return groups.filter((group) => findHold(holds, group) === undefined);
 }
 
-function groupByDay({ settings }: Site, groups: readonly Surveyed[]): [string, Surveyed[]][] {
-  const days = new Map<string, Surveyed[]>();
+function groupByDay({ settings }: Site, groups: readonly Scanned[]): [string, Scanned[]][] {
+  const days = new Map<string, Scanned[]>();
   for (const group of groups) {
     if (!group.isComplete) continue;
     const day = dayOf(group.at, settings);
@@ -90,7 +90,7 @@ function groupByDay({ settings }: Site, groups: readonly Surveyed[]): [string, S
   return [...days].sort(([a], [b]) => (a < b ? -1 : 1));
 }
 
-async function packDays({ settings }: Site, days: [string, Surveyed[]][], json: true | undefined): Promise<void> {
+async function packDays({ settings }: Site, days: [string, Scanned[]][], json: true | undefined): Promise<void> {
   const progress = startProgress(
     'uploads',
     days.reduce((sum, [, groups]) => sum + groups.length, 0),
@@ -116,7 +116,7 @@ const LOCKED = 1000;
 function removeOriginals(
   settings: ServerSettings,
   made: readonly Made[],
-  days: ReadonlyMap<string, readonly Surveyed[]>,
+  days: ReadonlyMap<string, readonly Scanned[]>,
   json: true | undefined,
 ): void {
   // A hold that was set during the scan counts.
@@ -140,7 +140,7 @@ function removeOriginals(
   }
 }
 
-function printPlan(day: string, groups: readonly Surveyed[], json: true | undefined): void {
+function printPlan(day: string, groups: readonly Scanned[], json: true | undefined): void {
   const bytes = groups.reduce((sum, group) => sum + group.bytes, 0);
   if (json) printJson({ day, groups: groups.length, bytes, dryRun: true });
   else

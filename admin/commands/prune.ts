@@ -12,9 +12,9 @@ import { findHold, readHolds } from '../retention/holds.ts';
 import { findOldPacks, finishPackRemovals, type OldPacks, prunePack } from '../retention/pack-removing.ts';
 import { type Described, describeGroup, finishRemoval, removeDescribed } from '../retention/removal.ts';
 import { formatRule, type Rule, type Selection, selectGroups } from '../retention/rule.ts';
-import { learnOwners, readJobId, type Surveyed, surveyLocker } from '../retention/survey.ts';
+import { attributeUploads, readJobId, type Scanned, scanLocker } from '../retention/scan.ts';
 import { globalOptions, openSite, type Site } from '../site/site.ts';
-import { inTurn } from '../site/site-lock.ts';
+import { withSiteLock } from '../site/site-lock.ts';
 
 interface Options {
   olderThan?: number;
@@ -57,9 +57,9 @@ export function pruneCommand(): Command {
 async function prune(site: Site, options: Options, { json }: { json?: true }): Promise<void> {
   const { settings } = site;
   const rule = ruleOf(options);
-  await inTurn(settings, options.dryRun ? undefined : 'keep', async () => {
+  await withSiteLock(settings, options.dryRun ? undefined : 'keep', async () => {
     const isTidying = !options.dryRun;
-    const found = [...surveyLocker(settings.incomingDirectory, { before: limitOf(rule), isTidying })];
+    const found = [...scanLocker(settings.incomingDirectory, { before: limitOf(rule), isTidying })];
     const gone = isTidying ? await finishPrunes(site, found) : new Set();
     if (isTidying) await finishPackRemovals(settings);
     const groups = found.filter(({ name }) => !gone.has(name));
@@ -110,9 +110,9 @@ function limitOf({ olderThanSeconds, keep, maxBytes }: Rule): number | undefined
   return isAlone && olderThanSeconds !== undefined ? Date.now() - olderThanSeconds * 1000 : undefined;
 }
 
-async function select(site: Site, rule: Rule, groups: readonly Surveyed[]): Promise<Selection> {
+async function select(site: Site, rule: Rule, groups: readonly Scanned[]): Promise<Selection> {
   const holds = readHolds(site.settings);
-  if (rule.keep !== undefined || holds.length > 0) await learnOwners(site, groups);
+  if (rule.keep !== undefined || holds.length > 0) await attributeUploads(site, groups);
   return selectGroups(groups, rule, Date.now(), (group) => findHold(holds, group) !== undefined);
 }
 
@@ -120,7 +120,7 @@ async function select(site: Site, rule: Rule, groups: readonly Surveyed[]): Prom
  * Finishes prunes that were killed after they had recorded their removals. Returns the names that
  * are gone now.
  */
-async function finishPrunes({ settings }: Site, groups: readonly Surveyed[]): Promise<Set<string>> {
+async function finishPrunes({ settings }: Site, groups: readonly Scanned[]): Promise<Set<string>> {
   const left = new Set(groups.flatMap(({ name, isComplete, isLocked }) => (isComplete || isLocked ? [] : name)));
   const gone = new Set<string>();
   if (left.size === 0) return gone;
@@ -139,7 +139,7 @@ async function removeSelected(
   site: Site,
   rule: Rule,
   selection: Selection,
-  report: (group: Surveyed) => void,
+  report: (group: Scanned) => void,
 ): Promise<void> {
   const left = selection.selected;
   const progress = startProgress('prune', left.length);
@@ -163,9 +163,9 @@ async function removeSelected(
 }
 
 /** Leaves out uploads that are on hold now, because a hold that was set meanwhile counts. */
-async function dropHeld(site: Site, groups: readonly Surveyed[], selection: Selection): Promise<Surveyed[]> {
+async function dropHeld(site: Site, groups: readonly Scanned[], selection: Selection): Promise<Scanned[]> {
   const holds = readHolds(site.settings);
-  if (holds.length > 0) await learnOwners(site, groups);
+  if (holds.length > 0) await attributeUploads(site, groups);
   return groups.filter((group) => {
     const isHeld = findHold(holds, group) !== undefined;
     if (isHeld) selection.held.push(group);
@@ -177,7 +177,7 @@ async function dropHeld(site: Site, groups: readonly Surveyed[], selection: Sele
 async function removeBatch(
   { settings }: Site,
   rule: Rule,
-  batch: readonly Surveyed[],
+  batch: readonly Scanned[],
   described: readonly Described[],
 ): Promise<Set<string>> {
   const locker = settings.incomingDirectory;
@@ -204,7 +204,7 @@ async function confirm(what: string): Promise<void> {
   }
 }
 
-function printGroup(group: Surveyed, action: string, json: true | undefined): void {
+function printGroup(group: Scanned, action: string, json: true | undefined): void {
   const at = new Date(group.at).toISOString();
   const { name, bytes, isComplete, jobId, owner } = group;
   const { clientId, command } = owner ?? {};
@@ -217,7 +217,7 @@ function printPack(pack: string, action: string, json: true | undefined): void {
   else printLine(`archive ${pack}`);
 }
 
-function bytesOf(groups: readonly Surveyed[]): number {
+function bytesOf(groups: readonly Scanned[]): number {
   return groups.reduce((sum, { bytes }) => sum + bytes, 0);
 }
 

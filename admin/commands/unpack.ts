@@ -20,7 +20,7 @@ import { describePack } from '../retention/pack-making.ts';
 import { removePack } from '../retention/pack-removing.ts';
 import { isInTheWay, openUploadLocks } from '../retention/upload-locks.ts';
 import { globalOptions, openSite, type Site } from '../site/site.ts';
-import { inTurn } from '../site/site-lock.ts';
+import { withSiteLock } from '../site/site-lock.ts';
 
 const MAX_NAME_LENGTH = 255;
 
@@ -49,7 +49,7 @@ export function unpackCommand(): Command {
 }
 
 async function unpack({ settings }: Site, name: string, json: true | undefined): Promise<void> {
-  await inTurn(settings, 'keep', async () => {
+  await withSiteLock(settings, 'keep', async () => {
     const pack = listPacks(settings).find((found) => found.name === name);
     if (!pack)
       throw new Failure(

@@ -77,10 +77,10 @@ function checkLines(file: string, keys: readonly string[]): Finding[] {
   } catch (failure) {
     return [error(`the file cannot be read: ${errorCode(failure)}`, file, `chmod 644 ${quote(file)}`)];
   }
-  const { entries, strayLines } = parseKeyValue(text);
+  const { entries, otherLines } = parseKeyValue(text);
   const known = new Set(keys.map((key) => key.toLowerCase()));
   const seen = new Map<string, number>();
-  const findings = strayLines.map((line) =>
+  const findings = otherLines.map((line) =>
     warning('a line without Key=Value has no effect', `${file}:${line}`, formatEdit(`${line}s/^/# /`, file)),
   );
   for (const { key, line } of entries) {

@@ -6,7 +6,7 @@ import { type Access, errorCode, replaceFile } from '../../cli/files.ts';
 import { quote } from '../../cli/shell.ts';
 import { type Assignment, formatAssignment, parseAssignments } from '../../fleet/assignment.ts';
 import { fleetPaths } from '../../fleet/paths.ts';
-import { inTurn } from '../site/site-lock.ts';
+import { withSiteLock } from '../site/site-lock.ts';
 import { findUserById, isRoot } from '../site/users.ts';
 
 /** The assignments of a site. */
@@ -44,7 +44,7 @@ function readFile(path: string): Assignment[] {
  * none. Throws Failure `failed`.
  */
 export async function changeBook<Result>(settings: ServerSettings, change: (book: Book) => Result): Promise<Result> {
-  return await inTurn(settings, 'assignments', () => {
+  return await withSiteLock(settings, 'assignments', () => {
     const book = readBook(settings);
     const known = new Set(book.active.map(({ id }) => id));
     book.past = book.past.filter(({ id }) => !known.has(id));

@@ -4,7 +4,7 @@ import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { Failure } from '../../cli/failure.ts';
 import { operatorName, recordEvent } from '../../evidence/events.ts';
 import { clientsOfGroup } from '../../ledger/groups.ts';
-import { inTurn } from '../site/site-lock.ts';
+import { withSiteLock } from '../site/site-lock.ts';
 import { type Hold, isHoldId, readHolds, writeHolds } from './holds.ts';
 
 export interface HoldOptions {
@@ -64,7 +64,7 @@ function parseHold({ client, job, reason }: HoldOptions): Hold {
  */
 export function setHold(settings: ServerSettings, hold: Hold): Promise<boolean> {
   const { kind, id, reason, by } = hold;
-  return inTurn(settings, 'holds', () => {
+  return withSiteLock(settings, 'holds', () => {
     const holds = readHolds(settings);
     if (holds.some((other) => other.kind === kind && other.id === id)) return false;
     writeHolds(settings, [...holds, hold]);
@@ -78,7 +78,7 @@ export function setHold(settings: ServerSettings, hold: Hold): Promise<boolean> 
  * much held, never too little. Returns false when there is no such hold.
  */
 export function endHold(settings: ServerSettings, { kind, id, reason, by }: Hold): Promise<boolean> {
-  return inTurn(settings, 'holds', () => {
+  return withSiteLock(settings, 'holds', () => {
     const holds = readHolds(settings);
     const others = holds.filter((hold) => hold.kind !== kind || hold.id !== id);
     if (others.length === holds.length) return false;

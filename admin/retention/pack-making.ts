@@ -24,7 +24,7 @@ import { digestFile } from '../../evidence/reading.ts';
 import { describeEnding, ENDING_FIELDS, fieldPattern, parseRecordFields } from '../../ledger/ending.ts';
 import { isRoot } from '../site/users.ts';
 import type { Described } from './removal.ts';
-import type { Surveyed } from './survey.ts';
+import type { Scanned } from './scan.ts';
 
 /** The suffix of an unfinished file. */
 const PART = '.part';
@@ -75,7 +75,7 @@ export class PackBatch {
   }
 
   /** Writes uploads of one day. After an error neither file of that day is left. */
-  async add(day: string, groups: readonly Surveyed[], advance: () => void): Promise<void> {
+  async add(day: string, groups: readonly Scanned[], advance: () => void): Promise<void> {
     const parts = openParts(nextPack(this.#settings, day));
     this.#days.push(parts);
     try {
@@ -162,7 +162,7 @@ function openToReaders(fd: number, locker: string, readers: Readers | undefined)
 async function writeParts(
   { pack, archive, manifest, packed, left }: Parts,
   locker: string,
-  groups: readonly Surveyed[],
+  groups: readonly Scanned[],
   advance: () => void,
 ): Promise<void> {
   let readers: Readers | undefined;
@@ -192,7 +192,7 @@ async function writeParts(
 async function packGroup(
   archive: Appender,
   locker: string,
-  { name, jobId, at, clients, owner }: Surveyed,
+  { name, jobId, at, clients, owner }: Scanned,
 ): Promise<{ packed: PackedGroup; described: Described; readers: Readers } | undefined> {
   if (jobId === undefined) return undefined;
   try {

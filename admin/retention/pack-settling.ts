@@ -9,8 +9,8 @@ import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { readEvents } from '../../evidence/events.ts';
 import { recordPacks } from './pack-making.ts';
 import { type Described, describeGroup, finishRemoval, removeDescribed } from './removal.ts';
-import type { Surveyed } from './survey.ts';
-import { dayOf } from './survey.ts';
+import type { Scanned } from './scan.ts';
+import { dayOf } from './scan.ts';
 
 const DAY_MS = 86_400_000;
 
@@ -18,7 +18,7 @@ const DAY_MS = 86_400_000;
  * Returns the names of the uploads that are no longer in the locker. `groups` may be removed: no
  * process writes them, and no hold covers them.
  */
-export async function settlePacks(settings: ServerSettings, groups: readonly Surveyed[]): Promise<Set<string>> {
+export async function settlePacks(settings: ServerSettings, groups: readonly Scanned[]): Promise<Set<string>> {
   const byName = new Map(groups.map((group) => [group.name, group]));
   // An upload that has lost its .rdy is as old as its streams, which may be from the day before.
   const days = new Set(groups.flatMap(({ at }) => [dayOf(at, settings), dayOf(at + DAY_MS, settings)]));
@@ -39,7 +39,7 @@ export async function settlePacks(settings: ServerSettings, groups: readonly Sur
   return gone;
 }
 
-async function settle(locker: string, group: Surveyed, packed: PackedGroup, described: Described): Promise<boolean> {
+async function settle(locker: string, group: Scanned, packed: PackedGroup, described: Described): Promise<boolean> {
   if (!group.isComplete) return finishRemoval(locker, packed.name, packed.files);
   return removeDescribed(locker, [described]).length === 0;
 }

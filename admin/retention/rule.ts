@@ -1,5 +1,5 @@
 // Applies the operator's rule for prune to the contents of a locker. Changes nothing.
-import type { Surveyed } from './survey.ts';
+import type { Scanned } from './scan.ts';
 
 export interface Rule {
   olderThanSeconds?: number;
@@ -13,21 +13,21 @@ export interface Rule {
 
 export interface Selection {
   /** Oldest first. */
-  selected: Surveyed[];
+  selected: Scanned[];
   /** Selected by the rule, but kept because a process is writing them. */
-  locked: Surveyed[];
+  locked: Scanned[];
   /** Selected by the rule, but kept because they are on hold. */
-  held: Surveyed[];
+  held: Scanned[];
   /** Bytes over maxBytes that no further removal can free. */
   excessBytes: number;
 }
 
 /** Selects uploads; one is selected when every part of the rule allows it. */
 export function selectGroups(
-  groups: readonly Surveyed[],
+  groups: readonly Scanned[],
   rule: Rule,
   now: number,
-  isHeld: (group: Surveyed) => boolean,
+  isHeld: (group: Scanned) => boolean,
 ): Selection {
   const kept = rule.keep === undefined ? undefined : findNewest(groups, rule.keep);
   const candidates = groups
@@ -51,8 +51,8 @@ export function selectGroups(
   return selection;
 }
 
-function findNewest(groups: readonly Surveyed[], count: number): Set<Surveyed> {
-  const byOwner = new Map<string, Surveyed[]>();
+function findNewest(groups: readonly Scanned[], count: number): Set<Scanned> {
+  const byOwner = new Map<string, Scanned[]>();
   for (const group of groups) {
     if (!group.owner || !group.isComplete) continue;
     const key = `${group.owner.clientId} ${group.owner.command}`;

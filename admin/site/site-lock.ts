@@ -17,7 +17,7 @@ export function keepFolder(settings: ServerSettings): string {
  * Failure `failed` when another process holds it, and for root when others could replace the files
  * that it writes.
  */
-export async function inTurn<Type>(
+export async function withSiteLock<Type>(
   settings: ServerSettings,
   thing: 'keep' | 'holds' | 'index' | 'ledger' | 'assignments' | 'acts' | 'alert' | undefined,
   act: () => Type | Promise<Type>,

@@ -17,7 +17,7 @@ export interface Group {
 }
 
 /** A result of a walk: an upload, or the path of a foreign file below the locker. */
-export type Found = { group: Group; stray?: undefined } | { stray: string; group?: undefined };
+export type Found = { group: Group; foreignFile?: undefined } | { foreignFile: string; group?: undefined };
 
 /** One bit for each extension, so that hundreds of thousands of uploads fit into memory. */
 const BITS: ReadonlyMap<string, number> = new Map(EXTENSIONS.map((extension, index) => [extension, 1 << index]));
@@ -56,10 +56,10 @@ export function* listFolder(
   locker: string,
   folder: string,
   isWanted: (file: string, extension: Extension) => boolean = () => true,
-): Generator<(Found & { folder?: undefined }) | { folder: string; group?: undefined; stray?: undefined }> {
+): Generator<(Found & { folder?: undefined }) | { folder: string; group?: undefined; foreignFile?: undefined }> {
   const groups = new Map<string, number>();
   const folders: string[] = [];
-  const strays: string[] = [];
+  const foreignFiles: string[] = [];
   const prefix = folder === '' ? '' : `${folder}/`;
   for (const entry of readFolder(locker, folder)) {
     const dot = entry.name.lastIndexOf('.');
@@ -67,7 +67,7 @@ export function* listFolder(
     if (bit === undefined || !entry.isFile()) {
       const path = prefix + entry.name;
       if (entry.isDirectory() && path.length <= MAX_PATH_LENGTH) folders.push(path);
-      else strays.push(path);
+      else foreignFiles.push(path);
     } else if (isWanted(entry.name, entry.name.slice(dot + 1) as Extension)) {
       const name = entry.name.slice(0, dot);
       groups.set(name, (groups.get(name) ?? 0) | bit);
@@ -75,7 +75,7 @@ export function* listFolder(
   }
   for (const name of [...groups.keys()].sort())
     yield { group: { name: prefix + name, has: SETS[groups.get(name) ?? 0] ?? new Set() } };
-  for (const stray of strays.sort()) yield { stray };
+  for (const foreignFile of foreignFiles.sort()) yield { foreignFile };
   for (const child of folders.sort()) yield { folder: child };
 }
 

@@ -10,7 +10,7 @@ import type { Listening, ListeningPlace } from './listener.ts';
 import { checkPlace, firstPlace, listenUnder, OWNER_ALONE, takePlace } from './place.ts';
 
 /** The options of a primary. */
-export interface LeaderOptions {
+export interface PrimaryOptions {
   place: ListeningPlace;
   processes: number;
   /** Called when a worker has died. */
@@ -18,7 +18,7 @@ export interface LeaderOptions {
 }
 
 /** A primary's handle on its workers. */
-export interface Leader {
+export interface Primary {
   listening: Listening;
   /** Increases with the activity that the workers report. */
   activity(): number;
@@ -36,7 +36,7 @@ export interface Leader {
 /** A worker that dies sooner than this is replaced only after this time. */
 const SHORTEST_LIFE_MS = 1_000;
 /** Tells a worker the process id of its primary. */
-const LEADER_VARIABLE = 'NODE_CGI_COMPAT_LEADER';
+const PRIMARY_VARIABLE = 'NODE_CGI_COMPAT_LEADER';
 /** The descriptor after the three standard streams and the IPC channel. */
 const SOCKET_FD = 4;
 /** The messages between primary and workers. */
@@ -50,12 +50,12 @@ interface Socket {
 
 /**
  * Starts the running script this many times with the same arguments; each process learns from
- * `joinLeader` that it has a primary. When the first worker exits before any has listened, the
+ * `joinPrimary` that it has a primary. When the first worker exits before any has listened, the
  * primary exits with code 1, because that worker has reported the problem. A worker that was killed
  * is replaced, even before any has listened. Throws errors of system calls when the socket cannot
  * be created.
  */
-export function startLeader({ place, processes, onError }: LeaderOptions): Leader {
+export function startPrimary({ place, processes, onError }: PrimaryOptions): Primary {
   checkPlace(place);
   const first = firstPlace(place);
   const socket = openSocket(first);
@@ -137,7 +137,7 @@ interface Hearing {
 function forkWorker(fd: number, hearing: Hearing): ChildProcess {
   const worker = fork(process.argv[1] ?? '', process.argv.slice(2), {
     stdio: ['inherit', 'inherit', 'inherit', 'ipc', fd],
-    env: { ...process.env, [LEADER_VARIABLE]: String(process.pid) },
+    env: { ...process.env, [PRIMARY_VARIABLE]: String(process.pid) },
   });
   worker.on('message', (message) => {
     if (message === IS_ACTIVE) hearing.isActive();
@@ -186,7 +186,7 @@ export interface Membership {
   /** Listens on the primary's socket. */
   listen(server: Server): Promise<Listening>;
   /** The process id of the primary. */
-  leaderPid: number;
+  primaryPid: number;
   tellActivity(): void;
   /** Must be called at the end; otherwise the IPC channel keeps the process running. */
   leave(): void;
@@ -196,11 +196,11 @@ export interface Membership {
  * Joins the primary; undefined in a process without one. `end` is called when the primary is gone,
  * or when another worker replaces this one.
  */
-export function joinLeader(end: (isReplaced: boolean) => void): Membership | undefined {
-  const leader = process.env[LEADER_VARIABLE];
-  if (leader === undefined) return undefined;
+export function joinPrimary(end: (isReplaced: boolean) => void): Membership | undefined {
+  const primary = process.env[PRIMARY_VARIABLE];
+  if (primary === undefined) return undefined;
   // Processes started by this one have no primary.
-  delete process.env[LEADER_VARIABLE];
+  delete process.env[PRIMARY_VARIABLE];
   process.once('disconnect', () => end(false));
   process.on('message', (message) => {
     if (message === RETIRE) end(true);
@@ -215,7 +215,7 @@ export function joinLeader(end: (isReplaced: boolean) => void): Membership | und
       tell(LISTENS);
       return { isOurs: () => true, leave: () => {} };
     },
-    leaderPid: Number(leader),
+    primaryPid: Number(primary),
     tellActivity: () => tell(IS_ACTIVE),
     leave: () => process.connected && process.disconnect(),
   };

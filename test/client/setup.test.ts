@@ -33,12 +33,12 @@ import {
 import {
   type ConfFacts,
   checkHasNoKey,
-  checkParcelFolder,
+  checkKitFolder,
   findPasswordChange,
   formatConf,
-  removeParcel,
+  removeKit,
   writeCertificate,
-  writeParcel,
+  writeKit,
 } from '../../admin/clients/client-kit.ts';
 import { readNote, removeNote, writeNote } from '../../admin/clients/client-lock.ts';
 import { type Context, findServer, parseClientId, parseDays, readPassword } from '../../admin/clients/context.ts';
@@ -230,7 +230,7 @@ describe('the client kit', () => {
   it('has secrets that nobody else may read, whatever the umask, and webjob.conf last', () => {
     for (const umask of [0, 0o077]) {
       const folder = join(folderOf(), 'new');
-      const steps = under(umask, () => trace(() => void writeParcel(parcel(folder))));
+      const steps = under(umask, () => trace(() => void writeKit(parcel(folder))));
       const modes = Object.fromEntries(readdirSync(folder).map((name) => [name, mode(join(folder, name)).toString(8)]));
       assert.deepEqual(modes, {
         'client1.crt': '644',
@@ -253,14 +253,14 @@ describe('the client kit', () => {
   it('replaces nothing that belongs to another client', () => {
     for (const name of ['webjob.conf', 'client1.key', 'client1.csr', 'client1.crt', 'client1.result.key']) {
       const folder = folderOf();
-      checkParcelFolder(folder, 'client1');
+      checkKitFolder(folder, 'client1');
       writeFileSync(join(folder, name), 'mine');
-      assert.throws(() => checkParcelFolder(folder, 'client1'), failed, name);
-      if (name !== 'webjob.conf') checkParcelFolder(folder, 'client2');
+      assert.throws(() => checkKitFolder(folder, 'client1'), failed, name);
+      if (name !== 'webjob.conf') checkKitFolder(folder, 'client2');
     }
     const folder = folderOf();
     writeFileSync(join(folder, 'webjob.conf'), 'mine');
-    assert.throws(() => writeParcel(parcel(folder)), failed);
+    assert.throws(() => writeKit(parcel(folder)), failed);
     assert.equal(readFileSync(join(folder, 'webjob.conf'), 'utf8'), 'mine');
     assert.throws(() => writeCertificate(folder, 'client1', { ...issued, key: 'ANOTHER' }), failed);
     assert.equal(readFileSync(join(folder, 'client1.key'), 'utf8'), 'KEY');
@@ -270,7 +270,7 @@ describe('the client kit', () => {
 
   it('loses what a killed run left, and nothing else', () => {
     const folder = folderOf();
-    removeParcel(join(folder, 'none'), 'client1');
+    removeKit(join(folder, 'none'), 'client1');
     const unfinished = '.client1.key.0123456789ab';
     const names = [
       'webjob.conf',
@@ -282,7 +282,7 @@ describe('the client kit', () => {
       'notes',
     ];
     for (const name of names) writeFileSync(join(folder, name), '');
-    removeParcel(folder, 'client1');
+    removeKit(folder, 'client1');
     assert.deepEqual(readdirSync(folder), ['notes', 'webjob-server.crt']);
   });
 });

@@ -45,7 +45,7 @@ import {
   jobName,
   openJobFile,
   openSpool,
-  readParcel,
+  readKeptFacts,
   removeSent,
   spoolBytes,
 } from '../../client/spool.ts';
@@ -271,7 +271,7 @@ describe('jobs on disk', () => {
     const good = { version: 'v', system: 's', clientId: 'c', fileName: 'x.sh', runType: 'snapshot', jobId: 'job' };
     const read = (parcel: object | string): void => {
       writeFileSync(at('parcel.json'), typeof parcel === 'string' ? parcel : JSON.stringify(parcel));
-      readParcel(folder, folder);
+      readKeptFacts(folder, folder);
     };
     read(good);
     read({ ...good, jobId: undefined, runType: 'linktest' });
@@ -381,7 +381,7 @@ describe('a placed program', () => {
 
 describe('the journal', () => {
   const delivery = {
-    parcel: { version: 'v', system: 's', clientId: 'c', fileName: 'x.sh', runType: 'snapshot', jobId: undefined },
+    facts: { version: 'v', system: 's', clientId: 'c', fileName: 'x.sh', runType: 'snapshot', jobId: undefined },
     url: new URL('http://u:p@h/x?y'),
     startedAt: new Date(),
     tries: 1,

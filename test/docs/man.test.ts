@@ -366,9 +366,9 @@ describe('the examples in the man pages', () => {
 function parseServerExample(text: string, controls: readonly Control[]): void {
   const problems: string[] = [];
   parseSettings(text, problems);
-  const { entries, strayLines } = parseKeyValue(text);
+  const { entries, otherLines } = parseKeyValue(text);
   const unknown = entries.filter(({ key }) => !keysOf(controls).includes(key));
-  assert.deepEqual({ problems, strayLines, unknown }, { problems: [], strayLines: [], unknown: [] });
+  assert.deepEqual({ problems, otherLines, unknown }, { problems: [], otherLines: [], unknown: [] });
 }
 
 function forEachLine(text: string, parse: (line: string) => unknown): void {

@@ -89,8 +89,8 @@ function describeShippedFile(name: string, path: string, controls: readonly Cont
     });
 
     it('contains only blank lines, comments and settings, in lines of at most 100 columns', () => {
-      const { strayLines } = parseKeyValue(readFileSync(path, 'utf8'));
-      assert.deepEqual(strayLines, []);
+      const { otherLines } = parseKeyValue(readFileSync(path, 'utf8'));
+      assert.deepEqual(otherLines, []);
       for (const line of readFileSync(path, 'latin1').split('\n')) {
         assert.match(line, /^(?:|#.*|[A-Za-z][A-Za-z0-9]*=\S+)$/);
         assert.match(line, /^[\x20-\x7e]*$/);

@@ -7,8 +7,8 @@ import { hostileText } from '../support/arbitraries.ts';
 
 /** Keys and values of a file without other lines. */
 function read(text: string): [key: string, value: string][] {
-  const { entries, strayLines } = parseKeyValue(text);
-  assert.deepEqual(strayLines, []);
+  const { entries, otherLines } = parseKeyValue(text);
+  assert.deepEqual(otherLines, []);
   return entries.map(({ key, value }) => [key, value]);
 }
 
@@ -39,7 +39,7 @@ describe('the key=value dialect', () => {
       ['E', ''],
       ['F', '"'],
     ]);
-    assert.deepEqual(parseKeyValue('G#=1\n').strayLines, [1]);
+    assert.deepEqual(parseKeyValue('G#=1\n').otherLines, [1]);
   });
 
   it('accepts CR, LF and a missing last newline', () => {
@@ -65,8 +65,8 @@ describe('the key=value dialect', () => {
   it('reports the lines that are not key=value, and reads on', () => {
     const text =
       'A=1\nstray\n=value\n[section]\na b=c\n1A=2\nA[]=3\n; comment\n"A"=1\nA.b=1\nA_b=1\nÄ=1\n\u2028\nZ=26\n';
-    const { entries, strayLines } = parseKeyValue(text);
-    assert.deepEqual(strayLines, [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+    const { entries, otherLines } = parseKeyValue(text);
+    assert.deepEqual(otherLines, [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
     assert.deepEqual(entries, [
       { key: 'A', value: '1', line: 1 },
       { key: 'Z', value: '26', line: 14 },
@@ -79,9 +79,9 @@ describe('the key=value dialect', () => {
       read(names.map((name) => `${name}=x`).join('\n')),
       names.map((name) => [name, 'x']),
     );
-    assert.deepEqual(parseKeyValue('__proto__=x\n__proto__[a]=x\nconstructor.prototype.a=x').strayLines, [1, 2, 3]);
+    assert.deepEqual(parseKeyValue('__proto__=x\n__proto__[a]=x\nconstructor.prototype.a=x').otherLines, [1, 2, 3]);
     assert.equal(Reflect.get({}, 'a'), undefined);
-    assert.deepEqual(parseKeyValue(''), { entries: [], strayLines: [] });
+    assert.deepEqual(parseKeyValue(''), { entries: [], otherLines: [] });
   });
 
   it('keeps any value on a line without a number sign, except for surrounding blanks', () => {
@@ -113,8 +113,8 @@ describe('the key=value dialect', () => {
             apart.flatMap(({ entries }, index) => entries.map(place(index))),
           );
           assert.deepEqual(
-            whole.strayLines,
-            apart.flatMap(({ strayLines }, index) => strayLines.map(() => index + 1)),
+            whole.otherLines,
+            apart.flatMap(({ otherLines }, index) => otherLines.map(() => index + 1)),
           );
         },
       ),
@@ -126,6 +126,6 @@ describe('the key=value dialect', () => {
     assert.equal(parseKeyValue(many).entries.at(-1)?.value, '19999');
     const long = 'x'.repeat(1_000_000);
     assert.deepEqual(read(`Key=${long}`), [['Key', long]]);
-    assert.deepEqual(parseKeyValue(`Key${' '.repeat(1_000_000)}x`).strayLines, [1]);
+    assert.deepEqual(parseKeyValue(`Key${' '.repeat(1_000_000)}x`).otherLines, [1]);
   });
 });

@@ -96,10 +96,10 @@ describe('the path to a file of a locker', () => {
     mkdirSync(folder);
     const program = 'import os, sys\nfor _ in range(3000):\n os.mkdir("d"); os.chdir("d")';
     assert.equal(spawnSync('python3', ['-c', program], { cwd: folder }).status, 0);
-    const strays = [...walkLocker(locker)].flatMap(({ stray = '' }) =>
-      stray.startsWith('nested') ? [stray.length] : [],
+    const foreignFiles = [...walkLocker(locker)].flatMap(({ foreignFile = '' }) =>
+      foreignFile.startsWith('nested') ? [foreignFile.length] : [],
     );
-    assert.deepEqual(strays, [4096]);
+    assert.deepEqual(foreignFiles, [4096]);
   });
 
   it('leads by descriptors to a locker that other users can exchange', {

@@ -387,14 +387,14 @@ describe('a socket from systemd', () => {
     const status = async (): Promise<number | undefined> => (await get(socket, site()).catch(() => undefined))?.status;
     assert.ok(await until(() => existsSync(socket)));
     assert.equal(await status(), 200);
-    const [leader = 0] = childrenOf(child.pid ?? 0);
-    const workers = childrenOf(leader);
+    const [primary = 0] = childrenOf(child.pid ?? 0);
+    const workers = childrenOf(primary);
     for (const pid of workers) process.kill(pid, 'SIGKILL');
     // A worker that is about to die may take the request with it.
     assert.ok(await until(() => !workers.some(isAlive)));
     assert.equal(await status(), 200);
     await ended;
-    assert.equal(said, `${leader} 0\n`, 'the leader ends when nobody asks, and not before');
+    assert.equal(said, `${primary} 0\n`, 'the primary ends when nobody asks, and not before');
     assert.equal(existsSync(socket), true);
   });
 });

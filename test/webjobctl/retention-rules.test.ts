@@ -24,7 +24,7 @@ import { findHold, type Hold, isHoldId, readHolds, writeHolds } from '../../admi
 import { recoverParts } from '../../admin/retention/pack-making.ts';
 import { describeGroup, finishRemoval, removeDescribed } from '../../admin/retention/removal.ts';
 import { formatRule, type Rule, selectGroups } from '../../admin/retention/rule.ts';
-import { dayOf, readJobId, type Surveyed, surveyLocker } from '../../admin/retention/survey.ts';
+import { dayOf, readJobId, type Scanned, scanLocker } from '../../admin/retention/scan.ts';
 import { openUploadLocks } from '../../admin/retention/upload-locks.ts';
 import type { ServerSettings } from '../../cgi/setting-table.ts';
 
@@ -39,15 +39,15 @@ beforeEach(() => {
 
 const NOW = 1_000_000_000_000;
 const NAMES = { has: new Set(['rdy'] as const), jobId: undefined, clients: [] };
-const group = (name: string, secondsAgo: number, more: Partial<Surveyed> = {}): Surveyed => {
+const group = (name: string, secondsAgo: number, more: Partial<Scanned> = {}): Scanned => {
   const owner = { clientId: 'client1', command: 'x.sh' };
   return { name, ...NAMES, isComplete: true, isLocked: false, at: NOW - secondsAgo * 1000, bytes: 10, owner, ...more };
 };
 
 describe('a prune rule', () => {
-  function select(groups: Surveyed[], rule: Rule, held: string[] = []) {
+  function select(groups: Scanned[], rule: Rule, held: string[] = []) {
     const found = selectGroups(groups, rule, NOW, ({ name }) => held.includes(name));
-    const names = (list: Surveyed[]): string => list.map(({ name }) => name).join(' ');
+    const names = (list: Scanned[]): string => list.map(({ name }) => name).join(' ');
     return [names(found.selected), names(found.held), names(found.locked), found.excessBytes];
   }
 
@@ -172,7 +172,7 @@ function put(name: string, ages: Record<string, number>): void {
 describe('an upload in a locker', () => {
   const survey = (options = {}): Record<string, string> =>
     Object.fromEntries(
-      [...surveyLocker(folder, options)].map(({ name, isComplete, isLocked, at, bytes }) => [
+      [...scanLocker(folder, options)].map(({ name, isComplete, isLocked, at, bytes }) => [
         name,
         `${isComplete ? 'complete' : 'broken'}${isLocked ? ' locked' : ''} ${(NOW - at) / 1000} ${bytes}`,
       ]),
@@ -193,7 +193,7 @@ describe('an upload in a locker', () => {
     assert.deepEqual(survey({ isUnmeasured: true }).a, 'complete 50 6');
     const before = (seconds: number): string => Object.keys(survey({ before: NOW - seconds * 1000 })).join('');
     assert.deepEqual([before(45), before(40), before(39.999), before(50)], ['abc', 'abc', 'abcd', 'bc']);
-    const [found] = [...surveyLocker(folder)].filter(({ name }) => name === 'a');
+    const [found] = [...scanLocker(folder)].filter(({ name }) => name === 'a');
     assert.ok(found);
     assert.deepEqual(
       [readJobId(folder, found), readJobId(folder, { ...found, name: 'c', isComplete: false })],

@@ -10,7 +10,7 @@ import { attribute } from '../../ledger/owners.ts';
 import type { Site } from '../site/site.ts';
 import { endDeadLock } from './upload-locks.ts';
 
-export interface Surveyed extends Group {
+export interface Scanned extends Group {
   /** Whether the upload has a .rdy. */
   isComplete: boolean;
   /** Whether a process is writing the upload, or was within the last hour. */
@@ -32,7 +32,7 @@ export function dayOf(at: number, settings: ServerSettings): string {
   return formatTime(new Date(at), settings.useGMT).slice(0, 10);
 }
 
-export interface SurveyOptions {
+export interface ScanOptions {
   /** Leave out uploads announced at or after this time in milliseconds. */
   before?: number | undefined;
   /** Remove the locks that a killed webjobctl left; the caller holds the lock of the site. */
@@ -46,24 +46,24 @@ function removeIfDead(path: string): void {
 }
 
 /** Scans the locker. A lock that a killed webjobctl left is ignored. */
-export function* surveyLocker(locker: string, options: SurveyOptions = {}): Generator<Surveyed> {
+export function* scanLocker(locker: string, options: ScanOptions = {}): Generator<Scanned> {
   const { isTidying } = options;
-  for (const { group, stray } of walkLocker(locker)) {
+  for (const { group, foreignFile } of walkLocker(locker)) {
     // A lock that was renamed for removal when its process was killed.
-    if (!group && isTidying && /\.lck\.[0-9]+$/.test(stray)) removeIfDead(reach(locker, stray));
+    if (!group && isTidying && /\.lck\.[0-9]+$/.test(foreignFile)) removeIfDead(reach(locker, foreignFile));
     const isDead = group?.has.has('lck') && isDeadLock(reach(locker, `${group.name}.lck`));
     if (group && isDead && isTidying) endDeadLock(locker, group.name);
-    const found = group && surveyGroup(locker, group, isDead === true, options);
+    const found = group && scanUpload(locker, group, isDead === true, options);
     if (found) yield found;
   }
 }
 
-function surveyGroup(
+function scanUpload(
   locker: string,
   { name, has }: Group,
   isDead: boolean,
-  { before = Number.POSITIVE_INFINITY, isUnmeasured }: SurveyOptions,
-): Surveyed | undefined {
+  { before = Number.POSITIVE_INFINITY, isUnmeasured }: ScanOptions,
+): Scanned | undefined {
   const isLocked = has.has('lck') && !isDead;
   const ready = has.has('rdy') ? statGroupFile(locker, name, 'rdy') : undefined;
   if (ready && ready.mtimeMs >= before) return undefined;
@@ -90,13 +90,13 @@ function surveyGroup(
 }
 
 /** Uploads whose attribution is known. */
-const learned = new WeakSet<Surveyed>();
+const learned = new WeakSet<Scanned>();
 
 /**
  * Adds job ids, clients and owners: the log attributes an upload, and log and run record name the
  * clients it may belong to. Throws Failure `failed`.
  */
-export async function learnOwners(site: Site, groups: readonly Surveyed[]): Promise<void> {
+export async function attributeUploads(site: Site, groups: readonly Scanned[]): Promise<void> {
   const locker = site.settings.incomingDirectory;
   const fresh = groups.filter((group) => !learned.has(group));
   if (fresh.length === 0) return;
@@ -118,7 +118,7 @@ export async function learnOwners(site: Site, groups: readonly Surveyed[]): Prom
 }
 
 /** The job id of an upload; one without .rdy may still have it in its lock. */
-export function readJobId(locker: string, { name, isComplete }: Surveyed): string | undefined {
+export function readJobId(locker: string, { name, isComplete }: Scanned): string | undefined {
   const text = readHead(reach(locker, `${name}.${isComplete ? 'rdy' : 'lck'}`)) ?? '';
   return tryParse(() => parseReady(text));
 }
