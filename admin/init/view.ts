@@ -14,7 +14,7 @@ export interface WantedView {
   webUser: string;
   /** The command line of webjobctl, for the unit that carries out acts. */
   webjobctl: string;
-  /** The Debian package installed the program, and units for a site with its own paths and users. */
+  /** The Debian package installed the program, with units for its own paths and users. */
   isPackaged?: boolean;
 }
 
