@@ -34,11 +34,27 @@ export interface Core extends GroupCore {
  */
 const DISK_THREADS = '16';
 
+const HELP = `Usage: nph-webjob.cgi --listen PLACE [--processes N] [--idle SECONDS]
+
+serve WebJob clients by FastCGI. httpd starts it as a CGI script, for one request.
+
+  --listen PLACE    run as a persistent worker that listens at a path or a port of 127.0.0.1
+  --processes N     the number of workers that share the socket
+  --idle SECONDS    end after this time without a request
+  -h, --help        print this help
+
+WEBJOB_PROPERTIES_FILE names the site's nph-webjob.cfg. See nph-webjob(8).
+`;
+
 /**
  * Serves until it is told to end. Reports problems on stderr, and exits with 1 when it cannot serve
  * at all.
  */
 export function serveResident(core: Core): void {
+  if (/^(?:-h|--help)$/.test(process.argv[2] ?? '')) {
+    process.stdout.write(HELP);
+    return;
+  }
   process.env.UV_THREADPOOL_SIZE ??= DISK_THREADS;
   stay({ openResponder: () => openResponder(core), logProblem: core.logProblem });
 }

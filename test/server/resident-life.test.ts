@@ -365,6 +365,15 @@ describe('a start that is impossible', () => {
     );
   });
 
+  it('is not caused by --help, which prints the options', () => {
+    const script = join(site().cgiDirectory, 'nph-webjob.cgi');
+    for (const option of ['--help', '-h']) {
+      const { status, stdout } = spawnSync(process.execPath, [script, option], { env: {}, encoding: 'utf8' });
+      assert.equal(status, 0);
+      assert.match(stdout, /^Usage: nph-webjob\.cgi --listen PLACE .*\n[\s\S]*--processes N[\s\S]*--idle SECONDS/);
+    }
+  });
+
   it('is not caused by a socket, which only its owner can use', async () => {
     const resident = await start();
     assert.equal(statSync(resident.socket).mode & 0o777, 0o600, "a socket is its owner's alone");
