@@ -2,14 +2,14 @@
 // a stream, URLs, and sums of days.
 import assert from 'node:assert/strict';
 import { hash } from 'node:crypto';
-import fs, { appendFileSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
+import fs, { appendFileSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
 import { basename, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { requestFromEnv } from 'node-cgi-compat';
 import { findGroup } from 'webjob-locker';
 import { formatTime } from 'webjob-protocol';
-import { type ActRequest, makeActId } from '../../admin/acts/request.ts';
+import { type ActRequest, formatRequest, makeActId } from '../../admin/acts/request.ts';
 import { readSite } from '../../admin/site/site.ts';
 import type { Job } from '../../ledger/job.ts';
 import {
@@ -498,8 +498,12 @@ it('numbers have grouped digits, and counts have nouns', () => {
 describe('a form', () => {
   const place = { inbox: '', answers: '', secret: join(own.root, 'acts.secret') };
   const purpose = { user: 'alice', act: 'note', subject: 'server_1_1085355126_00723' } as const;
-  const isRefused = (act: () => unknown, status = 403): void =>
-    assert.throws(act, (error) => error instanceof NotShown && error.status === status);
+  const isRefused = (act: () => unknown, message: RegExp, status = 403): void =>
+    assert.throws(act, (error) => {
+      assert.ok(error instanceof NotShown);
+      assert.deepEqual([error.status, message.test(error.message)], [status, true], error.message);
+      return true;
+    });
 
   it('is for the group where httpd names it, and nowhere else', () => {
     const actor = (env: Record<string, string>): string => requireActor(requestFromEnv(env));
@@ -510,7 +514,7 @@ describe('a form', () => {
       { HTTP_WEBJOB_VIEW_ACTOR: 'yes', REMOTE_USER: 'alice' },
       { WEBJOB_VIEW_ACTOR: '', REMOTE_USER: 'alice' },
     ])
-      isRefused(() => actor(env));
+      isRefused(() => actor(env), /^You may not act: you are not in the group that webjob-view\.conf names\.$/);
   });
 
   it('is accepted only from a page of this site', () => {
@@ -526,6 +530,7 @@ describe('a form', () => {
     check('https://server:8443');
     // Behind a proxy that ends TLS.
     check('http://server:8443', 'same-origin');
+    const elsewhere = /^This form was sent from another site\.$/;
     for (const [origin, site] of [
       ['https://server:8443', 'same-site'],
       ['https://server:8443', 'none'],
@@ -536,8 +541,8 @@ describe('a form', () => {
       [undefined, 'same-origin'],
       [],
     ])
-      isRefused(() => check(origin, site));
-    isRefused(() => requireSameOrigin(requestFromEnv({ HTTP_ORIGIN: 'https://server' })));
+      isRefused(() => check(origin, site), elsewhere);
+    isRefused(() => requireSameOrigin(requestFromEnv({ HTTP_ORIGIN: 'https://server' })), elsewhere);
   });
 
   it('has a token for one reader, act and job, valid for eight hours in this view', () => {
@@ -545,13 +550,45 @@ describe('a form', () => {
     const token = makeToken(place, purpose, now);
     assert.equal(openToken(place, purpose, token, now + 7.9 * 3_600_000), token.split('.')[0]);
     assert.notEqual(makeToken(place, purpose, now), token);
-    isRefused(() => openToken(place, purpose, token, now + 8.1 * 3_600_000));
+    const [old, foreign] = [/^This form is too old: load its page again\.$/, /^This form was not made for you\.$/];
+    isRefused(() => openToken(place, purpose, token, now + 8.1 * 3_600_000), old);
     for (const change of [{ user: 'bob' }, { act: 'hold' }, { subject: 'server_1_1085355126_00724' }] as const)
-      isRefused(() => openToken(place, { ...purpose, ...change }, token));
+      isRefused(() => openToken(place, { ...purpose, ...change }, token), foreign);
     const later = `${String(now + 1).padStart(13, '0')}${token.slice(13)}`;
     for (const bad of ['', '.', 'x', token.slice(1), `${token}0`, token.toUpperCase(), later])
-      isRefused(() => openToken(place, purpose, bad));
-    isRefused(() => openToken({ ...place, secret: `${place.secret}2` }, purpose, token));
+      isRefused(() => openToken(place, purpose, bad), foreign);
+    isRefused(() => openToken({ ...place, secret: `${place.secret}2` }, purpose, token), foreign);
+  });
+
+  it('is signed with a secret that nobody else reads, made again when it is damaged', () => {
+    const secret = join(own.root, 'other.secret');
+    const openAnew = (path: string): string => openToken({ ...place, secret: path }, purpose, token);
+    const token = makeToken({ ...place, secret }, purpose);
+    const found = statSync(secret);
+    assert.deepEqual([found.mode & 0o777, found.size], [0o600, 32]);
+    // Another process reads what is there; two paths are two files for this one.
+    const copy = `${secret}.copy`;
+    writeFileSync(copy, readFileSync(secret));
+    assert.equal(openAnew(copy), token.split('.')[0]);
+    const short = `${secret}.short`;
+    writeFileSync(short, readFileSync(secret).subarray(0, 31));
+    isRefused(() => openAnew(short), /^This form was not made for you\.$/);
+    assert.equal(statSync(short).size, 32);
+  });
+
+  it('is refused where two hundred acts wait, and no earlier', () => {
+    const inbox = join(own.root, 'waiting');
+    mkdirSync(inbox);
+    const facts = { job: 'server_1_1793527200_0', client: 'c', user: 'anna', text: undefined, stream: undefined };
+    const send = (): void => sendRequest({ ...place, inbox }, makeActId('x', Date.now()), { act: 'verify', ...facts });
+    for (let count = 0; count < 199; count++) writeFileSync(join(inbox, `${count}`), '');
+    send();
+    isRefused(send, /^Too many acts are waiting: webjobctl acts does not seem to run\.$/);
+    const names = readdirSync(inbox);
+    assert.equal(names.length, 200);
+    const [request = ''] = names.filter((name) => name.endsWith('.json'));
+    assert.equal(statSync(join(inbox, request)).mode & 0o777, 0o600);
+    assert.equal(readFileSync(join(inbox, request), 'utf8'), formatRequest({ act: 'verify', ...facts }));
   });
 
   it('has room for its longest text, and no more', () => {
@@ -568,9 +605,11 @@ describe('a form', () => {
     const text = '\u{1f600}'.repeat(1000);
     assert.equal(read(`act=note&text=${encodeURIComponent(text)}`).get('text'), text);
     assert.equal(read('a=b', 'application/x-www-form-urlencoded; charset=UTF-8').get('a'), 'b');
-    isRefused(() => read(`text=${'x'.repeat(20_000)}`), 400);
-    isRefused(() => read('a=b', 'multipart/form-data; boundary=x'), 400);
-    isRefused(() => read('a=b', ''), 400);
+    isRefused(() => read(`text=${'x'.repeat(20_000)}`), /^This form is too long\.$/, 400);
+    assert.equal(read(`text=${'x'.repeat(16 * 1024 - 5)}`).get('text')?.length, 16 * 1024 - 5);
+    isRefused(() => read(`text=${'x'.repeat(16 * 1024 - 4)}`), /^This form is too long\.$/, 400);
+    isRefused(() => read('a=b', 'multipart/form-data; boundary=x'), /^This is not a form of the view\.$/, 400);
+    isRefused(() => read('a=b', ''), /^This is not a form of the view\.$/, 400);
   });
 });
 
