@@ -2,10 +2,11 @@
 // long a line is, and a comparison that diff cannot make.
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { it } from 'node:test';
+import { afterEach, beforeEach, describe, it } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { compareStreams } from '../../ledger/compare.ts';
 import { digestStream } from '../../ledger/digest.ts';
 import type { StoredStream } from '../../ledger/streams.ts';
@@ -49,21 +50,83 @@ for (const [what, text, rest] of [
     }
   });
 
-it('streams that diff cannot read are not the same', { skip: process.platform === 'win32' }, async () => {
-  const folder = mkdtempSync(join(tmpdir(), 'webjob-diff-'));
-  const { PATH = '' } = process.env;
-  // The real diff, without the descriptor of the first stream.
-  const script = `#!/bin/sh\nPATH='${PATH}'\nexec diff "$@" 3<&-\n`;
-  writeFileSync(join(folder, 'diff'), script, { mode: 0o755 });
-  process.env.PATH = `${folder}:${PATH}`;
-  try {
-    const streams = [streamOf(Buffer.from('one\n'), 4), streamOf(Buffer.from('two\n'), 4)] as const;
+describe('a comparison', { skip: process.platform === 'win32' }, () => {
+  const { PATH = '', TMPDIR } = process.env;
+  let folder = '';
+  beforeEach(() => {
+    folder = mkdtempSync(join(tmpdir(), 'webjob-diff-'));
+    process.env.TMPDIR = folder;
+  });
+  afterEach(() => {
+    process.env.PATH = PATH;
+    if (TMPDIR === undefined) delete process.env.TMPDIR;
+    else process.env.TMPDIR = TMPDIR;
+    rmSync(folder, { recursive: true });
+  });
+
+  /** Puts a shell script before the real diff. */
+  function replaceDiff(script: string): void {
+    writeFileSync(join(folder, 'diff'), `#!/bin/sh\nPATH='${PATH}'\n${script}\n`, { mode: 0o755 });
+    process.env.PATH = `${folder}:${PATH}`;
+  }
+  const pair = [streamOf(Buffer.from('one\n'), 4), streamOf(Buffer.from('two\n'), 4)] as const;
+  const countOpen = (): number => readdirSync('/proc/self/fd').length;
+
+  it('is of every byte, in pieces of any size, and holds no descriptor open', async () => {
+    const lines = Array.from({ length: 3000 }, (_, index) => `zeile ${index} \u20ac\u{1f600}`);
+    const before = countOpen();
+    for (const size of [3, 1000, 1_000_000]) {
+      const from = streamOf(Buffer.from(lines.map((line) => `${line}\n`).join('')), size);
+      const to = streamOf(Buffer.from(lines.map((line) => `${line} ü\n`).join('')), size);
+      assert.equal(await compareStreams([from, from], ['a', 'b'], assert.fail), false);
+      const pieces: string[] = [];
+      assert.equal(await compareStreams([from, to], ['from', 'to'], (text) => void pieces.push(text)), true);
+      assert.ok(pieces.every((piece) => piece.endsWith('\n')));
+      assert.equal(
+        pieces.join(''),
+        `--- from\n+++ to\n@@ -1,3000 +1,3000 @@\n${lines.map((line) => `-${line}\n`).join('')}${lines.map((line) => `+${line} ü\n`).join('')}`,
+      );
+    }
+    // A stream that cannot be read to its end.
+    const broken: StoredStream = {
+      ...pair[0],
+      async *read() {
+        yield Buffer.from('x');
+        throw new Error('the archive is damaged');
+      },
+    };
+    for (const streams of [[broken, pair[0]] as const, [pair[0], broken] as const])
+      await assert.rejects(compareStreams(streams, ['a', 'b'], assert.fail), /the archive is damaged/);
+    assert.equal(countOpen(), before);
+    assert.deepEqual(readdirSync(folder), []);
+  });
+
+  it('that diff cannot make does not say that they are the same', async () => {
+    // Without the descriptor of the first stream.
+    replaceDiff('exec diff "$@" 3<&-');
     await assert.rejects(
-      compareStreams(streams, ['one', 'two'], () => {}),
+      compareStreams(pair, ['one', 'two'], () => {}),
       /^Error: diff failed: diff: \/dev\/fd\/3: /,
     );
-  } finally {
-    process.env.PATH = PATH;
-    rmSync(folder, { recursive: true });
-  }
+    replaceDiff('exit 3');
+    await assert.rejects(compareStreams(pair, ['one', 'two'], assert.fail), /^Error: diff failed: exit status 3$/);
+    process.env.PATH = join(folder, 'none');
+    await assert.rejects(compareStreams(pair, ['one', 'two'], assert.fail), /^Error: diff cannot be started: ENOENT$/);
+  });
+
+  it('that takes too long is stopped, and says so', async () => {
+    replaceDiff('exec sleep 20');
+    await assert.rejects(compareStreams(pair, ['one', 'two'], assert.fail, 50), /^Error: diff took too long$/);
+  });
+
+  it('that nobody wants any more is stopped', async () => {
+    replaceDiff(`echo $$ > '${folder}/pid'; echo a line; exec sleep 20`);
+    const enough = (): never => {
+      throw new Error('enough');
+    };
+    await assert.rejects(compareStreams(pair, ['one', 'two'], enough), /^Error: enough$/);
+    const isThere = (): boolean => existsSync(`/proc/${readFileSync(join(folder, 'pid'), 'utf8').trim()}/root`);
+    for (let tries = 0; tries < 500 && isThere(); tries++) await setTimeout(10);
+    assert.equal(isThere(), false);
+  });
 });

@@ -2,7 +2,16 @@
 // a stream, URLs, and sums of days.
 import assert from 'node:assert/strict';
 import { hash } from 'node:crypto';
-import fs, { appendFileSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import fs, {
+  appendFileSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
 import { basename, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';

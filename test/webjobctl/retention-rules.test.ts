@@ -327,6 +327,16 @@ describe('uploads that are removed', () => {
     assert.equal(left(), '');
   });
 
+  it('are removed with a lock beside them, which is not one of their files', async () => {
+    put('a', ALL);
+    writeFileSync(join(folder, 'a.lck'), '');
+    const { files, marks } = await describeGroup(folder, 'a');
+    for (const known of [files, marks]) assert.deepEqual(Object.keys(known).sort(), ['env', 'err', 'out', 'rdy']);
+    rmSync(join(folder, 'a.lck'));
+    assert.deepEqual(removeDescribed(folder, [{ name: 'a', files, marks }]), []);
+    assert.equal(left(), '');
+  });
+
   it('are removed one by one with room for one lock, and stay without any', async () => {
     put('a', ALL);
     put('b', ALL);
