@@ -340,9 +340,9 @@ function startOf({ jobId }: Job): number | undefined {
   return jobId === undefined ? undefined : epochOf(jobId);
 }
 
-/** Sorts jobs by their start; those of the same second are in the order in which they ended. */
+/** Jobs of the same second stay in the order in which they ended. */
 function sortByStart(jobs: readonly Job[]): Job[] {
-  return jobs.toSorted((a, b) => (startOf(a) ?? 0) - (startOf(b) ?? 0) || a.at.getTime() - b.at.getTime());
+  return jobs.toSorted((a, b) => (startOf(a) ?? 0) - (startOf(b) ?? 0));
 }
 
 /** Whether these are jobs of an original client, and each that was delivered is done. */

@@ -8,13 +8,14 @@ import { addCommand } from '../../scripts/site.ts';
 import { type LockerSite, makeLockerSite } from '../support/locker-site.ts';
 import { askWorker } from '../support/locker-worker.ts';
 import { parseLines } from '../support/operator.ts';
+import { plantPast } from '../support/past-site.ts';
 import { formatHead } from '../support/wire-request.ts';
 
 const CLIENTS = Array.from({ length: 100 }, (_, index) => `c${index}`);
 let its: LockerSite;
 
 beforeEach(() => {
-  its = makeLockerSite({ RequireUser: 'N', BatchCommand: 'batch' });
+  its = makeLockerSite({ RequireUser: 'N', BatchCommand: 'batch', UseGMT: 'Y' });
   const folder = join(its.site.base, 'config', 'nph-webjob');
   mkdirSync(folder, { recursive: true });
   writeFileSync(join(folder, 'groups'), `all = ${CLIENTS.join(' ')}\n`);
@@ -253,7 +254,22 @@ describe('the jobs of a batch', () => {
     assert.equal(row?.jobId, null);
   });
 
-  it('are known before the batch is back, when all of them are there', async () => {
+  it('are told apart by when they ended, when they began within one second', async () => {
+    const { due, batch, states } = await giveThree();
+    const epoch = Number(batch.jobId.split('_')[2]);
+    for (const [index, KidStatus] of ['3', '0', '0'].entries())
+      plantPast(its.site, 'UTC', [
+        {
+          ...{ clientId: 'c0', jobId: `server_1_${epoch}_0000${9 - index}`, fields: { KidStatus } },
+          at: new Date((epoch + 1 + index) * 1000),
+        },
+      ]);
+    const out = due.map((one, at) => `assignment ${at + 1} due ${one} exit 0\n`).join('');
+    await its.put({ clientId: batch.clientId, fileName: 'batch', jobId: batch.jobId, out });
+    assert.deepEqual(await states(), ['failed', 'done', 'done']);
+  });
+
+  it('are known before it has come back, when all of them are there', async () => {
     const { states } = await giveThree();
     for (let count = 0; count < 3; count++) await run();
     assert.deepEqual(await states(), ['done', 'done', 'done']);

@@ -171,6 +171,38 @@ describe('one job', () => {
     );
 
   it(
+    'is found by its id alone, with an upload that its log lines do not lead to',
+    withSite({}, async (its) => {
+      const epoch = NOW / SECOND_MS - 60;
+      const [put, got, early] = ['1', '2', '3'].map((end) => `server_1_${epoch}_0000${end}`);
+      appendFileSync(
+        its.site.logFile,
+        lineAt(61, { jobId: early, method: 'PUT', status: 455, message: 'x' }) +
+          lineAt(61, { jobId: `${early}4`, method: 'PUT', status: 455, message: 'x' }) +
+          lineAt(60, { jobId: put }) +
+          lineAt(59, { jobId: got }) +
+          lineAt(50, { jobId: put, method: 'PUT' }),
+      );
+      // One has the name of another day, and the other that of no upload.
+      writeUpload(its, 'client1_20261101000000_00009_host.sh', put ?? '');
+      writeUpload(its, `moved-${got}`, got ?? '');
+      for (const [jobId, state] of [
+        [put, 'done'],
+        [got, 'done'],
+        [early, 'refused'],
+      ])
+        for (const part of [jobId, jobId?.slice(3)])
+          assert.deepEqual(
+            await askEveryWay(its, async () =>
+              (await its.readJson<Shown>('show', part ?? '')).map((job) => [job.jobId, job.state]),
+            ),
+            [[jobId, state]],
+            part,
+          );
+    }),
+  );
+
+  it(
     'is a GET with the suffix of a GetHook and its PUT',
     withSite({}, async (its) => {
       appendFileSync(
