@@ -108,7 +108,7 @@ export function parseExpect(text: string): Rules {
       rollout: false,
     },
   };
-  for (const [index, line] of text.split(/\r?\n/).entries()) {
+  for (const [index, line] of text.split('\n').entries()) {
     try {
       const [verb, ...words] = splitWords(line);
       if (verb !== undefined) readStatement(rules, verb, words, index + 1);

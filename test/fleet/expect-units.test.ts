@@ -5,7 +5,7 @@ import { describe, it } from 'node:test';
 import { nameChannel } from '../../admin/alerts/channels.ts';
 import { deliver } from '../../admin/alerts/deliver.ts';
 import { type AlertState, nextAttemptAt, type Problem, takeLook } from '../../admin/alerts/state.ts';
-import { ExpectError, isOverdue, isQuiet, parseExpect } from '../../fleet/expect.ts';
+import { ExpectError, isOverdue, isQuiet, parseExpect, targetOf } from '../../fleet/expect.ts';
 
 describe('parseExpect', () => {
   it('reads every statement', () => {
@@ -90,6 +90,43 @@ warn rollout
     });
   });
 
+  it('reads what is rare, and what is not given', () => {
+    const rules = parseExpect(
+      [
+        'expect a x.sh longest=2m ignore="say \\"hi\\" # \\d" # "a comment',
+        'expect * * every=1h grace=5m',
+        'expect a x.sh exit=0',
+        'expect a x.sh unchanged ignore=a#b ignore="" ignore="\\u{1f600}"',
+        'tell webhook http://user@x/#y',
+        'tell mail a@b.c sendmail=/s smtp=smtp://[::1]:25',
+        'warn disk 2.5k',
+        'warn inodes 100%',
+        'quiet 23:59-00:00',
+      ].join('\r\n'),
+    );
+    const { expectations, channels, warnings, quiet } = rules;
+    assert.deepEqual(
+      expectations.map(({ within, exit, longest, ignore, line }) => [line, within, exit, longest, ignore.map(String)]),
+      [
+        [1, undefined, undefined, 120, ['/say "hi" # \\d/u']],
+        [2, 3900, undefined, undefined, []],
+        [3, undefined, [0], undefined, []],
+        [4, undefined, undefined, undefined, ['/a#b/u', '/(?:)/u', '/\\u{1f600}/u']],
+      ],
+    );
+    assert.deepEqual(
+      channels.map((channel) => [targetOf(channel), channel.kind === 'mail' && [channel.sendmail, channel.smtp]]),
+      [
+        ['http://user@x/#y', false],
+        ['a@b.c', ['/s', 'smtp://[::1]:25']],
+      ],
+    );
+    assert.deepEqual([warnings.disk, warnings.inodes, quiet], [{ count: 2500 }, { part: 1 }, [1439, 0]]);
+    const none = parseExpect('# "\n\n');
+    assert.deepEqual([none.retry, none.timeout, none.remind, none.ping, none.quiet], [60, 10, ...Array(3)]);
+    assert.deepEqual(new Set(Object.values(none.warnings)), new Set([undefined, false]));
+  });
+
   const WRONG: [line: string, message: RegExp][] = [
     ['expects x y every=1h', /expects is not one of expect, tell,/],
     ['expect', /nothing is not a client id/],
@@ -111,6 +148,16 @@ warn rollout
     ['expect a x.sh unchanged ignore=(', /ignore: Invalid regular expression/],
     ['expect a * exit=0 every=1h', /for \* only every and grace/],
     ['expect a x.sh exit=0 ignore="a', /a quote is not closed/],
+    ['expect a x.sh exit=0 ignore="a\\"', /a quote is not closed/],
+    ['expect a x.sh exit=0, longest=1s', /exit codes are numbers/],
+    ['expect a x.sh longest=0s', /longest must be a DURATION/],
+    ['expect a x.sh golden=', /golden is the id of a job/],
+    ['expect a x.sh unchanged ignore=\\d{', /ignore: Invalid regular expression/],
+    ['expect a * every=1h longest=1s', /for \* only every and grace/],
+    [
+      'expected a x.sh exit=0',
+      /^line 3: expected is not one of expect, tell, warn, ping, remind, quiet, retry, timeout$/,
+    ],
     ['tell', /nothing is not one of mail, webhook, command/],
     ['tell mail', /nothing is not an address/],
     ['tell mail -oQ/tmp@example.org', /-oQ\/tmp@example.org is not an address/],
@@ -125,6 +172,17 @@ warn rollout
     ['ping x y', /ping takes one word/],
     ['quiet 22-6', /quiet must be two times of day/],
     ['quiet 06:00-06:00', /quiet begins and ends at the same time/],
+    ['quiet 24:00-06:00', /quiet must be two times of day/],
+    ['quiet 22:00-06:60', /quiet must be two times of day/],
+    ['warn disk 5% 6%', /disk takes one word/],
+    ['warn disk', /disk must be a share or a number/],
+    ['warn disk 100.1%', /disk must be a share or a number/],
+    ['warn certificates 30d 40d', /certificates takes one word/],
+    ['tell mail a@b.c,', /nothing is not an address/],
+    ['tell mail a@b.c smtp=smtp://host:123456', /smtp is smtp:\/\/HOST:PORT/],
+    ['tell mail a@b.c sendmail=sendmail', /sendmail is not an absolute path/],
+    ['tell webhook https://x secret-file=s', /s is not an absolute path/],
+    ['ping @url', /url is not an absolute path/],
     ['warn disc 5%', /disc is not one of certificates,/],
     ['warn disk 101%', /disk must be a share or a number/],
     ['warn rollout 5%', /rollout takes no arguments/],

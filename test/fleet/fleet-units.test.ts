@@ -1,7 +1,16 @@
 // Groups, assignments and due times, function by function.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
@@ -47,7 +56,17 @@ db = db2 # two lines of one group add up
     assert.deepEqual([...namedClients(groups, ['servers', 'x', 'y*'])], ['web-1', 'web-2', 'db1', 'db2', 'x']);
   });
 
-  it('give the same answers for many clients as for one', () => {
+  it('hold no client whose id is only a part of a member', () => {
+    for (const client of ['b1', 'db', 'd', 'eb-1', 'web-'])
+      assert.equal(isIn(client, 'db') || isIn(client, 'mail'), false, client);
+    const two = parseGroups('a = xb1 b12, b1x\nb = xb1 b1\n');
+    assert.deepEqual(
+      ['a', 'b'].map((word) => makeMembership(two, 'b1')(word)),
+      [false, true],
+    );
+  });
+
+  it('answer for many clients as for one', () => {
     const members = Array.from({ length: 1000 }, (_, index) => `c${index}`);
     const large = parseGroups(`all = ${members.join(' ')}\n`);
     for (const client of [...members, 'c1000', 'c', 'all'])
@@ -86,6 +105,7 @@ db = db2 # two lines of one group add up
       ['\n\nweb* = a', /^line 3: it must be: name = member member$/],
       ['web = a/b', /^line 1: a\/b is not a client id, a glob or a group$/],
       ['a = b\nb = c a', /^line 1: the group a contains itself$/],
+      ['a = b\nb = c\n\na = a', /^line 1: the group a contains itself$/],
       ['ok = x\nself = self', /^line 2: the group self contains itself$/],
     ];
     for (const [text, message] of rows) assert.throws(() => parseGroups(text), { message }, text);
@@ -159,7 +179,32 @@ describe('a due time', () => {
     assert.equal(lastDue({ kind: 'cron', cron: '15 12 31 2 *' }, 0, three), undefined);
   });
 
-  it('is refused with the malformed field', () => {
+  it('of a cron expression has the short names, names and steps of crontab(5)', () => {
+    // A Sunday.
+    const now = Date.UTC(2026, 10, 29, 12, 34, 56) / 1000;
+    for (const [cron, at] of [
+      ['@hourly', '2026-11-29T12:00:00Z'],
+      ['@daily', '2026-11-29T00:00:00Z'],
+      [' @Midnight ', '2026-11-29T00:00:00Z'],
+      ['@weekly', '2026-11-29T00:00:00Z'],
+      ['@monthly', '2026-11-01T00:00:00Z'],
+      ['@yearly', '2026-01-01T00:00:00Z'],
+      ['@annually', '2026-01-01T00:00:00Z'],
+      ['5/10 * * * *', '2026-11-29T12:25:00Z'],
+      ['5 * * * *', '2026-11-29T12:05:00Z'],
+      ['30-40/3 12 * * *', '2026-11-29T12:33:00Z'],
+      ['0 0 * OCT Sat', '2026-10-31T00:00:00Z'],
+      ['0 0 * * mon-wed', '2026-11-25T00:00:00Z'],
+      ['0 0 * * 5-7', '2026-11-29T00:00:00Z'],
+      // A star with a step does not make one of the days enough.
+      ['0 0 */2 * mon', '2026-11-23T00:00:00Z'],
+      ['0 0 13 * mon', '2026-11-23T00:00:00Z'],
+      ['0 0 28 * mon', '2026-11-28T00:00:00Z'],
+    ] as const)
+      assert.equal(lastDue({ kind: 'cron', cron }, 0, now), Date.parse(at) / 1000, cron);
+  });
+
+  it('is refused with the field that is wrong', () => {
     for (const [text, message] of [
       ['* * * *', /five fields, not 4/],
       ['60 * * * *', /60 is not a minute/],
@@ -333,10 +378,18 @@ describe('a batch script', () => {
     ];
     assert.deepEqual(parseBatch(formatBatch('client1', orders)), orders);
     assert.deepEqual(parseBatch(formatBatch('client1', [])), []);
+    const signed = orders.map((order) => ({ ...order, note: 'a\nb \u2014 c' }));
+    assert.deepEqual(parseBatch(formatBatch('client1', signed)), signed);
     const script = formatBatch('client1', orders);
     for (const [wrong, message] of [
       ['#!/bin/sh\necho\n', /it is not a batch/],
-      [script.replace(/^#orders .*$/m, ''), /of an older server/],
+      [
+        script.replace(/^#orders .*$/m, ''),
+        /: it is a batch of an older server, which a shell must run: webjob -e -f FILE batch$/,
+      ],
+      [script.replace('"due":1000', '"due":1.5'), /orders are malformed/],
+      [script.replace('"due":1000', '"note":7,"due":1000'), /orders are malformed/],
+      [script.replace('"command":"x"', '"command":["x"]'), /orders are malformed/],
       [script.replace('#orders [', '#orders {['), /JSON/],
       [script.replace('"id":"7"', '"id":"-f"'), /orders are malformed/],
       [script.replace('"args":[]', '"args":[1]'), /orders are malformed/],
@@ -359,7 +412,52 @@ describe('a batch script', () => {
       }
   });
 
-  it('continues unchanged when another is written over it', () => {
+  /** The tools that the script needs, and no webjob. */
+  function makeTools(): string {
+    const tools = join(folder, 'tools');
+    rmSync(tools, { recursive: true, force: true });
+    mkdirSync(tools);
+    for (const name of ['awk', 'ps', 'readlink', 'tr']) {
+      const found = spawnSync('sh', ['-c', `command -v ${name}`], { encoding: 'utf8' }).stdout.trim();
+      if (found !== '') symlinkSync(found, join(tools, name));
+    }
+    return tools;
+  }
+
+  it('finds the program and the configuration file of a client that does not name them', () => {
+    const tools = makeTools();
+    const path = join(folder, 'batch');
+    writeFileSync(path, formatBatch('client1', [{ id: '7', due: 1000, command: 'job.sh', args: ['x y'] }]));
+    // The process that starts the batch is a shell, which runs the file as a script.
+    const conf = join(folder, "it's here.conf");
+    writeFileSync(conf, `printf '%s\\0' "$0" "$@" >> '${told}'\nexit 3\n`);
+    const start = (words: readonly string[], given = '') => {
+      rmSync(told, { force: true });
+      const args = ['-c', `/bin/sh '${path}' ${given}; :`, 'webjob', ...words];
+      const ended = spawnSync('/bin/sh', args, { encoding: 'utf8', env: { PATH: tools } });
+      return { ended, words: existsSync(told) ? readFileSync(told, 'utf8').split('\0').slice(0, -1) : [] };
+    };
+    for (const options of [['-f', conf], [`-f${conf}`], ['--file', conf], [`--file=${conf}`], []]) {
+      const { ended, words } = start(['-e', ...options, 'batch'], options.length > 0 ? '' : `"${conf}"`);
+      assert.deepEqual([words, ended.stderr], [[conf, 'job.sh', 'x y'], ''], options.join(' '));
+      assert.equal(ended.stdout, 'assignment 7 due 1000 exit 3\n');
+    }
+    // A client in PATH comes first.
+    copyFileSync(client, join(tools, 'webjob'));
+    const { ended, words } = start([`--file=${conf}`]);
+    assert.deepEqual([ended.stdout, words], ['assignment 7 due 1000 exit 3\n', ['-e', '-f', conf, 'job.sh', 'x y']]);
+    const unknown = start([]);
+    assert.deepEqual(
+      [unknown.ended.stdout, unknown.ended.stderr, unknown.words],
+      [
+        'assignment 7 due 1000 exit 1\n',
+        'webjob-batch: its configuration file is unknown; give it again: webjob -e -f FILE BATCH FILE\n',
+        [],
+      ],
+    );
+  });
+
+  it('goes on as it was when another is written over it', () => {
     const own = join(folder, 'overwrites');
     writeFileSync(
       own,
@@ -375,13 +473,14 @@ describe('a batch script', () => {
     }
   });
 
-  it('reports the end of each assignment once, whatever is printed after it', () => {
-    const text = 'assignment 1 due 5 exit 3\nassignment 1 due 5 exit 0\nassignment 1 due 6 exit 0\n';
+  it('tells the end of each order once, whatever is printed behind it', () => {
+    const text =
+      ' assignment 1 due 4 exit 0\nassignment 1 due 5 exit 3\nassignment 1 due 5 exit 0\nassignment 1 due 6 exit 143\n';
     assert.deepEqual(
       [...parseBatchOutput(text)],
       [
         ['1@5', 3],
-        ['1@6', 0],
+        ['1@6', 143],
       ],
     );
   });
