@@ -11,7 +11,7 @@ import { Client } from 'pg';
 import { formatLogLine, type LogLine } from 'webjob-protocol';
 import { siteElsewhere } from '../../admin/site/ledger.ts';
 import { FIELDS, jobJson } from '../../ledger/fields.ts';
-import { readJobs } from '../../ledger/jobs.ts';
+import { readJobs, readMeasures } from '../../ledger/jobs.ts';
 import { openLedger } from '../../ledger/postgres/ask.ts';
 import { completeUrl } from '../../ledger/postgres/connect.ts';
 import { MIGRATIONS } from '../../ledger/postgres/schema.ts';
@@ -148,12 +148,22 @@ describe('a PostgreSQL of many sites', { skip: NO_POSTGRES }, () => {
       { states: ['refused', 'got'] },
       { since: middle },
       { until: middle, client: 'client1' },
+      { until: middle },
       { outer: 'nothing' },
     ])
       assert.deepEqual(await list(there, filter), await list(local(), filter), JSON.stringify(filter));
   });
 
-  it('is queried by jobs, show and clients, and by no command that reads files', async () => {
+  it('answers for one client what the files answer of the newest', async () => {
+    const [there, here] = await Promise.all([await remote('one'), local()].map((site) => readMeasures(site, 1)));
+    assert.equal(there?.lastSeen.length, 1);
+    assert.deepEqual(
+      [there?.clients, there?.lastSeen[0]?.[1], there?.all, there?.locker],
+      [here?.clients, here?.lastSeen[0]?.[1], here?.all, here?.locker],
+    );
+  });
+
+  it('is asked by jobs, show and clients, and by no command that reads files', async () => {
     const ask = (...args: string[]) => runWebjobctl(['--ledger', server.url('reading'), ...args]);
     const jobs = await ask('jobs', '--limit', '3');
     assert.equal(jobs.exitCode, 0, jobs.stderr);
