@@ -1,5 +1,5 @@
-// Policies of witnesses, line by line: which cosignatures are enough, and what is said of a policy
-// that is none.
+// Policies of witnesses, line by line: which cosignatures are enough, and why a malformed policy is
+// refused.
 import assert from 'node:assert/strict';
 import { generateKeyPairSync } from 'node:crypto';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';

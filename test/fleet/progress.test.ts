@@ -1,5 +1,5 @@
-// The state of each client of an assignment, from claims and jobs that were planted at chosen times:
-// each client is a case of its own.
+// The state of each client of an assignment, from claims and jobs that were planted at chosen
+// times: each client is a case of its own.
 import assert from 'node:assert/strict';
 import { appendFileSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,5 +1,5 @@
-// Pages of the view where there is more than one of everything: silent clients, changed results, jobs
-// of one id, jobs that started others, and streams that are empty or long; without a server.
+// Pages of the view where there is more than one of everything: silent clients, changed results,
+// jobs of one id, jobs that started others, and streams that are empty or long; without a server.
 import assert from 'node:assert/strict';
 import { appendFileSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,5 +1,5 @@
-// What `webjobctl acts` reads from the view, file by file: which requests it takes, what it says of
-// every other, and what it tells of an inbox that it cannot trust.
+// What `webjobctl acts` reads from the view, file by file: which requests it takes, why it refuses
+// every other, and why it refuses an inbox that it cannot trust.
 import assert from 'node:assert/strict';
 import { chmodSync, chownSync, mkdirSync, mkdtempSync, readdirSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
