@@ -340,7 +340,7 @@ function startOf({ jobId }: Job): number | undefined {
   return jobId === undefined ? undefined : epochOf(jobId);
 }
 
-/** Jobs of the same second stay in the order in which they ended. */
+/** Sorts jobs by their start; those of the same second stay in the order in which they ended. */
 function sortByStart(jobs: readonly Job[]): Job[] {
   return jobs.toSorted((a, b) => (startOf(a) ?? 0) - (startOf(b) ?? 0));
 }
