@@ -442,7 +442,9 @@ it('a part of a stream leads to the one before it, and never before the first by
   } as const;
   const places = (from: number): string[] => {
     const { text } = formatStretch('out', { ...stretch, from }, ({ pos }) => `/${pos}`);
-    return [...text.matchAll(/href="\/([^"]*)">(First|Previous|Next|Last)</g)].map(([, pos, words]) => `${words} ${pos}`);
+    return [...text.matchAll(/href="\/([^"]*)">(First|Previous|Next|Last)</g)].map(
+      ([, pos, words]) => `${words} ${pos}`,
+    );
   };
   assert.deepEqual(places(0), ['Next 10', 'Last last']);
   assert.deepEqual(places(5), ['First 0', 'Previous 0', 'Next 15', 'Last last']);
