@@ -64,7 +64,10 @@ export async function waitSplay({ splay, clientId }: ClientSettings, program: st
   if (splay > 0) await sleep(splaySeconds(splay, [hostname(), clientId, program]) * 1000);
 }
 
-/** A number of seconds that spreads the names evenly over the window. */
+/**
+ * The delay of a client within a window, in seconds: always the same for the same names, and spread
+ * evenly over the window for different ones.
+ */
 export function splaySeconds(windowSeconds: number, names: string[]): number {
   const digest = createHash('sha256').update(names.join('\0')).digest();
   return (digest.readUInt32BE(0) / 2 ** 32) * windowSeconds;

@@ -39,7 +39,7 @@ export class Serials {
     // Most runs have nothing to write and need not wait for others.
     const last = this.#read().get(this.#keyOf(name));
     if (last?.serial === offered.serial && last.textHash === offered.textHash) return;
-    // Another run may have stored a higher one meanwhile.
+    // Another run may have stored a higher serial meanwhile.
     changeSeen('DsvSerialFile', this.#path, () => {
       const seen = this.#read();
       if (!this.#compare(seen, name, offered)) return undefined;

@@ -112,7 +112,7 @@ function newJob(settings: ClientSettings, program: string, args: string[], runne
     runner,
     jobId: undefined,
     startedAt: nowMicros(),
-    // A batch that webjob itself runs is made by the server, and for no hook.
+    // No GetHook makes the batch that `webjob --batch` fetches.
     request: settings.getHookEnable && !runner ? program + settings.getHookSuffix : program,
     getAt: undefined,
     getError: undefined,

@@ -55,7 +55,7 @@ export function checkCheckpoint(text: string, { key, cosigners }: Trust): TreeHe
   const { note, head } = parseCheckpoint(text);
   const { name, id, isGood } = verifierOf(head.origin, key);
   const own = note.signatures.filter((one) => one.name === name && one.id === id);
-  if (own.length === 0) throw new NoteError('the key has not signed it');
+  if (own.length === 0) throw new NoteError('the key has not signed the checkpoint');
   if (!own.every(({ bytes }) => isGood(note.text, bytes)))
     throw new NoteError(`the signature of ${name}+${id} is wrong`);
   if (cosigners) checkCosigners(note, cosigners);

@@ -141,7 +141,7 @@ function holdJournal(
     return;
   }
   const found = countOf(count, 'finding');
-  say(`${deliveries} deliveries, ${acknowledged} runs acknowledged, ${kept} of them as they were sent: ${found}`);
+  say(`${deliveries} deliveries, ${acknowledged} runs acknowledged, ${kept} of them stored unchanged: ${found}`);
   if (removed > 0) say(`${removed} were removed by webjobctl, as the custody record says`);
 }
 

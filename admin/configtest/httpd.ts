@@ -28,7 +28,7 @@ export interface Httpd {
 export interface AskedHttpd {
   httpd: Httpd | undefined;
   findings: Finding[];
-  /** The program that was asked. */
+  /** The `apachectl` or `httpd` that reported the configuration. */
   program: string | undefined;
   /** The main configuration file; undefined when httpd does not report it. */
   conf: string | undefined;

@@ -74,8 +74,8 @@ export class Chain {
   }
 
   /**
-   * Whether this chain was resumed, and a record covers up to a place before the part that was
-   * read, so that its fault means nothing.
+   * Whether this chain was resumed, and a record covers only bytes before the part that was read:
+   * the fault of that record then means nothing.
    */
   get isLost(): boolean {
     return this.#isLost;

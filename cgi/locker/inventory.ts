@@ -50,7 +50,7 @@ export function* walkLocker(locker: string, folder = ''): Generator<Found> {
  * Yields the contents of one directory of a locker: its uploads, foreign files, and then its
  * subdirectories, each sorted by name.
  *
- * @param isWanted selects files of uploads; nothing is kept of the others
+ * @param isWanted selects files of uploads; the others are ignored
  */
 export function* listFolder(
   locker: string,

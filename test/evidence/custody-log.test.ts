@@ -184,7 +184,7 @@ describe('webjobctl custody, as a transparency log', () => {
     const [line = ''] = readFileSync(at('cosigned'), 'utf8').split('\n').slice(-2);
     writeFileSync(at('unsigned'), `${parseNote(Buffer.from(text)).text}\n${line}\n`);
     const unsigned = await check('unsigned', '--witnesses', at('witnesses'));
-    assert.match(unsigned.stderr, /: the key has not signed it$/m, 'a witness alone');
+    assert.match(unsigned.stderr, /: the key has not signed the checkpoint$/m, 'a witness alone');
     const bend = (bytes: Buffer): Buffer => bytes.fill(bytes.readUInt8(30) ^ 1, 30, 31);
     writeFileSync(at('miscosigned'), text + witness.cosign(text, 1_790_000_000, bend));
     assert.match(
@@ -305,7 +305,7 @@ describe('webjobctl custody, as a transparency log', () => {
     writeFileSync(at('alien'), signNote(text, [signerOf(ORIGIN, other)]));
     for (const [name, said] of [
       ['forged', /: the first \d+ entries of example\.org\/webjob\/server_1 differ here$/m],
-      ['alien', /alien, line 1 is not a checkpoint signed with this key: the key has not signed it$/m],
+      ['alien', /alien, line 1 is not a checkpoint signed with this key: the key has not signed the checkpoint$/m],
     ] as const) {
       const refused = await custody('checkpoint', '--add', at(name), '--key', at('custody.pub'));
       assert.equal(refused.exitCode, 4);

@@ -392,7 +392,7 @@ describe('the content of custody records', () => {
   /** Lines with records of other uploads, over a range of seconds. */
   const fill = (from: number, to: number, serverId = 'server_1'): void => {
     const lines = Array.from({ length: to - from }, (_, index) => {
-      // The time is late in the line, so that the rest of a line has one too.
+      // The time is at the end of the line, so that the second half of a split line has a time too.
       const facts = JSON.stringify({ event: 'deposit', name: 'x'.repeat(800), time: at(from + index) });
       return `{"covers":[0,1],"prev":"",${facts.slice(1)}\n`;
     });

@@ -299,7 +299,7 @@ function run(program: string, words: string[], environment: Record<string, strin
   });
 }
 
-/** Its TLS modules do not come with Perl. */
+/** Perl's version, if it has what a request needs; the modules for TLS are not part of Perl. */
 function findPerl(isSecure: boolean): string | undefined {
   const modules = isSecure ? ['-MIO::Socket::SSL'] : [];
   const asked = spawnSync('perl', [...modules, '-MHTTP::Tiny', '-e', 'print "$^V, HTTP::Tiny ", HTTP::Tiny->VERSION'], {

@@ -39,7 +39,7 @@ export async function runVector(target: Target, vector: Vector): Promise<void> {
   assert.deepEqual(findDifferences(vector, outcome, kind), []);
 }
 
-/** Waits until the log has so many lines; false if they do not come. */
+/** Waits until the log has this many lines; returns false if it does not get them. */
 async function hasLines(base: string, count: number): Promise<boolean> {
   const deadline = Date.now() + LOG_WAIT_MS;
   while (readLog(base).length < count) {

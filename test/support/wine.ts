@@ -89,7 +89,7 @@ function makeEnvironment(prefix: string): Record<string, string> {
 
 function setUp(command: readonly string[], env: Record<string, string>): void {
   process.stderr.write(`webjob: wine ${command.join(' ')}\n`);
-  // The services that it starts would keep a pipe open.
+  // The services that Wine starts would keep a pipe open.
   const { status, signal } = spawnSync('wine', command, { env, stdio: 'ignore', timeout: SET_UP_MS });
   if (status !== 0) throw new Error(`wine ${command.join(' ')} ends with ${status ?? signal}`);
 }
