@@ -156,6 +156,7 @@ printf '#!/bin/sh\nhostname\n' > /var/lib/webjob/profiles/client1/commands/host.
     assert.match(made, /^made +0640 root:www-data +\/etc\/webjob\/webjob\.htpasswd$/m);
     assert.equal(debian.status(url), 401);
     assert.deepEqual(runJob(), ['done 200']);
+    assert.match(debian.must('find /var/cache/webjob -type f'), /^\/var\/cache\/webjob\/v\S+$/m, 'compiled code');
   });
 
   it('adds the view to the site, and serves it only over TLS', () => {
@@ -194,6 +195,7 @@ htpasswd -bB /etc/webjob/webjob-view.htpasswd alice secret 2>&1`);
     const before = evidence();
     debian.must('DEBIAN_FRONTEND=noninteractive dpkg -r webjob 2>&1; sleep 1');
     assert.equal(debian.must('ls /etc/apache2/conf-enabled').includes('webjob'), false);
+    debian.must('test ! -e /var/cache/webjob');
     // There is no systemd here that would reload httpd.
     debian.must('apachectl graceful 2>&1; sleep 2');
     assert.equal(debian.status('http://localhost/webjob/nph-webjob.cgi'), 404);
