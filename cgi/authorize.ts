@@ -6,8 +6,8 @@ import { checkAddress } from './hosts.ts';
 import { Refusal } from './refusal.ts';
 
 /**
- * Checks the caller. Throws Refusal 458, 472, 452, 453, 470 or 471, in this order
- * (docs/protocol.md, section 3).
+ * Checks that the caller may act for a client id. Throws Refusal 458, 472, 452, 453, 470 or 471, in
+ * this order (docs/protocol.md, section 3).
  */
 export function checkCaller({ request, settings }: Pick<Exchange, 'request' | 'settings'>, clientId: string): void {
   if (settings.sslRequireSsl && !request.secure) throw new Refusal(458, 'the request did not come over TLS');
@@ -25,10 +25,9 @@ export function checkCaller({ request, settings }: Pick<Exchange, 'request' | 's
 
 /**
  * The CN in the subject of the client's certificate, which mod_ssl passes on with StdEnvVars. With
- * `SSLVerifyClient optional_no_ca` a self-made certificate arrives here too: only the verdict
- * SUCCESS makes it worth more than any other header. (httpd 2.4 gives that verdict to such a
- * certificate as well once its TLS session is resumed, so the shipped files never use
- * optional_no_ca.)
+ * `SSLVerifyClient optional_no_ca` a self-signed certificate arrives here too: its CN counts only
+ * if SSL_CLIENT_VERIFY is SUCCESS. (httpd 2.4 reports SUCCESS even for such a certificate once its
+ * TLS session is resumed, so the shipped files never use optional_no_ca.)
  */
 function findCommonName({ secure, env }: CgiRequest): string | undefined {
   return secure && env.SSL_CLIENT_VERIFY === 'SUCCESS' ? env.SSL_CLIENT_S_DN_CN || undefined : undefined;

@@ -12,7 +12,7 @@ import type { Exchange } from './exchange.ts';
 import { readKept } from './kept-file.ts';
 import { Refusal } from './refusal.ts';
 
-/** The maximum number of assignments in one batch; the next batch has the rest. */
+/** The maximum number of assignments in one batch; the rest follow in the next batch. */
 const MOST_ORDERS = 100;
 
 /** Answers a GET for the batch command. Throws Refusal 459, 500, 507 or 550. */
@@ -22,7 +22,7 @@ export function serveBatch(exchange: Exchange, clientId: string): { status: 200;
   return { status: 200, content: Buffer.from(formatBatch(clientId, takeOrders(exchange, clientId), exchange.jobId)) };
 }
 
-/** Frees the slots of a batch whose output has arrived, for other clients. */
+/** Frees the slots of a batch for other clients, once its output has arrived. */
 export function endBatch({ settings, jobId = NOT_APPLICABLE }: Exchange, clientId: string): void {
   leavePlaces(fleetPaths(settings).claims, { clientId, jobId });
 }

@@ -8,10 +8,10 @@ export interface CommandFile extends ContainedFile {
 }
 
 /**
- * Opens the first file of that name in `<client>/commands`, `<client>`, and then the same two for
- * every directory in FolderList. Undefined when there is none. Throws Refusal 457 for a file that
- * exists but cannot be served: a broken file of the client must not silently give way to a common
- * one. The caller closes the descriptor.
+ * Opens the file of a command: the first one found in `<client>/commands`, `<client>`, and then in
+ * `<directory>/commands` and `<directory>` for each directory in FolderList. Undefined when there
+ * is none. Throws Refusal 457 for a file that exists but cannot be served: a shared file must not
+ * silently replace a client's broken one. The caller closes the descriptor.
  */
 export function findCommand(settings: ServerSettings, clientId: string, fileName: string): CommandFile | undefined {
   for (const folder of [clientId, ...settings.folderList.split(':').filter(Boolean)]) {

@@ -1,15 +1,15 @@
-// openContained: opens a file that is guaranteed to be below a root, whatever links are in the way.
-// For commands, their signatures and overrides.
+// openContained: opens a file that is guaranteed to be below a root, whatever links its path
+// contains. Used for commands, their signatures, and overrides.
 import { closeSync, constants, fstatSync, lstatSync, openSync, readlinkSync, realpathSync } from 'node:fs';
 import { Refusal } from './refusal.ts';
 
 export interface ContainedFile {
   fd: number;
-  /** Size in bytes when it was opened. */
+  /** The size in bytes when the file was opened. */
   size: number;
 }
 
-/** A file of that name exists but cannot be used. */
+/** Thrown for a file that exists but cannot be used. */
 export class UnusableFile extends Refusal {
   constructor(detail: string) {
     super(457, detail);
@@ -17,9 +17,9 @@ export class UnusableFile extends Refusal {
 }
 
 /**
- * Opens a regular file below `root` for reading; undefined when there is nothing of that name.
- * Throws UnusableFile for anything that is not a regular file, cannot be read, or is outside `root`
- * because of a link. The caller closes the descriptor.
+ * Opens a regular file below `root` for reading; undefined when it does not exist. Throws
+ * UnusableFile if it is not a regular file, cannot be read, or is outside `root` because of a link.
+ * The caller closes the descriptor.
  */
 export function openContained(root: string, relativePath: string): ContainedFile | undefined {
   const path = `${root}/${relativePath}`;
@@ -43,8 +43,8 @@ export function openContained(root: string, relativePath: string): ContainedFile
 /**
  * The path of an open file without any links. A path and its directories may change between two
  * system calls, so the path is read from the descriptor. Without /proc the path is resolved again
- * and must lead to this very file: that detects a link that stays, but not one that someone with
- * write access swaps in at the right moments.
+ * and must lead to the same file: this detects a permanent link, but not one that someone with
+ * write access swaps in at the right moment.
  */
 function placeOf(fd: number, path: string): string {
   try {
@@ -57,7 +57,10 @@ function placeOf(fd: number, path: string): string {
   }
 }
 
-/** O_NONBLOCK: a named pipe must not block the request until a process writes to it. */
+/**
+ * Opens a file with O_NONBLOCK, because a named pipe must not block the request until a process
+ * writes to it.
+ */
 function openIfPresent(path: string): number | undefined {
   try {
     // Checked first, because an exception for each place without a file would cost more than the

@@ -27,9 +27,9 @@ export interface Content {
   sha256: Digests;
 }
 
-/** The facts of a deposit besides its content. */
+/** Facts about a deposit other than its content. */
 interface DepositFacts {
-  /** The name that other bytes had already taken. */
+  /** The name of the earlier upload with different bytes, when this one had to be numbered. */
   differsFrom?: string | undefined;
   /** The content that the client sent, when a PutHook has changed it. */
   received?: Content | undefined;
@@ -45,14 +45,13 @@ export function* recordDeposit(exchange: Exchange, name: string, content: Conten
 }
 
 /**
- * The number of bytes at the end of a segment that are searched for a deposit: some eight thousand
- * records.
+ * The number of bytes at the end of a segment that are searched for a deposit: about 8,000 records.
  */
 const SEARCHED_BYTES = 8 * 1024 * 1024;
 
 /**
- * The content that the client had sent, by name, for those of these deposits of the request's job
- * that a PutHook changed.
+ * Returns the content that the client had sent, by name, for each of the named deposits of the
+ * request's job that a PutHook changed.
  */
 export function findReceived({ settings, jobId }: Exchange, names: readonly string[]): Map<string, Content> {
   const found = new Map<string, Content>();
@@ -91,7 +90,7 @@ export function* recordReplaced(exchange: Exchange, name: string, paths: GroupPa
   yield* record(exchange, { event: 'replaced', ...describeRequest(exchange, name, jobId), replacedBy: by, ...content });
 }
 
-/** Records the orders that a client gets. Throws LockerFailure. */
+/** Records the assignments that a client receives in a batch. Throws LockerFailure. */
 export function recordBatch(exchange: Exchange, orders: readonly { id: string; due: number; command: string }[]): void {
   if (!exchange.settings.enableCustody) return;
   const { name: _, ...request } = describeRequest(exchange, '', exchange.jobId);
@@ -117,7 +116,7 @@ function* record({ settings }: Exchange, facts: CustodyFacts): Steps<void> {
   }
 }
 
-/** Reads the streams as a hook left them. */
+/** Computes the sizes and digests of the streams as a hook left them. */
 export function readContent(paths: GroupPaths): Content {
   const content = { bytes: {}, sha256: {} } as { bytes: Record<StreamName, number>; sha256: Digests };
   for (const stream of STREAMS) {

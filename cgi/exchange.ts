@@ -10,20 +10,21 @@ export interface Exchange {
   request: CgiRequest;
   body: Body;
   /**
-   * The settings of the main file or, once the query has matched, those of this client and command.
+   * The settings of the main file or, once the query has been parsed, those of this client and
+   * command.
    */
   settings: ServerSettings;
   receivedAt: Date;
   /** The number of this request, unique among all requests to this machine in this second. */
   sequence: number;
   /**
-   * The slot of the client that this request holds, or why it got none. Set early where
-   * bodies are received before the request is handled.
+   * The client's slot that this request holds, or why it got none. Set early where the body is
+   * received before the request is handled.
    */
   slot?: Slot | Refusal | undefined;
   /** The job id, known once it was issued (GET) or read from the request (PUT). */
   jobId?: string | undefined;
-  /** The query, known once it has matched. */
+  /** The query, known once it has been parsed. */
   query?: GetQuery & Partial<PutQuery>;
 }
 

@@ -19,17 +19,17 @@ export interface Group {
 }
 
 /**
- * The number of uploads at once. Each holds some descriptors, up to thirty while it is compared;
- * further ones wait.
+ * The maximum number of concurrent uploads; further ones wait. Each holds up to thirty descriptors
+ * while it is compared.
  */
 const MOST_AT_ONCE = 32;
-/** The maximum number of records, of some 700 bytes each, in one write to the custody record. */
+/** The maximum number of records, about 700 bytes each, in one write to the custody record. */
 const MOST_RECORDS = 64;
 
 type Done = (error?: unknown) => void;
 
 interface Work {
-  /** Resumes the work with its next step, or with the error of the last one. */
+  /** Resumes the work after a step, with the step's error if it failed. */
   goOn: Done;
   begin(): void;
   keys: readonly string[];
@@ -88,12 +88,12 @@ export function createGroup(core: GroupCore): Group {
   };
 }
 
-/** Grants keys to one work at a time, each key in the order of the requests. */
+/** Grants each key to one piece of work at a time, in the order of the requests. */
 function createTurns() {
   const taken = new Set<string>();
   let waiting: { work: Work; step: TurnStep; go: () => void }[] = [];
   const look = (): void => {
-    // Keys that an earlier work waits for are not granted to a later one, even when they are free.
+    // Keys that earlier work waits for are not granted to later work, even when they are free.
     const wanted = new Set<string>();
     const ready: typeof waiting = [];
     waiting = waiting.filter((one) => {
@@ -121,7 +121,7 @@ function createTurns() {
   };
 }
 
-/** Runs each fsync in a thread, and one for all that wait for the same directory. */
+/** Runs each fsync in a thread; all work that waits for the same directory shares one fsync. */
 function createSyncs() {
   const folders = new Map<string, Rounds<OpenFolder>>();
   const addFolder = (folder: OpenFolder, done: Done): void => {
@@ -134,7 +134,7 @@ function createSyncs() {
     rounds.add(folder, done);
   };
   return {
-    /** Calls back when all have ended, because a descriptor is in use until then. */
+    /** Calls `done` when every fsync has ended, because the descriptors are in use until then. */
     add: (step: SyncStep, done: Done): void => {
       let left = step.files.length + step.folders.length;
       let failure: unknown;
@@ -155,15 +155,15 @@ function createSyncs() {
   };
 }
 
-/** By inode rather than by path, because another directory may have the path by now. */
+/** Identifies a directory by its inode, because its path may lead to another directory by now. */
 function identify({ fd }: OpenFolder): string {
   const { dev, ino } = fstatSync(fd);
   return `${dev} ${ino}`;
 }
 
 /**
- * Syncs the descriptor that was opened first, because only it reports errors since the first
- * change.
+ * Syncs the descriptor that was opened first, because only that one reports all errors since the
+ * first change.
  */
 function syncFolders(all: readonly OpenFolder[], settle: (errors: readonly unknown[]) => void): void {
   const first = all.reduce((one, other) => (other.openedAs < one.openedAs ? other : one));
@@ -194,7 +194,7 @@ function createRecords(core: GroupCore) {
   };
 }
 
-/** On a full disk, only the records that do not fit fail. */
+/** Appends records. On a full disk, only the records that do not fit fail. */
 function appendRecords(
   core: GroupCore,
   all: readonly RecordStep[],
@@ -219,15 +219,15 @@ function appendRecords(
   advance();
 }
 
-/** Work that is done for several requesters at once, round after round. */
+/** Work that is done in rounds, each for several requesters together. */
 interface Rounds<Item> {
   add(item: Item, done: Done): void;
 }
 
 /**
  * Makes rounds, each of up to `most` items; calls `end` when no items are left. The next round
- * waits until the event loop has processed all results of the last one, so that their work can add
- * more.
+ * waits until the event loop has processed all results of the last one, so that the work they
+ * resume can add items.
  */
 function createRounds<Item>(
   make: (items: readonly Item[], settle: (errors: readonly unknown[]) => void) => void,

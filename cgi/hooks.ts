@@ -26,8 +26,7 @@ import { expandCommand } from './tokens.ts';
 export const COMMAND_ENVIRONMENT = { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' };
 
 /**
- * The maximum number of bytes kept of a hook's output other than its payload; a hook that writes
- * more is ended.
+ * The maximum size of a hook's output, not counting its payload; a hook that writes more is killed.
  */
 const MAX_DIVERTED_BYTES = 64 * 1024;
 /** The unit of `ulimit -f` (POSIX). */
@@ -43,9 +42,9 @@ const WATCH = '( (while kill -0 $PPID; do sleep 1; done; kill -9 0) >&- 2>&- & )
 
 /**
  * Runs a command whose stdout and stderr are pipes, because a command may reopen /dev/stdout, which
- * truncates a file and fails on a socket. One `cat` each carries its bytes to the file on
- * descriptor 1 or 2 of this shell. Arguments: the command line, a mark, and the limit for each of
- * the two, in blocks.
+ * truncates a file and fails on a socket. One `cat` for each pipe copies the bytes to the file on
+ * descriptor 1 or 2 of this shell. Arguments: the command line, a mark, and the limits of stdout
+ * and stderr, in blocks.
  *
  * The mark follows the last byte of the command itself: its background processes may hold the pipes
  * forever, and nothing waits for them. A `cat` that cannot write reports `out` or `err` on
@@ -69,7 +68,10 @@ status=$( { {
 } 7>&1 | { exec 8<&0 >&5 2>/dev/null 6>&-; { (ulimit -f "$4" && exec cat <&8) || echo err >&3; } & } } 6>&1 )
 exit "\${status:-126}"`;
 
-/** A file without a name that holds the bytes of a stream, open for writing and for reading. */
+/**
+ * A file without a name that holds the bytes of a stream, opened once for writing and once for
+ * reading.
+ */
 interface Spool {
   reader: number;
   writer: number;
@@ -118,7 +120,10 @@ export function makePayload(exchange: Exchange, file: string): Payload {
   }
 }
 
-/** Two descriptors, because the writer's offset belongs to the writing process. */
+/**
+ * Opens a spool. It has two descriptors, because the writer's offset belongs to the writing
+ * process.
+ */
 function openSpool(folder: string, limit: number, excess: string): Spool {
   const path = spoolPath(folder);
   try {
@@ -136,7 +141,8 @@ function spoolPath(folder: string): string {
 }
 
 /**
- * One block more than the limit, so that reaching it can be detected and the mark fits after it.
+ * Converts a limit to blocks and adds one, so that excess output can be detected and the mark fits
+ * after the limit.
  */
 function blocksOf(limit: number): number {
   return Math.ceil(limit / BLOCK_BYTES) + 1;
@@ -167,8 +173,7 @@ function takeMade(what: string, path: string | undefined, read: (fd: number) => 
 }
 
 /**
- * A hook's file that is older belongs to no running request, because a time limit has at most 999
- * seconds.
+ * Older files of hooks belong to no running request, because time limits are at most 999 seconds.
  */
 const ABANDONED_AFTER_MS = 3600 * 1000;
 
@@ -181,7 +186,7 @@ function removeAbandoned(folder: string): void {
         removeFile(path);
     }
   } catch {
-    // Another request removes the file now, or the next one does.
+    // Another request is removing the file, or the next one will.
   }
 }
 
@@ -221,8 +226,8 @@ function openLeft(path: string, stream: string): number {
 }
 
 /**
- * Runs a hook in a process group of its own, so that nothing it started is left at its end.
- * `payload` receives the stdout of a GetHook; returns its size in bytes.
+ * Runs a hook in a process group of its own, so that no process it started outlives it. `payload`
+ * receives the stdout of a GetHook; returns its size in bytes.
  */
 function runHook(exchange: Exchange, name: 'GetHook' | 'PutHook', command: string, payload?: Spool): number {
   const { settings } = exchange;
@@ -317,14 +322,14 @@ function runPiped(command: string, seconds: number, out: Spool, err: Spool | und
   }
 }
 
-/** The number of bytes so far from a command that was ended. */
+/** The number of bytes that a killed command wrote before it ended. */
 function sizeSoFar({ reader, limit }: Spool, mark: string): number {
   const { size } = fstatSync(reader);
   const at = findText(reader, mark, 0, size);
   return Math.min(at < 0 ? size : at, limit);
 }
 
-/** The number of bytes before the mark once it has arrived, or why it has not. */
+/** Waits for the mark. Returns the number of bytes before it, or why it did not arrive. */
 function awaitMark(
   { reader, limit, excess }: Spool,
   mark: string,
@@ -346,7 +351,7 @@ function awaitMark(
   }
 }
 
-/** The offset of a text between two offsets of a file; -1 when it is not there. */
+/** The offset of a text between two offsets of a file; -1 when it is absent. */
 function findText(fd: number, text: string, from: number, to: number): number {
   const buffer = Buffer.allocUnsafe(256 * 1024);
   for (let at = from; to - at >= text.length; at += buffer.length - text.length) {

@@ -5,7 +5,7 @@ import { readKept } from './kept-file.ts';
 import { Refusal } from './refusal.ts';
 import type { ServerSettings } from './setting-table.ts';
 
-/** The networks of each client id, as they are written. */
+/** The networks of each client id, as written in the file. */
 export type HostList = ReadonlyMap<string, readonly string[]>;
 
 /**
@@ -25,7 +25,8 @@ export function checkAddress(settings: ServerSettings, clientId: string, address
 }
 
 /**
- * Reads the list, at least the part of this client. Throws SyntaxError and errors of system calls.
+ * Reads the list; entries of other clients may be left out. Throws SyntaxError and errors of system
+ * calls.
  */
 export function readHostList(path: string, clientId: string): HostList {
   return readKept(path, (text, isKept) => parseHostList(text, isKept ? undefined : clientId));
@@ -39,8 +40,8 @@ const IPV6 = `(?!(?:[0-9A-Fa-f]{0,4}:){8})(?:${GROUPS})?::(?:${GROUPS})?(?:/(?:1
 const NETWORK = `(?:${IPV4}|${IPV6})`;
 const STATEMENT = `[A-Za-z0-9_-]{1,64}[ \\t]*=[ \\t]*${NETWORK}(?:[ \\t]*,[ \\t]*${NETWORK})*`;
 /**
- * The form that almost all lines have. It does not match every allowed line; the others are parsed
- * separately, which takes ten times as long.
+ * Matches almost all allowed lines; the others are parsed separately, which takes ten times as
+ * long.
  */
 const PLAIN_LINE = `[ \\t]*(?:${STATEMENT})?[ \\t\\r]*(?:#[^\\n]*)?\\n`;
 const LINES_AT_ONCE = 256;
@@ -84,7 +85,9 @@ function linesOfOthers(clientId: string): RegExp {
   return new RegExp(`(?:(?!${own})${PLAIN_LINE}){1,${LINES_AT_ONCE}}`, 'y');
 }
 
-/** Parses a line. The id is empty for a blank line or a comment; undefined for a malformed line. */
+/**
+ * Parses a line. Returns an empty id for a blank line or a comment, undefined for a malformed line.
+ */
 function parseLine(line: string): [id: string, networks: string[]] | undefined {
   const statement = line.replace(/#.*$/s, '').trim();
   if (statement === '') return ['', []];
@@ -99,7 +102,7 @@ interface Network {
   family: 'ipv4' | 'ipv6';
 }
 
-/** Parses an address, or one with the number of its leading bits; undefined for anything else. */
+/** Parses an address, or a network as `ADDRESS/BITS`; undefined for anything else. */
 function parseNetwork(text: string): Network | undefined {
   const [, address = '', given] = /^([0-9a-f.:]+)(?:\/([0-9]{1,3}))?$/i.exec(text) ?? [];
   const [family, version, width] = address.includes(':') ? (['ipv6', 6, 128] as const) : (['ipv4', 4, 32] as const);
@@ -124,7 +127,10 @@ export function isListed(list: HostList, clientId: string, address: string): boo
   return own.check(peer, isIP(peer) === 4 ? 'ipv4' : 'ipv6');
 }
 
-/** Loading node:net costs more than the rest of the check, so only sites with a list pay for it. */
+/**
+ * Loads node:net only when a list is checked, because loading it costs more than the rest of the
+ * check.
+ */
 function loadNet(): typeof import('node:net') {
   return process.getBuiltinModule('node:net');
 }

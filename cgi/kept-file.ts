@@ -2,8 +2,8 @@
 import { type BigIntStats, closeSync, fstatSync, openSync, readFileSync, statSync } from 'node:fs';
 
 /**
- * A file that was unchanged for this long gets another mtime with its next change, however coarse
- * the clock of the file system is.
+ * The next change to a file that was unchanged for this long always alters its mtime, however
+ * coarse the clock of the file system is.
  */
 const SETTLED_AFTER_MS = 2000n;
 
@@ -20,9 +20,9 @@ interface Kept {
 const kept = new Map<string, Kept>();
 
 /**
- * Returns the result of `parse` on the text of a file; each path is always read with the same
+ * Returns the result of `parse` on the text of a file; each path must always be read with the same
  * function. When `isKept` is true, the value must be valid for every request while the file is
- * unchanged, and otherwise only for this one. Throws the errors of `parse` and of system calls.
+ * unchanged; otherwise, only for this request. Throws the errors of `parse` and of system calls.
  */
 export function readKept<Value>(path: string, parse: (text: string, isKept: boolean) => Value): Value {
   const found = kept.get(path);

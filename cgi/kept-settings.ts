@@ -14,9 +14,7 @@ interface Kept {
   seen: { mark: string; at: number } | undefined;
 }
 
-/**
- * Returns a reader that caches the settings. `defaultFiles` are looked at when no file is named.
- */
+/** Returns a reader that caches the settings. `defaultFiles` are tried when no file is named. */
 export function keepSettings(read: SettingsReader, defaultFiles: readonly string[]): SettingsReader {
   const kept = new Map<string | undefined, Kept>();
   return (file) => {
@@ -47,7 +45,7 @@ function modifiedAt(file: string): number {
   return look(file)?.mtimeMs ?? Number.POSITIVE_INFINITY;
 }
 
-/** A mark of files, which differs when one was written, replaced, created or removed. */
+/** A mark that changes when any of the files is written, replaced, created or removed. */
 function markOf(files: readonly string[]): string {
   return files
     .map((file) => {

@@ -1,5 +1,5 @@
-// The limits of one client (docs/protocol.md, section 5): requests at once, and uploads and bytes a
-// day. They are counted by client id, and only after the caller's right to act for that id was
+// The limits of one client (docs/protocol.md, section 5): concurrent requests, and uploads and
+// bytes a day. Both are counted by client id, after the caller's right to act for that id was
 // checked.
 import type { Body, CgiRequest } from 'node-cgi-compat';
 import { failureOf, type Reservation, reserve, type Slot, takeSlot } from 'webjob-locker';
@@ -13,7 +13,7 @@ import type { ServerSettings } from './setting-table.ts';
 import type { Configuration } from './settings.ts';
 
 const DAY_SECONDS = 86_400;
-/** When a client with too many requests at once may try again. */
+/** The delay after which a client with too many concurrent requests may try again. */
 const SLOT_RETRY_SECONDS = 5;
 
 /**
@@ -60,7 +60,7 @@ export function admitEarly(
 
 /** The share of the daily limits that an upload uses. */
 export interface DayShare {
-  /** The body; read this one from now on. */
+  /** The body to read from now on, instead of the original one. */
   body: Body;
   /** Counts the upload, once. Throws Refusal 507 or 550. */
   reserve(): void;
@@ -121,8 +121,8 @@ function daysOf(at: Date): { day: string; oldest: string } {
 }
 
 /**
- * Without counts a site with limits refuses all requests, so that the problem is noticed at once
- * and not when a disk is full.
+ * Turns failures into refusals: a site with limits that cannot count refuses all requests, so that
+ * the problem is noticed now and not when a disk is full.
  */
 function refuseFailures<Result>(work: () => Result): Result {
   try {

@@ -33,8 +33,8 @@ export function logRequest(exchange: Exchange, answer: Answer): void {
 }
 
 /**
- * Content-Length as the digits that were announced, which a number may not represent; undefined
- * when it was not a number.
+ * The digits of Content-Length as announced, because a number may not represent them exactly;
+ * undefined when it was not a number.
  */
 export function announcedLength({ contentLength, env }: CgiRequest): string | undefined {
   return contentLength === undefined ? undefined : env.CONTENT_LENGTH;
@@ -73,7 +73,8 @@ export function appendLine(settings: ServerSettings, file: string, line: string)
 }
 
 /**
- * logrotate renames the log before it creates the new one, which the web user often may not create.
+ * The number of attempts to open a log: logrotate renames the old one before it creates the new
+ * one, which the web user often may not create.
  */
 const ROTATION_TRIES = 10;
 const ROTATION_MS = 20;
@@ -107,7 +108,7 @@ function endsTorn(fd: number): boolean {
 
 /**
  * Writes one line to stderr, which is httpd's error log. Control and non-ASCII characters are
- * escaped, because the log may be shown as it is.
+ * escaped, because the log may be shown unfiltered on a terminal.
  */
 export function logProblem(message: string): void {
   try {

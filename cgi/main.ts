@@ -12,8 +12,8 @@ import { DEFAULT_FILES, readSettings } from './settings.ts';
 /** Built as a separate file, found beside the real path of this one. */
 const RESIDENT = './nph-webjob-resident.cjs';
 
-// Without a handler Node would die as soon as httpd gives the client up, leaving neither a log line
-// nor a clean locker.
+// Without a handler Node would die as soon as httpd gives up on the client, leaving neither a log
+// line nor a clean locker.
 process.on('SIGTERM', () => {});
 process.umask(0o022);
 
@@ -34,7 +34,9 @@ function headerStyle(env: NodeJS.ProcessEnv): HeaderStyle {
   return scriptFilename === undefined || /(?:^|\/)nph-[^/]*$/.test(scriptFilename) ? 'nph' : 'parsed';
 }
 
-/** A site with plain CGI does not need the second file. */
+/**
+ * Serves as a persistent worker with the second file, which a site with plain CGI does not need.
+ */
 function stay(): void {
   try {
     const resident: { serveResident: typeof serveResident } = require(RESIDENT);

@@ -9,9 +9,9 @@ import { JOB_CONTROLS, type ServerSettings, SITE_CONTROLS } from './setting-tabl
 import { buildSettings, collectControls, type GivenControls } from './settings.ts';
 
 /**
- * The settings for a client and a command; `given` are those of the main file. An attempt to
- * override a setting of the main file only is reported through `tell` and has no effect. Throws
- * Refusal 550 for a file that cannot be read or a value that is not allowed.
+ * The settings for a client and a command; `given` are those of the main file. A setting that only
+ * the main file may change is reported through `tell` and has no effect. Throws Refusal 550 for a
+ * file that cannot be read or a value that is not allowed.
  */
 export function overrideSettings(
   settings: ServerSettings,

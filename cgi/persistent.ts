@@ -26,15 +26,18 @@ interface Options {
   /** Seconds without a request after which the process ends; 0 for never. */
   idleSeconds: number;
   /**
-   * How long no client must have come, after the process has left its socket, before no more are
-   * expected.
+   * How long a process that has left its socket waits for late clients; every client restarts the
+   * wait.
    */
   quietMilliseconds: number;
 }
 
-/** When no other process holds the listening socket, late clients can only reach this one. */
+/** The wait for late clients when no other process holds the listening socket. */
 const QUIET_MS = 250;
-/** A port, unlike a path, cannot be left: clients that keep coming would prevent the end. */
+/**
+ * The longest wait for late clients on a port, which cannot be left as a path can: new clients
+ * would keep the process from ending.
+ */
 const PORT_LIMIT_MS = 1_000;
 const LOOK_MS = 1_000;
 
@@ -99,8 +102,8 @@ function readOptions(args: string[], primaryPid?: number): Options {
 }
 
 /**
- * The primary: serves nothing itself, starts the workers, ends when the last one has, and reports
- * why.
+ * Runs the primary, which serves nothing itself: it starts the workers, ends after the last of
+ * them, and reports why.
  */
 function lead(program: StayingProgram, { place, processes, idleSeconds }: Options): void {
   const primary = startPrimary({ place, processes, onError: (error) => program.logProblem(error.message) });

@@ -154,7 +154,7 @@ function checkName({ settings }: Exchange, name: string): void {
   if (problem) throw new Refusal(450, `FILENAME or Job-Id gives an upload name that is too long: ${problem}`);
 }
 
-/** No process id has more digits. */
+/** A process id with the maximum number of digits. */
 const LARGEST_PID = 2 ** 22;
 
 /**

@@ -20,7 +20,7 @@ export function createSequence(pid: number, startedAtMs: number): (epochSeconds:
       newest = epochSeconds;
       count = 0;
     } else if (epochSeconds < newest) {
-      // The clock was set back to a second that has been counted: no number is ever used again.
+      // The clock was set back to a second that has been counted: no number is ever reused.
       count = highest;
     }
     count += 1;

@@ -16,7 +16,7 @@ export interface Control<Key extends string = string, Type = unknown> {
 
 const FOLDER = '(?!\\.{1,2}(?::|$))[A-Za-z0-9_.-]+';
 const BYTES = '[0-9]{1,15}';
-/** Always less than the age at which a lock counts as abandoned. */
+/** A number of seconds that is always less than the age at which a lock counts as abandoned. */
 const SECONDS = '[1-9][0-9]{0,2}';
 const EXIT_STATUS = '[01]?[0-9]{1,2}|2[0-4][0-9]|25[0-5]';
 /** `server_2:/srv/webjob/logfiles/server_2` */

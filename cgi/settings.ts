@@ -58,7 +58,7 @@ export function buildSettings(given: GivenControls, problems: string[]): ServerS
   return settings;
 }
 
-/** The property of a setting: `RequireUser` is `requireUser`. */
+/** The property of a setting: `requireUser` for `RequireUser`. */
 export function propertyOf<Key extends string>(key: Key): Uncapitalize<Key> {
   return (key.charAt(0).toLowerCase() + key.slice(1)) as Uncapitalize<Key>;
 }
@@ -71,7 +71,7 @@ function readValue({ key, default: value, allowed }: Control, given: GivenContro
   return value;
 }
 
-/** Only a default begins with `<Base>`. */
+/** Replaces `<Base>`, with which only defaults begin, by BaseDirectory. */
 function placeDirectories(settings: ServerSettings): void {
   const base = settings.baseDirectory.replace(/\/+$/, '');
   settings.baseDirectory = base;
@@ -81,7 +81,10 @@ function placeDirectories(settings: ServerSettings): void {
   }
 }
 
-/** Every command that may be run, and the directory of the files it gets. */
+/**
+ * Every command that the server may run, and the setting with the directory of the files passed to
+ * it.
+ */
 const COMMANDS = [
   ['GetHook', 'ProfilesDirectory'],
   ['PutHook', 'IncomingDirectory'],
@@ -90,8 +93,8 @@ const COMMANDS = [
 ] as const;
 
 /**
- * Checks that an enabled command exists, and that the paths it gets contain nothing that a shell
- * would interpret.
+ * Checks that every enabled command has a command line, and that no path passed to it contains a
+ * character that a shell would interpret.
  */
 function checkCommands(settings: ServerSettings, problems: string[]): void {
   for (const [name, directory] of COMMANDS) {

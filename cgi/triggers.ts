@@ -46,7 +46,7 @@ export function startTrigger(exchange: Exchange, upload: GroupPaths | undefined)
     spawn('/bin/sh', ['-c', SUPERVISOR, name, ...args], options)
       .on('error', (error) => logProblem(`${name}: ${error.message}`))
       .unref();
-    // The supervisor would have nobody to report to.
+    // The supervisor cannot report a log that it cannot open, so this is tested here.
     closeSync(openSync(log, 'a', 0o644));
   } catch (error) {
     logProblem(`${name}: ${(error as Error).message}`);

@@ -77,7 +77,7 @@ export function claim<Key extends ClaimKey>(
   return claimed;
 }
 
-/** The slot of a client that does not return is free after this time. */
+/** The slot of a client that does not return is freed after this time. */
 const PLACE_SECONDS = 3600;
 
 /**
@@ -187,8 +187,8 @@ function note(folder: string, { clientId, serverId, jobId }: Claimant, claimed: 
 }
 
 /**
- * Removes earlier claims except the last one, which covers a clock that is set back a little. A
- * claim that cannot be removed does no harm.
+ * Removes earlier claims except the last one, which is kept in case the clock is set back a little.
+ * A claim that cannot be removed does no harm.
  */
 function forgetEarlier(own: string, claimed: readonly ClaimKey[]): void {
   const dueOf = new Map(claimed.map(({ id, due }) => [id, due]));

@@ -107,7 +107,7 @@ export function appendCustody(path: string, facts: ChainedFacts, growth: Growth 
   appendCustodyAll(path, [facts], growth);
 }
 
-/** Appends several records, under the conditions of appendCustody(). */
+/** Appends several records. The guarantees and errors are those of appendCustody(). */
 export function appendCustodyAll(path: string, all: readonly ChainedFacts[], growth: Growth = {}): void {
   for (const failure of drive(appendCustodyOf(path, all, growth), syncAlone)) if (failure) throw failure;
 }
@@ -236,7 +236,7 @@ interface Appended {
   count: number;
 }
 
-/** Appends with one write; the caller puts it on disk. */
+/** Appends records with one write; the caller syncs the file. */
 function append(fd: number, { file, tail }: Segment, all: readonly ChainedFacts[]): Appended {
   const records = nextChainedOf(file, all, newHash, tail);
   const length = writeSync(fd, Buffer.concat(records));
@@ -391,7 +391,9 @@ function readEnd(path: string, most: number): string {
   }
 }
 
-/** Where links cannot be made, every writer begins with the first segment. */
+/**
+ * Notes the newest segment. Where links cannot be made, every writer begins with the first segment.
+ */
 function noteNewest(path: string, number: number): void {
   const unfinished = `${newestPath(path)}.${process.pid}`;
   try {

@@ -27,11 +27,11 @@ export interface DepositPlan {
   jobId: string;
   /** The size of each stream in bytes. */
   lengths: Readonly<Record<StreamName, number>>;
-  /** Take a name that is already in use; otherwise fail with `exists`. */
+  /** Whether a name that is in use may be taken; if not, the upload fails with `exists`. */
   overwrite: boolean;
   /**
-   * With `overwrite`: keep the existing complete upload too and number the new one, instead of
-   * replacing it.
+   * With `overwrite`: whether an existing complete upload is kept and the new one numbered, instead
+   * of replacing it.
    */
   keepDiffering?: boolean;
   /**
@@ -142,7 +142,10 @@ export function storeUpload(
   return runAlone(steps);
 }
 
-/** Runs all steps at once and in order, because no other upload is in progress in this process. */
+/**
+ * Runs all steps in order without interruption, because no other upload is in progress in this
+ * process.
+ */
 export function runAlone<Result>(steps: Steps<Result>): Result {
   return drive(steps, (step: Step) => {
     if (step.kind === 'sync') syncAlone(step);
@@ -196,7 +199,7 @@ function refuseName(): never {
   throw takenName();
 }
 
-/** Reads an upload without storing it, when it may be one that is already stored. */
+/** Reads an upload without storing it, when the same upload may already be stored. */
 function readRepeated(
   plan: DepositPlan,
   source: ByteSource,
@@ -264,15 +267,18 @@ function listCompared(base: string, count: number): string[] {
 }
 
 /**
- * The process that announced the upload may have been killed before its name was on disk, and the
- * client did not get an answer.
+ * Puts the name of an announced upload on disk: the process that announced it may have been killed
+ * before it did so and answered the client.
  */
 function* confirm(base: string, folder: OpenFolder): Steps<StoredUpload> {
   yield syncStep([], [folder]);
   return { paths: groupPaths(base), isRepeat: true };
 }
 
-/** While the lock of the name is held, no other process takes a number. */
+/**
+ * Stores an upload under the next number. No other process takes a number while the lock of the
+ * unnumbered name is held.
+ */
 function* depositNumbered(
   plan: DepositPlan,
   folder: Deposit['folder'],
@@ -373,8 +379,8 @@ function copyExactly(source: ByteSource, fd: number | undefined, length: number,
 }
 
 /**
- * Gives the complete streams the names of the upload they replace, which first loses its `.rdy`, on
- * disk, and then its streams.
+ * Gives the complete streams the names of the upload that they replace. The `.rdy` of that upload
+ * is removed first, on disk, and then its streams.
  */
 function* placeStreams(deposit: Deposit): Steps<void> {
   const { paths, folder } = deposit;
@@ -431,7 +437,7 @@ function isAnyTaken({ out, err, env, rdy }: GroupPaths): boolean {
   return [out, err, env, rdy].some(isTaken);
 }
 
-/** A dangling symbolic link also occupies the name. */
+/** Whether a name is taken; a dangling symbolic link takes it too. */
 function isTaken(path: string): boolean {
   return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
 }

@@ -8,7 +8,7 @@ export const EXTENSIONS = ['out', 'err', 'env', 'rdy', 'lck'] as const;
 
 export type Extension = (typeof EXTENSIONS)[number];
 
-/** An upload as it is at this moment. */
+/** An upload, with the files that it has at this moment. */
 export interface Group {
   /** The path below the locker, without an extension: `client1_20040523163210_00724_host.sh`. */
   name: string;
@@ -113,7 +113,7 @@ function openFolder(locker: string, name: string): Dir {
   }
 }
 
-/** The upload of a name at this moment; undefined when none of its files exists. */
+/** The upload with this name; undefined when none of its files exists. */
 export function findGroup(locker: string, name: string): Group | undefined {
   const has = new Set(EXTENSIONS.filter((extension) => statGroupFile(locker, name, extension) !== undefined));
   return has.size > 0 ? { name, has } : undefined;

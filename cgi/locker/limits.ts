@@ -26,7 +26,7 @@ import { isAlive, startOf } from './processes.ts';
 
 /** A slot, held until it is released. */
 export interface Slot {
-  /** Never throws, because it runs on every way out. */
+  /** Frees the slot. Never throws, because it is called on every exit path. */
   release(): void;
 }
 
@@ -123,7 +123,7 @@ export interface Reservation {
 }
 
 /**
- * Counts an upload of so many bytes for a client and a day (`20261130`) before it is stored.
+ * Counts an upload of `bytes` bytes for a client and a day (`20261130`) before it is stored.
  * Returns the limit that it would exceed; 0 means no limit. Of concurrent uploads, each counts
  * those whose lines precede its own, so that never too little is counted. Removes the records of
  * days before `oldest`. Throws LockerFailure `full`, and the errors of system calls.

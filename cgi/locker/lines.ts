@@ -57,7 +57,7 @@ export function* findLines(
   }
 }
 
-/** A buffer that no search uses now. A new one for each of many searches would fill the memory. */
+/** A buffer that no search uses now. Many searches with a new buffer each would fill the memory. */
 let spare: Buffer | undefined;
 
 function takeBuffer(length: number): Buffer {

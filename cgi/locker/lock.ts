@@ -42,8 +42,8 @@ export function isHeld(lock: Lock): boolean {
 }
 
 /**
- * Ends the lock, also after it became the `.rdy` file. Never throws, because it runs on every way
- * out.
+ * Ends the lock, also after it became the `.rdy` file. Never throws, because it is called on every
+ * exit path.
  */
 export function releaseLock(lock: Lock): void {
   try {

@@ -2,7 +2,7 @@
 // that name a process.
 import { readFileSync } from 'node:fs';
 
-/** Whether a process exists, owned by any user. */
+/** Whether a process exists, whichever user owns it. */
 export function isAlive(pid: number): boolean {
   try {
     return process.kill(pid, 0);

@@ -24,9 +24,9 @@ interface Held {
   until: number;
 }
 
-/** By path, the least recently used first. */
+/** The open directories by path, the least recently used first. */
 const held = new Map<string, Held>();
-/** The directories that descriptors stand for, in messages. */
+/** The path of the directory that each descriptor stands for, for messages. */
 const folders: string[] = [];
 /** The resolved paths of lockers. */
 const ways = new Map<string, Way>();
@@ -44,10 +44,10 @@ interface Way {
 
 /**
  * The path of a file in a locker. `name` is a path below the locker, as in Group, with or without
- * an extension. Use it at once, because the next call may close the directory it leads through. A
- * name in no directory of the locker gets a path at which nothing exists. The caller must not
- * follow a link in place of the file itself. Throws the error of a system call for a directory that
- * may not be entered.
+ * an extension. Use the returned path immediately, because the next call may close the directory it
+ * leads through. A name in no directory of the locker gets a path at which nothing exists. The
+ * caller must not follow a link in place of the file itself. Throws the error of a system call for
+ * a directory that may not be entered.
  */
 export function reach(locker: string, name: string): string {
   const slash = name.lastIndexOf('/');
@@ -56,8 +56,8 @@ export function reach(locker: string, name: string): string {
 }
 
 /**
- * The path of a directory in a locker; `.` is the locker itself. Use it at once, because the next
- * call may close the directory it leads through.
+ * The path of a directory in a locker; `.` is the locker itself. Use the returned path immediately,
+ * because the next call may close the directory it leads through.
  */
 export function reachFolder(locker: string, folder: string): string {
   const name = folder === '.' ? '' : folder;
@@ -144,7 +144,8 @@ function errorOf(code: string | undefined, message: string): NodeJS.ErrnoExcepti
 let wasRoot: boolean | undefined;
 
 /**
- * Called once, because it is a system call and paths are requested several times for each upload.
+ * Whether this process runs as root. The result is kept, because geteuid() is a system call and
+ * paths are requested several times for each upload.
  */
 function isRoot(): boolean {
   wasRoot ??= process.geteuid?.() === 0;

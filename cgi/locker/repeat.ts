@@ -69,8 +69,8 @@ function compare(
 }
 
 /**
- * The upload from its first byte: up to byte `at` of a stream from a stored upload that is equal so
- * far, then `chunk`, then the rest of `source`.
+ * The upload from its first byte: up to byte `at` of a stream from a stored upload that has been
+ * equal so far, then `chunk`, then the rest of `source`.
  */
 function tellAgain(
   { fds }: Twin,

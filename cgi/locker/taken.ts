@@ -1,6 +1,6 @@
 // The index of the claims of an assignment (claims.ts): one line for each, of all servers.
 
-/** A line of `taken`. */
+/** A line in a file of `taken`. */
 export interface TakenClaim {
   due: number;
   clientId: string;
@@ -103,7 +103,7 @@ export class TakenClaims {
     this.#hashes[slot] = hash;
   }
 
-  /** The slot of a client, or the free one for it. */
+  /** The slot of a client, or the free slot where it belongs. */
   #slotOf(clientId: string, hash: number): number {
     const [text, slots, hashes] = [this.#text, this.#slots, this.#hashes];
     const mask = slots.length - 1;

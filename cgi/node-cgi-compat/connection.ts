@@ -88,7 +88,10 @@ export class Connection {
     return this.#exchange !== undefined;
   }
 
-  /** Ends after the current request, or after the first one, which must be on its way. */
+  /**
+   * Ends the connection after the current request, or now if there is none. A connection without
+   * any request so far ends after its first, which must be on its way.
+   */
   end(): void {
     this.#isLast = true;
     if (!this.#exchange && this.served > 0) this.socket.end();
@@ -190,12 +193,14 @@ export class Connection {
     exchange.spool = new Spool(request.contentLength, () => this.#options.findSpoolFolder(request));
   }
 
-  /** The body is complete or never will be; the handler notices by its length. */
+  /**
+   * Serves a request whose body is complete or never will be; the handler notices by its length.
+   */
   #serve(exchange: Exchange): void {
     const { request, spool } = exchange;
     if (!request || !spool) return;
     exchange.isAnswered = true;
-    // From here on the handler owns the spool, whatever happens to the exchange.
+    // From here on the handler owns the spool, even if the exchange ends early.
     exchange.spool = undefined;
     let given: CgiResponse | Promise<CgiResponse>;
     try {
@@ -243,7 +248,7 @@ export class Connection {
     for (const record of formatStream(RECORD_TYPES.stdout, exchange.requestId, bytes)) this.socket.write(record);
   }
 
-  /** Sends as fast as the peer reads. */
+  /** Sends the answer's file as fast as the peer reads. */
   #sendFile(exchange: Exchange): void {
     const { file } = exchange;
     while (file && file.left > 0 && exchange === this.#exchange) {

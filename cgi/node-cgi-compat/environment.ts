@@ -91,7 +91,7 @@ function hostOf(address: string): string {
 }
 
 /**
- * Decodes a path. One that is not UTF-8, or that contains a NUL, which no variable can hold, stays
+ * Decodes a path. A path that is not UTF-8 or contains a NUL, which no variable can hold, stays
  * encoded.
  */
 function decodePath(path: string): string {

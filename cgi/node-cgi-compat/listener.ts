@@ -11,7 +11,7 @@ export type ListeningPlace = { fd: number } | { path: string } | { port: number 
 export interface Listening {
   /** Whether the path still leads to this socket; false when another process has taken it. */
   isOurs(): boolean;
-  /** Makes new clients unable to find this process. Connections made earlier may still arrive. */
+  /** Hides this process from new clients. Connections made earlier may still arrive. */
   leave(): void;
 }
 

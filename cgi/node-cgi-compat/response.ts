@@ -22,7 +22,7 @@ export interface CgiResponse {
   /** Called when the request has ended, whatever happened to the answer. Must not throw. */
   atEnd?: (() => void) | undefined;
   /**
-   * How long a script may read the rest of the body; after that it answers without it and is
+   * How long a script may read the rest of the body; after that it answers without the rest and is
    * killed. Undefined means no limit.
    */
   drainLimitMs?: number | undefined;

@@ -89,7 +89,10 @@ export class Spool implements Body {
     this.#written = this.#size;
   }
 
-  /** The buffer doubles, so that a peer that sends single bytes costs no more than any other. */
+  /**
+   * Keeps bytes in memory. The buffer doubles, so that a peer that sends single bytes costs no more
+   * than any other.
+   */
   #remember(bytes: Buffer): void {
     const used = this.#size - this.#written;
     if (used + bytes.length > this.#memory.length) {

@@ -1,7 +1,7 @@
 // Several worker processes that listen on one socket. The primary creates and holds the socket,
-// starts the workers, and replaces one that died; it serves nothing itself. The kernel gives a
-// connection to the first worker that accepts it, so one that waits for the disk or for a hook is
-// skipped. While no worker listens, connections wait in the socket that the primary holds.
+// starts the workers, and replaces any that dies; it serves nothing itself. The kernel gives a
+// connection to the first worker that accepts it, so a worker that waits for the disk or for a hook
+// is skipped. While no worker listens, connections wait in the socket that the primary holds.
 import { type ChildProcess, fork } from 'node:child_process';
 import type { Server } from 'node:net';
 import * as net from 'node:net';
@@ -35,7 +35,7 @@ export interface Primary {
 
 /** A worker that dies sooner than this is replaced only after this time. */
 const SHORTEST_LIFE_MS = 1_000;
-/** Tells a worker the process id of its primary. */
+/** The variable that tells a worker the process id of its primary. */
 const PRIMARY_VARIABLE = 'NODE_CGI_COMPAT_LEADER';
 /** The descriptor after the three standard streams and the IPC channel. */
 const SOCKET_FD = 4;
@@ -129,7 +129,9 @@ export function startPrimary({ place, processes, onError }: PrimaryOptions): Pri
 interface Hearing {
   listens(): void;
   isActive(): void;
-  /** Called with the exit code, the signal that ended it, or why it could not be started. */
+  /**
+   * Called with the worker's exit code, the signal that ended it, or why it could not be started.
+   */
   ended(how: string | number): void;
 }
 

@@ -93,8 +93,8 @@ export function nextChained(file: ChainedFile, facts: ChainedFacts, newHash: New
 
 /**
  * The bytes of several records to be appended with one write. None of them covers another, as if
- * their writers had come at the same moment: another process may append between the look and the
- * write, and then none of them is where it was expected. The next writer covers all of them.
+ * all had been written at the same moment: another process may append before this write, and then
+ * no record is where it was expected. The next writer covers all of them.
  */
 export function nextChainedOf(
   file: ChainedFile,

@@ -84,8 +84,8 @@ export function parseLogLine(text: string): LogLine {
 const JOB_ID = 20;
 
 /**
- * Only months, days and hours that exist, because readers convert the time. The original omits the
- * space after the hyphens when there is no message.
+ * Matches only months, days and hours that exist, because readers convert the time. The original
+ * omits the space after the hyphens when there is no message.
  */
 const LINE =
   /^\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01]) (?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d (?:\S+ ){10}--(?: .*)?$/;
@@ -115,8 +115,8 @@ function parseCount(text: string, start: number, next: number): number {
 }
 
 /**
- * Encodes a field for a log: `-` when empty, cut after 1024 characters, without anything that could
- * end it.
+ * Encodes a field for a log: `-` when empty, cut after 1024 characters, with every character that
+ * could end the field escaped.
  */
 export function encodeField(value: string | number | undefined): string {
   const text = String(value ?? '').slice(0, MAX_FIELD_LENGTH);
@@ -124,7 +124,7 @@ export function encodeField(value: string | number | undefined): string {
   return text === '-' ? '%2d' : text.replace(/[^\x21-\x24\x26-\x7e]/gu, percentEncode);
 }
 
-/** Encodes a message for a log: spaces stay, characters that could end the line do not. */
+/** Encodes a message for a log: spaces stay, characters that could end the line are escaped. */
 export function encodeMessage(text: string): string {
   return text.slice(0, MAX_FIELD_LENGTH).replace(/[^\x20-\x7e]/gu, percentEncode);
 }

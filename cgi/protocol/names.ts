@@ -1,5 +1,5 @@
 // The names that requests carry and that become parts of paths, with the patterns that make this
-// safe (docs/protocol.md, section 1). All other files use these patterns and have none of their
+// safe (docs/protocol.md, section 1). All other files use these patterns and define none of their
 // own.
 
 const CLIENT_ID = '[A-Za-z0-9_-]{1,64}';

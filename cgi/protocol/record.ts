@@ -3,7 +3,7 @@
 // between them.
 import { formatTime } from './time.ts';
 
-/** The fields of the article, in its order. */
+/** The fields of the original's run record, in their order. */
 export const RECORD_FIELDS = [
   'Version',
   'Hostname',

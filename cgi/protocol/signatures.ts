@@ -7,7 +7,7 @@ export interface SigningKey {
   asymmetricKeyDetails?: { namedCurve?: string | undefined } | undefined;
 }
 
-/** The kinds that signatureDigest() accepts, for messages. */
+/** The kinds that signatureDigest() accepts, to follow "neither" in messages. */
 export const KEY_KINDS = 'Ed25519 nor P-256';
 
 /**
