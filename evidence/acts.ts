@@ -29,14 +29,14 @@ export const ACT_TEXTS: readonly string[] = [
   ...new Set(ACTS.map((event) => `,"event":"${event.replace('-change', '')}`)),
 ];
 
-/** How far a segment was read. */
+/** The end of the part of a segment that was read. */
 export interface ReadUpTo {
   /** Device and inode. */
   inode: string;
   to: number;
 }
 
-/** Acts that were read earlier, and how far. */
+/** Acts that were read earlier, and how far each segment was read. */
 export interface KeptActs {
   /** How far each segment was read, by its path. */
   read: ReadonlyMap<string, ReadUpTo>;
@@ -191,8 +191,8 @@ export function actsIn(facts: Record<string, unknown>): Act[] {
 }
 
 /**
- * The escaped form that the log uses, for an id that an operator typed, or that is already in this
- * form.
+ * Returns the escaped form that the log uses, for an id that an operator typed or that is already
+ * escaped.
  */
 function logId(id: string): string {
   return /%[0-9a-fA-F]{2}/.test(id) ? id : encodeField(id);

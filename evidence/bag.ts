@@ -46,7 +46,7 @@ export function parseBagList(text: string): Map<string, string> | undefined {
 export interface FoundFiles {
   /** Paths of regular files, sorted. */
   files: string[];
-  /** Paths of symbolic links and of everything else that is neither a file nor a directory. */
+  /** Paths of symbolic links and everything else that is neither a regular file nor a directory. */
   strange: string[];
 }
 

@@ -4,7 +4,7 @@ import { checkCheckpoint, type Trust } from './checkpoint.ts';
 import { hashLeaf, isConsistent, isIncluded } from './merkle.ts';
 import { parseExtension, parseProof, splitCheckpoints, splitProofs, TlogError, type TreeHead } from './tlog.ts';
 
-/** One statement that was checked and is true. */
+/** A statement that was checked and found true. */
 export interface Checked {
   kind: 'checkpoint' | 'entry' | 'extension';
   origin: string;
@@ -20,8 +20,8 @@ export interface Companions {
   /** The entry to be proven, when the proof itself does not contain it. */
   entry?: Buffer | undefined;
   /**
-   * The text of the earlier checkpoint; in a file of several, the one whose size the proof names is
-   * used.
+   * The text of the earlier checkpoint; of several checkpoints, the one with the size that the
+   * proof names is used.
    */
   old?: string | undefined;
 }

@@ -1,6 +1,6 @@
 // Checkpoints: signed notes with the number of entries that a custody record had at a moment, and
-// the root of the Merkle tree over them. A copy kept elsewhere shows whether an earlier entry was
-// changed or removed afterwards (docs/protocol.md, section 8). Earlier versions wrote lines of JSON
+// the root of the Merkle tree over them. A copy kept elsewhere shows whether any of these entries
+// was changed or removed later (docs/protocol.md, section 8). Earlier versions wrote lines of JSON
 // instead, with the size of the last segment and its SHA-256.
 import { createPrivateKey, createPublicKey, type KeyObject, verify } from 'node:crypto';
 import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs';
@@ -89,7 +89,7 @@ export function* compareCheckpoints(path: string, trust: Trust, folders: readonl
   yield* compareHeads(heads, folders);
 }
 
-/** Walks each record once, however many checkpoints of it there are. */
+/** Walks each custody record once, however many checkpoints commit to it. */
 function* compareHeads(heads: readonly TreeHead[], folders: readonly string[]): Generator<Finding> {
   for (const serverId of new Set(heads.map(({ origin }) => serverOf(origin)))) {
     const all = heads.filter(({ origin }) => serverOf(origin) === serverId);

@@ -1,5 +1,5 @@
 // The witnesses that must have cosigned a checkpoint: a policy (c2sp.org/tlog-policy), or a plain
-// list of their verifier keys, one a line, any one of which is enough.
+// list of verifier keys, one a line, where any one cosignature is enough.
 import { readFileSync } from 'node:fs';
 import { Failure } from '../cli/failure.ts';
 import { type Note, NoteError, parseNote, verifyNote } from '../notes/note.ts';
@@ -30,8 +30,8 @@ export interface Cosigners {
 const NAME = /^[^\s*?[\]\\]+$/;
 
 /**
- * Parses a policy. Lines for logs are ignored, because the log's own key identifies it. Throws a
- * NoteError that names the line.
+ * Parses a policy. Lines for logs are ignored, because the log is identified by its own key. Throws
+ * a NoteError that names the line.
  */
 export function parseCosigners(text: string): Cosigners {
   const reader = new PolicyReader();

@@ -16,8 +16,8 @@ export interface Entry {
 }
 
 /**
- * Finds the records that concern one job only: its deposits, and its uploads that were replaced by
- * others. Records that remove many uploads at once name other jobs too and are left out.
+ * Finds the records that concern one job only: its deposits and its replaced uploads. Records that
+ * remove several uploads are left out, because they name other jobs too.
  *
  * @param since milliseconds: older records are ignored
  */
@@ -39,7 +39,7 @@ export function findEntries(logs: string, files: readonly CustodyFile[], jobId: 
  * Finds the entries of many jobs in one walk, including the adoption of their uploads. Each entry
  * is returned once, however many of the jobs it names.
  *
- * @param isMeant called with job ids in the form that the records have
+ * @param isMeant called with job ids as they are written in the records
  */
 export function* scanEntries(
   logs: string,

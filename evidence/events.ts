@@ -1,5 +1,5 @@
 // The events that webjobctl records before it changes anything: who removes, archives or holds
-// which uploads. It has a custody record of its own, as every server has, so that no writer depends
+// which uploads. Like every server, webjobctl has its own custody record, so that no writer depends
 // on another's file.
 import { createHash } from 'node:crypto';
 import { closeSync, constants, existsSync, openSync } from 'node:fs';
@@ -34,7 +34,7 @@ export interface RemovedGroup {
   files: Partial<Record<Extension, FileFacts>>;
 }
 
-/** An upload without a custody record, as it was when it was adopted. */
+/** An upload without a custody record, as found when it was adopted. */
 export interface AdoptedUpload {
   name: string;
   jobId: string;
@@ -66,7 +66,7 @@ export interface PackageFacts {
   findings: number;
   /** The number of sealed streams that it contains decrypted. */
   opened: number | undefined;
-  /** The SHA-256 of the list of tag files, which in turn names the list of all data files. */
+  /** The SHA-256 of the list of tag files, which contains the digest of the list of data files. */
   tagListSha256: string;
 }
 
@@ -98,8 +98,8 @@ export type KeepEvent =
 export const BATCH = 100;
 
 /**
- * Appends a record, which is on disk when this returns. `by` is the person on whose behalf it was
- * done, by default the user who runs this process.
+ * Appends a record, which is on disk when this returns. `by` is the person on whose behalf
+ * webjobctl acts, by default the user who runs this process.
  */
 export function recordEvent(logs: Logs, event: KeepEvent, by = operatorName()): void {
   recordEvents(logs, [event], by);
@@ -131,16 +131,16 @@ export function recordGenesis(path: string, reason: string): void {
 }
 
 /**
- * Root does not enter a directory that others can replace. There webjobctl writes only to the first
- * segment.
+ * Whether records may continue in further segments. Root does not enter a directory that others can
+ * replace, so there webjobctl writes only to the first segment.
  */
 function mayFollow(logfilesDirectory: string): boolean {
   return process.getuid?.() !== 0 || isRootsOwn(logfilesDirectory);
 }
 
 /**
- * The first line of a custody record, written when a site is set up. A record that does not begin
- * with it was cut, or has not been adopted.
+ * The first line of a custody record, written when a site is set up. A record without this first
+ * line was cut, or has not been adopted.
  */
 export function formatGenesis(serverId: string): string {
   const nothing = createHash('sha256').digest('hex');
@@ -149,8 +149,8 @@ export function formatGenesis(serverId: string): string {
 }
 
 /**
- * Reads the records of one kind, oldest first. Incomplete records are skipped. There are none while
- * the file does not exist.
+ * Reads the records of one kind, oldest first. Skips incomplete records. Yields nothing while the
+ * file does not exist.
  */
 export function* readEvents<Name extends KeepEvent['event']>(
   { logfilesDirectory }: Pick<Logs, 'logfilesDirectory'>,
@@ -171,7 +171,7 @@ export function* readEvents<Name extends KeepEvent['event']>(
   }
 }
 
-/** The fields that a record of each event must have. */
+/** The fields that are required in a record of each event. */
 const TELLS = {
   prune: 'groups',
   pack: 'names',
@@ -190,8 +190,8 @@ const TELLS = {
 };
 
 /**
- * Any process that can write to the log directory can append a record with any content, so every
- * field is checked.
+ * Whether a record has all fields of its event. Every field is checked, because any process that
+ * can write to the log directory can append a record with any content.
  */
 function isWhole(facts: Record<string, unknown>, event: KeepEvent['event']): boolean {
   const { groups = [], names = [], pack = '' } = facts;

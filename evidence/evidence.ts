@@ -1,4 +1,4 @@
-// The one verdict on the uploads of a site, for every command that asks: verify, report, show.
+// Judges the uploads of a site, for every command that needs a verdict: verify, report, show.
 import { realpathSync, statSync } from 'node:fs';
 import { type CustodyFile, findGroup, listCustodyFiles, statGroupFile } from 'webjob-locker';
 import { WRITER } from './events.ts';
@@ -32,9 +32,12 @@ export interface EvidenceServer {
 }
 
 export interface EvidenceOptions extends Pick<RecordsOptions, 'share' | 'watch' | 'mostNames'> {
-  /** Only newer events are wanted, so older records that are as root saw them need not be read. */
+  /**
+   * Only newer events are wanted, so older records that root saw and that are untouched since need
+   * not be read.
+   */
   since?: Date | undefined;
-  /** Judge by the custody records as they are now, whatever root saw before. */
+  /** Whether only the current custody records count, whatever root saw before. */
   isNow?: boolean;
   /**
    * Only these uploads and this job are wanted: the records are searched for them instead of
@@ -43,14 +46,14 @@ export interface EvidenceOptions extends Pick<RecordsOptions, 'share' | 'watch' 
   only?: Wanted | undefined;
 }
 
-/** The uploads and the job that are wanted. */
+/** The uploads and the job to search for. */
 export interface Wanted {
   names: readonly string[];
   jobId: string | undefined;
   /** When the job began, in milliseconds; undefined when unknown. */
   since?: number | undefined;
   /**
-   * When the job ended, in milliseconds: much later records are only read when some of these
+   * When the job ended, in milliseconds: much later records are read only when some of these
    * uploads are missing or not on record.
    */
   until?: number | undefined;
@@ -66,10 +69,13 @@ const OLDER = 'it is older than the custody record, and only its run record conf
 
 /** How much a server's clock may have been changed between a job id and its custody record. */
 const CLOCK_MS = 3_600_000;
-/** Tried first: nearly all records are found within it, in a fraction of the time. */
+/**
+ * The margin that is tried first: nearly all records are within it, and the search takes a fraction
+ * of the time.
+ */
 const NEAR_MS = 60_000;
 
-/** How often an upload that changes during a check is checked. */
+/** The maximum number of checks of an upload that changes during the check. */
 const LOOKS = 5;
 
 /** The evidence of a site. The custody records stay open until close(). */
@@ -77,8 +83,8 @@ export class Evidence {
   readonly site: EvidenceSite;
   readonly owners: Owners;
   /**
-   * Whether nothing was recorded since the requested time, and no file was touched since root saw
-   * it, so that none was read.
+   * Whether no record had to be read, because nothing was recorded since the requested time and no
+   * file was touched since root saw it.
    */
   readonly isIdle: boolean;
   readonly witnesses: readonly PlacedWitness[];
@@ -146,12 +152,16 @@ export class Evidence {
     return records;
   }
 
-  /** A record that removes an upload of the job may have the upload's name but not the job id. */
+  /**
+   * Searches the records for the wanted names and job id. Both are needed: a record that removes an
+   * upload has its name but not its job id.
+   */
   #search(wanted: Wanted, old: OldBook[], marginMs = NEAR_MS): CustodyRecords {
     const { names, jobId, since, until } = wanted;
     const watch = (other: string): boolean => other === jobId;
     const only = [...names, ...(jobId === undefined ? [] : [jobId])];
-    // Older records may contain the missing ones, so the search covers all of them.
+    // The witness's older copies may contain records that are missing now, so all records are
+    // searched.
     const margin = until === undefined ? CLOCK_MS : marginMs;
     const from = since === undefined || old.length > 0 ? undefined : since - margin;
     const to = from === undefined || until === undefined ? undefined : until + margin;
@@ -174,7 +184,7 @@ export class Evidence {
     return names.length > 0 && names.every((name) => records.isExpected(name) && isThere(name));
   }
 
-  /** Whether a segment is as root saw it, and older than the wanted uploads. */
+  /** Whether a segment is untouched since root saw it, and older than the wanted uploads. */
   #isKnown(witness: Witness, logs: string, file: string): boolean {
     const { since, only } = this.#options;
     if (since === undefined && only === undefined) return false;
@@ -189,14 +199,14 @@ export class Evidence {
   }
 
   /**
-   * Findings on the custody records themselves: they lack records that root saw before, or were
+   * Findings on the custody records themselves, which lack entries that root saw before, or were
    * changed.
    */
   findFaults(): Finding[] {
     return [...this.#cut, ...(this.#records?.findFaults() ?? [])];
   }
 
-  /** The records that no longer match the state that root saw before. */
+  /** The custody records that no longer match what root saw before. */
   cut(): string[] {
     return this.#cut.map(({ place }) => place);
   }
@@ -214,8 +224,8 @@ export class Evidence {
   }
 
   /**
-   * Saves to the witness the records that were found sound and the uploads that were seen. Only for
-   * root, one process at a time. Throws the error of a system call.
+   * Saves in the witness which records were found sound and which uploads were seen. Only for root,
+   * one process at a time. Throws the error of a system call.
    */
   tellWitness(isAdopted = false): void {
     for (const met of this.#met) met.save();
@@ -230,8 +240,8 @@ export class Evidence {
   }
 
   /**
-   * Judges an upload in the locker. A finding counts only when it persists, because the server
-   * works meanwhile.
+   * Judges an upload in the locker. A finding counts only if it persists, because the server may be
+   * changing the upload.
    */
   judge(name: string, care: Care): Judged {
     let judged = this.#look(name, care);

@@ -16,19 +16,19 @@ export type FindingKind =
   /** The signature does not verify, or a stream is not the one that was signed. */
   | 'signature-wrong'
   /**
-   * The upload is signed with a key that the site does not have for this client, or with one that
-   * had ended.
+   * The upload is signed with a key that the site does not have for this client, or that had
+   * already expired.
    */
   | 'signature-key'
-  /** The upload is signed for another client, job or command than it is stored as. */
+  /** The upload is signed for a client, job or command other than the one it is stored under. */
   | 'signature-moved'
   /**
-   * The client's journal has a run that the server acknowledged, but the upload is missing or has
-   * other bytes.
+   * The client's journal has a run that the server acknowledged, but the upload is missing or
+   * differs.
    */
   | 'journal-missing'
   | 'journal-changed'
-  /** The journal is not as the client wrote it. */
+  /** The journal was changed after the client wrote it. */
   | 'journal-broken'
   /** The size or SHA-256 of a stream differs from the custody record. */
   | 'size-changed'
@@ -40,7 +40,10 @@ export type FindingKind =
    * adopted.
    */
   | 'older'
-  /** An upload whose name was taken by other bytes, which are kept too or were replaced. */
+  /**
+   * An upload arrived under a name that was taken by other bytes, which are kept too or were
+   * replaced.
+   */
   | 'differing'
   | 'replaced'
   /** The upload was recorded, neither removed nor archived, and is missing. */

@@ -15,8 +15,8 @@ export interface JournalSummary {
   /** The number of runs that a server said it had stored. */
   acknowledged: number;
   /**
-   * The number of acknowledged runs that are stored as they were sent, and of those that webjobctl
-   * removed according to the custody record.
+   * The number of acknowledged runs that are stored unchanged, and of those that webjobctl removed
+   * according to the custody record.
    */
   kept: number;
   removed: number;
@@ -112,8 +112,8 @@ function judge(evidence: Evidence, run: Run, name: string, pack: string | undefi
 }
 
 /**
- * Whether a PutHook changed the upload, according to the custody record, and it is still as the
- * hook left it.
+ * Whether, according to the custody record, a PutHook changed the upload and nothing has changed it
+ * since.
  */
 function isAsReceived(
   deposit: Deposit | undefined,
@@ -170,8 +170,8 @@ function describeFault(path: string, { from, to, fault }: Pick<Link, 'from' | 't
 }
 
 /**
- * Reads the run from a delivery; undefined when no server acknowledged it, or when servers store
- * nothing for such a run.
+ * Reads the run from a delivery; undefined when no server acknowledged it, or when servers do not
+ * store the output of such a run.
  */
 function readRun(facts: Record<string, unknown>): Run | undefined {
   const { jobId, clientId, fileName, time, status, sha256, isAcknowledged, runType } = facts as Partial<Run> & {

@@ -6,7 +6,7 @@ export const KEY_BYTES = 8;
 const LAST_ASCII = 0x7f;
 
 /**
- * A keyed digest of one text after another. Without the key, nobody can construct texts that
+ * Digests texts one after another with a key. Without the key, nobody can construct texts that
  * collide.
  */
 export class KeyedDigest {
@@ -24,8 +24,8 @@ export class KeyedDigest {
   }
 
   /**
-   * Digests the first `length` characters of a text into `low` and `high`. Returns false, and
-   * leaves both undefined in value, for text that is not ASCII.
+   * Digests the first `length` characters of a text into `low` and `high`. Returns false for text
+   * that is not ASCII; the two values are then meaningless.
    */
   take(text: string, length: number): boolean {
     const state = this.#state;

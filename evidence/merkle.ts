@@ -1,6 +1,6 @@
 // Merkle trees (RFC 6962, section 2.1): the root of a list of entries, the proof that an entry is
 // in it, and the proof that a longer list begins with a shorter one. A store supplies the hashes of
-// whole subtrees, so that each operation costs no more than the height of the tree.
+// whole subtrees, so that each operation needs at most as many steps as the tree is high.
 import { hash } from 'node:crypto';
 
 export const HASH_BYTES = 32;
@@ -32,7 +32,8 @@ export function rootOf(size: number, read: ReadHash): Buffer {
 }
 
 /**
- * The hash of the entries from `from` to before `to`, as a subtree of the tree that ends at `to`.
+ * The hash over the entries from `from` up to but not including `to`, in the tree that ends at
+ * `to`.
  */
 function hashRange(from: number, to: number, read: ReadHash): Buffer {
   const size = to - from;

@@ -1,7 +1,6 @@
 // Which uploads root has seen in a large directory of the locker, and when each arrived. The table
-// is kept beside the witness, where only root writes. A check of new uploads lists a directory as
-// soon as it has a single new name; it then asks the file system only about names that are not in
-// the table.
+// is kept beside the witness, where only root writes. A check of new uploads must list a directory
+// with a single new name; thanks to the table, it asks the file system only about new names.
 import { hash, randomBytes } from 'node:crypto';
 import { existsSync, lstatSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -70,8 +69,8 @@ export class MetNames {
   }
 
   /**
-   * The arrival time of the upload that a file belongs to, in milliseconds. `isReady` says that the
-   * file is its `.rdy`. Infinite for an upload that was not seen.
+   * The arrival time of the upload that a file belongs to, in milliseconds. `isReady` means that
+   * the file is the `.rdy`. Infinite for an upload that was not seen.
    */
   cameAt(file: string, isReady: boolean): number {
     if (!this.#digest.take(file, file.lastIndexOf('.'))) return NEVER;
@@ -166,7 +165,7 @@ function readKept(path: string): { head: Head; rows: ArrayBuffer } | undefined {
     const head = JSON.parse(bytes.toString('latin1', 0, end)) as Head;
     const rows = bytes.subarray(end + 1);
     const isWhole = head.format === 1 && rows.length === head.count * ROW_BYTES;
-    // A copy has the alignment that typed arrays need.
+    // Typed arrays need an alignment that only a copy has.
     return isWhole && hash('sha256', rows) === head.sha256 ? { head, rows: new Uint8Array(rows).buffer } : undefined;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT' || error instanceof SyntaxError) return undefined;

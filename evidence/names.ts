@@ -9,8 +9,8 @@ const SEEN = 2;
 const KEY = randomBytes(16).toString('hex');
 
 /**
- * A part of all names, for a locker with more than fit into memory at once: those that hash to
- * `index` modulo `count`.
+ * A part of all names, for a locker with too many to hold in memory: the names that hash to `index`
+ * modulo `count`.
  */
 export interface Share {
   index: number;

@@ -18,7 +18,7 @@ import type { Verdict } from './verdict.ts';
 export interface PackScope {
   /** The directory of the archives. */
   folder: string;
-  /** Read the archives; otherwise only their sizes and manifests. */
+  /** Whether to read the archives themselves, not only their sizes and manifests. */
   contents: boolean;
   /**
    * Whether to check an archive, or an upload in one, that was recorded or changed at this time in
@@ -38,7 +38,10 @@ export interface PackScope {
 }
 
 const PACK_FILE = /^(\d{4}-\d\d-\d\d(?:\.\d+)?)\.jsonl$/;
-/** A newer archive may not be recorded yet, so its check waits this long. */
+/**
+ * An archive that changed within this time may not be recorded yet, so its check waits for the
+ * record.
+ */
 const MAKING_MS = 60_000;
 const WAIT_MS = 3000;
 const LOOK_MS = 100;
@@ -147,8 +150,8 @@ function judgeFile(
 }
 
 /**
- * Judges an upload in an archive whose files are as recorded. If the upload was changed in the
- * locker before, the manifest has it as it was archived.
+ * Judges an upload in an archive whose files are as recorded. An upload that was changed in the
+ * locker before it was archived has the changed digests in the manifest.
  */
 function judgePacked(
   { folder, contents: isRead, keys }: PackScope,
@@ -219,8 +222,8 @@ function judgeSignature(verdict: UploadReport, { archive, pack, packed, received
 }
 
 /**
- * The deposits of uploads as of the time they were archived. If some names were deposited again
- * since, all records are read once more.
+ * Finds the deposits of uploads at the time of their archiving. If some names were deposited again
+ * later, all records are read once more.
  */
 function findDeposits(
   pack: RecordedPack,
@@ -242,8 +245,8 @@ function* namesOf(manifest: string, isMeant: (name: string) => boolean): Generat
 }
 
 /**
- * Whether an archive has an upload with the same name and job as a deposit, but other bytes. The
- * name may have been free for the next job by then.
+ * Whether an archive has an upload with the same name and job as a deposit, but other bytes. An
+ * archived upload of another job does not count: the name was free for the next job.
  */
 export function isOther(folder: string, pack: string, { name, jobId, bytes, sha256 }: Deposit): boolean {
   const path = join(folder, `${pack}.jsonl`);

@@ -1,5 +1,5 @@
-// Reads each file of an upload once: one open, one fstat, one pass. Most are small and take four
-// system calls and no allocation.
+// Reads each file of an upload once: one open, one fstat, one pass. Most files are small and take
+// four system calls and no allocation.
 import { createHash, hash } from 'node:crypto';
 import { closeSync, constants, fstatSync, lstatSync, openSync, readSync, type Stats } from 'node:fs';
 import { Failure } from '../cli/failure.ts';
@@ -22,18 +22,18 @@ export interface Reading {
 
 export interface Wanted {
   algorithms?: readonly string[];
-  /** Return the content too, if it has at most this many bytes; no more than the buffer holds. */
+  /** The maximum size of content that is returned too, at most the size of the buffer. */
   maxTextBytes?: number;
 }
 
 const NO_DIGESTS: ReadonlyMap<string, string> = new Map();
 const TOO_LONG = '\0';
-/** Follows no link, and does not block on a FIFO or device. */
+/** The flags of open(): follow no link, and do not block on a FIFO or device. */
 const FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 /** One buffer is enough, because all code here is synchronous. */
 const buffer = Buffer.allocUnsafe(1024 * 1024);
 
-/** Size of a file; undefined when it does not exist or is not a regular file. */
+/** Reads only the size of a file; undefined when it does not exist or is not a regular file. */
 export function statFile(path: string): Reading | undefined {
   const stats = lstatSync(path, { throwIfNoEntry: false });
   return stats?.isFile() ? { stats, size: stats.size, digests: NO_DIGESTS, text: TOO_LONG } : undefined;
@@ -113,7 +113,7 @@ export function digestFile(path: string): FileFacts {
 const NO_FILE = ['ENOENT', 'ELOOP', 'ENXIO'];
 
 /**
- * Digests a whole file, with a mark that identifies this very file. Undefined when it does not
+ * Digests a whole file, and returns a mark that identifies the file. Undefined when it does not
  * exist or is not a regular file.
  */
 export function describeFile(path: string): (FileFacts & { mark: string }) | undefined {

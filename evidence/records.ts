@@ -1,7 +1,7 @@
-// The one reader of a site's custody records: the state of each upload when it was deposited, and
-// which uploads were removed on purpose. It reads the records of every server, segment by segment,
-// from their first line, and continues where it stopped when more is appended. It takes some fifty
-// bytes for each upload.
+// The only reader of a site's custody records: what each upload contained when it was deposited,
+// and which uploads webjobctl removed. It reads the records of every server, segment by segment,
+// from their first line, and continues where it stopped when more is appended. It needs about fifty
+// bytes of memory for each upload.
 import { closeSync, constants, fstatSync, lstatSync, openSync, readSync, type Stats } from 'node:fs';
 import { join } from 'node:path';
 import {
@@ -46,7 +46,7 @@ export interface Deposit {
   fault: ChainFault | undefined;
 }
 
-/** An upload that was replaced by another of the same name. */
+/** An upload that was replaced by another one of the same name. */
 export interface Replaced {
   name: string;
   time: Date;
@@ -56,7 +56,7 @@ export interface Replaced {
 /** An archive that was made, and neither removed nor unpacked since. */
 export interface RecordedPack {
   name: string;
-  /** When it was recorded. */
+  /** When the archive was recorded. */
   time: Date;
   archiveBytes: number;
   archiveSha256: string;
@@ -86,7 +86,7 @@ export interface Mark {
   newest: number;
 }
 
-/** How much of a segment is already known. */
+/** The part of a segment that is already known. */
 export interface Known extends Mark {
   /**
    * In webjobctl's record: offsets of the known records that concern archives or end the segment;
@@ -113,7 +113,7 @@ interface OpenBook extends Book {
   size: number;
   /** The time of the newest record, in milliseconds. */
   newest: number;
-  /** Some offsets in ascending order, beginning where this process began to read. */
+  /** Some offsets in ascending order, the first where this process began to read. */
   marks: Mark[];
   /** In webjobctl's record: offsets of records that concern archives or end the segment. */
   turns: number[] | undefined;
@@ -196,7 +196,7 @@ const KEEPING: readonly unknown[] = [
   'verify',
   'download',
 ];
-/** Events of webjobctl that must be known from a part of a record that is not read again. */
+/** Events of webjobctl that must be known even from parts of its record that are not read again. */
 const TURNS: readonly unknown[] = ['pack', 'unpack', 'prune-pack', 'seal'];
 const RECEIVING: readonly unknown[] = ['deposit', 'replaced'];
 const USUAL_RECORD_BYTES = 2048;
@@ -205,8 +205,8 @@ const MAX_OPEN = 32;
 /** The minimum distance in bytes between two marks. */
 const MARK_BYTES = 1024 * 1024;
 /**
- * How events appear in webjobctl's record: uploads that go into an archive, changes to an archive
- * without the names of its uploads, and the end of a segment.
+ * The texts by which records of webjobctl are found: uploads that were archived, changes to an
+ * archive that do not name its uploads, and the end of a segment.
  */
 const PACK_TEXT = eventText('pack');
 const RETURN_TEXTS = ['unpack', 'prune-pack'].map(eventText);
@@ -217,8 +217,8 @@ const SEAL_TEXT = eventText('seal');
  */
 const SEAL_BYTES = 1024 * 1024;
 /**
- * The maximum number of names that are searched for in parts that were not read; for more of them,
- * everything is read.
+ * The maximum number of names to search for in parts that were not read; for more names, everything
+ * is read.
  */
 const MOST_SEARCHED = 32;
 
@@ -233,7 +233,7 @@ export class CustodyRecords {
   #books: OpenBook[] = [];
   #isPartial = false;
   #mustRead = false;
-  /** Whether the part that was read was not enough to answer. */
+  /** Whether the parts that were read are not enough to answer. */
   #mustReadAll = false;
   #names = new NameTable();
   #faults: Finding[] = [];
@@ -246,7 +246,10 @@ export class CustodyRecords {
   #reused: Map<string, RecordedPack> | undefined;
   /** Archives whose uploads were unpacked, to be applied when every segment is read. */
   #returns: { pack: KnownPack; time: number }[] = [];
-  /** When recording began: the time of the first record, or of a file that waits for one. */
+  /**
+   * When recording began: the time of the first record, or of an empty file that still waits for
+   * it.
+   */
   #since = Number.POSITIVE_INFINITY;
   /** Uploads that were replaced by others of the same name. */
   #replaced: Replaced[] = [];
@@ -270,7 +273,7 @@ export class CustodyRecords {
     return this.#books;
   }
 
-  /** For each segment without findings, how much of it was read. */
+  /** The part that was read of each segment without findings. */
   sound(): ({ folder: string; file: string; marks: readonly Mark[] } & Known)[] {
     return this.#books.flatMap(({ folder, file, size, newest, marks, turns, isSkipped, place }) =>
       folder === undefined || isSkipped || this.#faults.some((fault) => fault.place === place)
@@ -279,7 +282,7 @@ export class CustodyRecords {
     );
   }
 
-  /** How much was read of every custody record, those of servers and that of webjobctl. */
+  /** The part that was read of every custody record, including webjobctl's. */
   extents(): Extent[] {
     return this.#rows
       .filter(({ folder }) => folder !== undefined)
@@ -433,8 +436,8 @@ export class CustodyRecords {
   }
 
   /**
-   * The last deposits of these names up to a time in milliseconds, even if later uploads have the
-   * names.
+   * The last deposits of these names up to a time in milliseconds, even if the names were deposited
+   * again later.
    */
   before(names: ReadonlySet<string>, instant: number): Map<string, Deposit> {
     const found = new Map<string, Deposit>();
@@ -572,8 +575,9 @@ export class CustodyRecords {
   }
 
   /**
-   * Applies the earlier records of webjobctl about archives, and about uploads that may have
-   * existed by then. A search for archives takes as long as everything else together.
+   * Applies the records of webjobctl before offset `end` that concern archives or the named
+   * uploads. Without `turns`, the archives must be searched for, which takes as long as everything
+   * else together.
    */
   #takeKept(book: OpenBook, end: number, names: readonly string[], turns: readonly number[] | undefined): void {
     const fd = this.#fdOf(book);
@@ -614,8 +618,8 @@ export class CustodyRecords {
   }
 
   /**
-   * Each further text takes as long again, so records that change an archive are searched for only
-   * after the record that names it.
+   * Reads only the records that contain one of the names. Every additional text takes as long
+   * again, so changes to archives are searched for only after a record of an archive was found.
    */
   #search(book: OpenBook, names: readonly string[]): void {
     const fd = this.#fdOf(book);
@@ -734,7 +738,8 @@ export class CustodyRecords {
     if (link.fault) book.broken.add(link.from);
     const time = Date.parse(String(facts.time)) || 1;
     book.newest = Math.max(book.newest, time);
-    // Before the record is written, the upload's lock is made, whose time the .rdy will have.
+    // The upload's lock is made before the record is written, and the .rdy keeps the time of the
+    // lock.
     const begun = Date.parse(String(facts.receivedAt ?? facts.time));
     const isServers = book.serverId !== WRITER && facts.event !== 'genesis';
     if (isServers && begun < this.#since) this.#since = begun;
@@ -829,8 +834,8 @@ export class CustodyRecords {
   }
 
   /**
-   * An unpacked upload is the archived one, even when a later deposit of the name was removed
-   * meanwhile.
+   * Applies an `unpack`: the unpacked uploads are the archived ones, even where a later deposit of
+   * the name was removed meanwhile.
    */
   #return(pack: KnownPack, time: number): void {
     const packedAt = pack.time.getTime();
@@ -866,13 +871,14 @@ export class CustodyRecords {
 }
 
 /**
- * Forgets a sealed segment, since nothing is appended to it; it is opened again when it is needed.
+ * Frees the walk of a sealed segment, to which nothing is appended; the segment is opened again
+ * when it is needed.
  */
 function release(book: OpenBook): void {
   if (!book.chain || book.fd === undefined) return;
   const { size } = book.chain;
-  // A writer that finds half of another's line begins a new one, and after a seal no record covers
-  // the empty line before it.
+  // A writer that finds half of another writer's line begins a new line, and after a seal no record
+  // covers the empty line in between.
   book.torn = book.chain.findTorn().filter(({ from, to }) => to - from > 1 || to >= size);
   book.chain = undefined;
   closeSync(book.fd);
@@ -898,7 +904,7 @@ function withOpen({ fd, folder, file }: OpenBook, work: (fd: number) => void): v
   }
 }
 
-/** Segments that were read and are needed again; only a limited number stays open. */
+/** Opens segments again that were read before; only a limited number stays open. */
 class OpenFiles {
   readonly #open = new Map<string, number>();
 
@@ -950,8 +956,8 @@ function readFacts(fd: number, from: number): Record<string, unknown> | undefine
 }
 
 /**
- * Any process that can write to the log directory can append a record with any content, so every
- * field is checked.
+ * The uploads in a record. Every field is checked, because any process that can write to the log
+ * directory can append a record with any content.
  */
 function uploadsIn({ uploads }: Record<string, unknown>): Record<string, unknown>[] {
   return Array.isArray(uploads) ? uploads.filter((upload) => typeof upload === 'object' && upload !== null) : [];

@@ -1,4 +1,4 @@
-// The one judge of result signatures: who signed the upload of a job, and whether the signature
+// The only judge of result signatures: who signed the upload of a job, and whether the signature
 // verifies. docs/protocol.md, section 11, says byte for byte what a client signs.
 import type { StreamName } from 'webjob-locker';
 import { NoteError } from '../notes/note.ts';
@@ -93,8 +93,8 @@ function findMoved(
 }
 
 /**
- * Removing the signature also allows writing another client into the run record, so the server's
- * own record of the sender counts too.
+ * Judges an upload without a signature. Anyone who removed the signature may also have changed the
+ * client in the run record, so the server's own record of the sender counts too.
  */
 function judgeUnsigned(env: Uint8Array, { clientId, at }: ResultFacts, keys: ResultKeys): JudgedResult {
   const claimed = /^ClientId=(.*)$/m.exec(Buffer.from(env).toString('latin1'))?.[1];

@@ -2,9 +2,9 @@
 // set back.
 import { fstatSync, readSync } from 'node:fs';
 
-/** A range this small is read through instead of halved. */
+/** A range of at most this size is read to its end instead of halved. */
 const ENOUGH_BYTES = 256 * 1024;
-/** Enough for one record: most are shorter. */
+/** The size of a read that is enough for most records. */
 export const FEW_BYTES = 4096;
 /** The buffer for a piece in which the end of a record is searched. */
 const piece = Buffer.allocUnsafe(16 * 1024);
@@ -12,8 +12,8 @@ const piece = Buffer.allocUnsafe(16 * 1024);
 const TIME = /"time":"([^"]+)"/;
 
 /**
- * Returns the offset of a record. In an ordered file, all earlier records are older than `instant`,
- * in milliseconds.
+ * Returns the offset of a record before which, in an ordered file, all records are older than
+ * `instant`, in milliseconds.
  */
 export function seekRecord(fd: number, instant: number): number {
   let low = 0;
@@ -26,12 +26,15 @@ export function seekRecord(fd: number, instant: number): number {
   return low;
 }
 
-/** Returns an offset. In an ordered file, every record after it is newer than `instant`. */
+/** Returns an offset after which, in an ordered file, all records are newer than `instant`. */
 export function seekBehind(fd: number, instant: number): number {
   return seekRecord(fd, instant) + ENOUGH_BYTES;
 }
 
-/** Records of many uploads are longer than a piece: only the beginning of the next one is read. */
+/**
+ * Finds the next record after an offset. Reads only its beginning, because a record of many uploads
+ * is longer than a piece.
+ */
 function findRecord(fd: number, offset: number): { from: number; time: number } | undefined {
   for (let at = offset; ; ) {
     const count = readSync(fd, piece, 0, piece.length, at);

@@ -129,8 +129,8 @@ export interface Piece {
 
 /**
  * Splits a file to which checkpoints were appended: notes, and in files that an earlier version
- * began, one line of JSON each. A note ends before the first line after its signatures that is not
- * a signature.
+ * began, a line of JSON for each checkpoint. A note ends before the first line after its signatures
+ * that is not a signature.
  */
 export function splitCheckpoints(text: string): Piece[] {
   const pieces: Piece[] = [];

@@ -29,7 +29,7 @@ export interface Segment {
   size: number;
 }
 
-/** A segment as it was when its lines became leaves. */
+/** A segment in the state in which its lines became leaves. */
 interface Grown extends Segment {
   /** SHA-256 of its first `size` bytes, in lower-case hex. */
   head: string;
@@ -103,7 +103,7 @@ export class CustodyTree {
     this.#places = new Rows(this.#rowsPath('places'), PLACE_BYTES, this.#size);
   }
 
-  /** The name of this log in checkpoints. It does not change after the first one. */
+  /** The name of this log in checkpoints. It does not change after the first checkpoint. */
   get origin(): string {
     return this.#origin;
   }
@@ -301,7 +301,10 @@ export function rootsOf(
   return { size, roots };
 }
 
-/** Only the end is kept of a line longer than any record. */
+/**
+ * The bytes of a line. If it is longer than any record, `text` has only its end, and the line is
+ * read again.
+ */
 function bytesOf(fd: number, { text, from, to }: { text: string; from: number; to: number }): Buffer {
   if (text.length === to - 1 - from) return Buffer.from(text, 'latin1');
   return Buffer.concat([...readRange(fd, from, to - 1)].map((block) => Buffer.from(block)));
@@ -356,7 +359,7 @@ class Rows {
     if (count > 0) this.#fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW);
   }
 
-  /** Reads a row. Throws Failure for one that the file does not have. */
+  /** Reads a row. Throws Failure when the file does not contain it. */
   get(index: number): Buffer {
     const fresh = index - this.#kept;
     if (fresh >= 0) {

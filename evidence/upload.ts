@@ -49,15 +49,17 @@ export function findDiffering(name: string, place = name): Finding | undefined {
 
 /** How thoroughly to check. */
 export interface Care {
-  /** Read the streams; otherwise only names, permissions, run record and `.rdy`. */
+  /** Whether to read the streams, and not only names, permissions, run record and `.rdy`. */
   contents: boolean;
-  /** Compute the SHA-256 of every stream, even when there is nothing to compare it with. */
+  /**
+   * Whether to compute the SHA-256 of every stream, even when there is nothing to compare it with.
+   */
   digests?: boolean;
   /** The client and command, when known from elsewhere, such as the log. */
   as?: Pick<ResultFacts, 'clientId' | 'command'> | undefined;
 }
 
-/** The facts about an upload that are not in its files. */
+/** Facts about an upload that come from elsewhere than its files. */
 export interface Sources {
   /** The upload as the custody record describes it. */
   deposit: Deposit | undefined;
@@ -194,7 +196,7 @@ function* findReady(ready: string, deposit: Deposit | undefined, jobId: string |
   }
 }
 
-/** Judges the signature in a run record by the server's facts about the upload. */
+/** Judges the signature in a run record against the server's facts about the upload. */
 function judgeEnv(
   { failure, text }: Reading,
   ready: string | undefined,
@@ -219,8 +221,8 @@ function jobIdOf(ready: string | undefined): string | undefined {
 }
 
 /**
- * Parses a run record. One that cannot be parsed is still stored as the client sent it: the
- * evidence is intact, but states nothing.
+ * Parses a run record. A run record that cannot be parsed is intact evidence, stored as the client
+ * sent it, but claims nothing.
  */
 export function readRunRecord(text: string, size: number): Pick<Verdict, 'record' | 'recordProblem'> {
   try {

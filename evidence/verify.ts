@@ -33,15 +33,15 @@ import type { WitnessState } from './witness.ts';
 
 export interface Scope extends EvidenceSite {
   /**
-   * Only uploads that arrived since, by their custody records or in directories that changed, and
-   * archives made since.
+   * Only uploads that arrived since this time, according to their custody records or in directories
+   * that changed since, and archives made since.
    */
   since?: Date | undefined;
-  /** Only uploads with files that were changed since, whatever their records say. */
+  /** Only uploads with files that were changed since this time, whatever their records say. */
   touchedSince?: Date | undefined;
   /** Only a sample of the uploads, chosen by name and seed. */
   sample?: { fraction: number; seed: string } | undefined;
-  /** Read the streams; otherwise only names, run records and `.rdy` files. */
+  /** Whether to read the streams, and not only names, run records and `.rdy` files. */
   contents: boolean;
   /** Called for every upload. */
   advance?: () => void;
@@ -50,8 +50,8 @@ export interface Scope extends EvidenceSite {
   /** Called when the custody records were walked and everything in them was checked. */
   done?: (evidence: Evidence) => void;
   /**
-   * Bytes of custody record whose uploads are kept in memory at once, at some fifty bytes each; the
-   * rest is checked in further passes (default 1 GiB).
+   * The size of the custody records that are checked in one pass, in bytes (default 1 GiB). Each
+   * upload in them takes about fifty bytes of memory.
    */
   turnBytes?: number | undefined;
 }
@@ -69,12 +69,12 @@ export interface Summary {
    */
   signed: number;
   unsigned: number;
-  /** Whether the records were compared with the state that root saw before. */
+  /** Whether the custody records could be compared with what root saw before. */
   witness: WitnessState;
 }
 
 const TURN_BYTES = 1024 ** 3;
-/** The size of a custody record of one upload, at least. */
+/** The minimum size of the entry of one upload in a custody record. */
 const RECORD_BYTES = 640;
 
 /**
@@ -94,9 +94,9 @@ export function* verifySite(scope: Scope): Generator<Finding, Summary> {
 }
 
 /**
- * Verifies new records and uploads in one pass: of records that root has seen, only the new part is
- * read, however large they are. Returns undefined if that part names more uploads than may be kept
- * in memory.
+ * Verifies new records and uploads in one pass. However large a custody record is, only the part
+ * that root has not seen is read. Returns undefined if that part names more uploads than may be
+ * kept in memory.
  */
 function verifyAtOnce(scope: Scope): { findings: Finding[]; summary: Summary } | undefined {
   const summary = emptySummary();
@@ -229,7 +229,10 @@ function countTurns({ servers, turnBytes = TURN_BYTES }: Scope): number {
   return Math.max(1, Math.ceil(sizes.reduce((sum, size) => sum + size, 0) / turnBytes));
 }
 
-/** Foreign files and the records themselves are checked in the first pass only. */
+/**
+ * Yields all findings of one pass. Foreign files and the records themselves are checked in the
+ * first pass only.
+ */
 function* findAll(scope: Scope, evidence: Evidence, summary: Summary, share: Share): Generator<Finding> {
   const { incomingDirectory: locker } = scope;
   const isFirst = share.index === 0;
@@ -303,7 +306,10 @@ function* findSince(
   scope.done?.(evidence);
 }
 
-/** When an upload was announced, also by ctime; when one that is not announced last changed. */
+/**
+ * When an upload was announced, by mtime or ctime of the `.rdy`; if it was not announced, when it
+ * last changed.
+ */
 function cameAt(locker: string, { name, has }: Group): number {
   // In a directory of hundreds of thousands, only one file of each upload is looked at.
   const ready = has.has('rdy') ? statGroupFile(locker, name, 'rdy') : undefined;
@@ -316,9 +322,9 @@ type Met =
   | { foreignFile: string; group?: undefined; folder?: undefined };
 
 /**
- * Yields the directories of a locker in which a name was added, removed or changed since, with
- * their contents; other directories are not read. Uploads that root has seen and that arrived
- * earlier are left out.
+ * Yields the directories of a locker in which a name was added, removed or changed since a time,
+ * with their contents; other directories are not read. Uploads that root has seen and that arrived
+ * before this time are left out.
  */
 function* walkChanged(locker: string, evidence: Evidence, since: number, folder = ''): Generator<Met> {
   const stats = lstatSync(reachFolder(locker, folder || '.'), { throwIfNoEntry: false });
@@ -379,8 +385,7 @@ function* checkForeignFile(locker: string, place: string): Generator<Finding> {
 }
 
 /**
- * Whether a file is a stream that waits beside the upload it will replace, or that is being
- * unpacked.
+ * Whether a file is a stream that waits beside the upload it will replace, or is being unpacked.
  */
 function isSuccessor(locker: string, place: string): boolean {
   const [, name] = /^(.+)\.(?:out|err|env|rdy)\.(?:new|unpack)$/.exec(place) ?? [];

@@ -1,6 +1,6 @@
-// The witness: the custody records as root last saw them, kept where only root writes. It has, for
-// each segment, its size, the SHA-256 of its content, and a compressed copy. A process with the web
-// user's rights can cut or rewrite the record, but the copy shows what it contained.
+// The witness: the custody records as root last saw them, kept where only root writes. For each
+// segment it has the size, the SHA-256 of the content, and a compressed copy. A process with the
+// web user's rights can cut or rewrite the record, but the copy shows what it contained.
 import { createHash, type Hash, randomBytes } from 'node:crypto';
 import {
   type BigIntStats,
@@ -37,11 +37,11 @@ export type WitnessState =
   /** Users other than root can write to its directory, so nothing in it counts. */
   | 'untrusted';
 
-/** A segment of a custody record as it was seen. */
+/** A segment of a custody record as root last saw it. */
 export interface Seen {
   /**
-   * The log directory, relative to that of the witness, because a site may be made below a root of
-   * its own.
+   * The log directory, relative to the directory of the witness, because a site may be built below
+   * another root directory.
    */
   logs: string;
   /** The path below the log directory. */
@@ -49,7 +49,7 @@ export interface Seen {
   size: number;
   /** SHA-256 in lower-case hex: `head -c SIZE FILE | sha256sum`. */
   head: string;
-  /** When it was seen, in ISO 8601. */
+  /** When the segment was seen, in ISO 8601. */
   time: string;
   /**
    * Inode, size and the times of the last write and last change: equal marks mean that the file was
@@ -66,13 +66,13 @@ export interface Seen {
    */
   turns?: readonly number[] | undefined;
   /**
-   * The size of each gzip member of the copy, in order; bytes after them belong to an unfinished
-   * write.
+   * The size of each gzip member of the copy, in order; bytes after the last member belong to an
+   * unfinished write.
    */
   parts: number[];
 }
 
-/** How much of a record was read and found sound. */
+/** The part of a record that was read and found sound. */
 export interface Sound extends Known {
   file: string;
   marks?: readonly Mark[];
@@ -90,7 +90,7 @@ export class Witness {
    * copy.
    */
   readonly #alike = new Map<string, Hash>();
-  /** Log directories by the form in which the index has them. */
+  /** Log directories by the relative path that the index has for them. */
   readonly #places = new Map<string, string>();
 
   /**
@@ -146,8 +146,8 @@ export class Witness {
   }
 
   /**
-   * SHA-256 of the first bytes of a record, in lower-case hex. Bytes that compare() has read are
-   * not read again.
+   * SHA-256 of the first `size` bytes of a record, in lower-case hex. Bytes that compare() has read
+   * are not read again.
    */
   digest(logs: string, file: string, size: number): string {
     const seen = this.#find(logs, file);
@@ -194,9 +194,9 @@ export class Witness {
   }
 
   /**
-   * Stores the records of a log directory that were found unchanged. A record that was changed
-   * stays as it was seen, unless it is adopted: then the old copy is renamed and stays. Only for
-   * root, one process at a time. Throws the error of a system call.
+   * Stores the records of a log directory that were found unchanged. For a record that was changed,
+   * the earlier state is kept, unless the record is adopted: then the old copy is renamed and kept.
+   * Only for root, one process at a time. Throws the error of a system call.
    */
   update(logs: string, sound: readonly Sound[], isAdopted = false): void {
     makeFolder(this.folder);
