@@ -9,8 +9,8 @@ export interface CommandFile extends ContainedFile {
 
 /**
  * Opens the file of a command: the first one found in `<client>/commands`, `<client>`, and then in
- * `<directory>/commands` and `<directory>` for each directory in FolderList. Undefined when there
- * is none. Throws Refusal 457 for a file that exists but cannot be served: a shared file must not
+ * `<directory>/commands` and `<directory>` for each directory in FolderList. Undefined when no file
+ * exists. Throws Refusal 457 for a file that exists but cannot be served: a shared file must not
  * silently replace a client's broken one. The caller closes the descriptor.
  */
 export function findCommand(settings: ServerSettings, clientId: string, fileName: string): CommandFile | undefined {
