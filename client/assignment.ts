@@ -1,6 +1,6 @@
-// Signed assignments: with DsvVerifyManifest=Y each assignment of a batch is checked against the
-// note that came with it before it is run (docs/protocol.md, section 12). The programs themselves
-// are checked by their manifests when they are fetched.
+// Signed assignments: with DsvVerifyManifest=Y, each assignment of a batch is checked against the
+// signed note that came with the batch before the assignment runs (docs/protocol.md, section 12).
+// The programs themselves are checked by their manifests when they are fetched.
 import { createHash } from 'node:crypto';
 import type { Order } from '../fleet/batch-script.ts';
 import { findRefusal, openAssignment } from '../fleet/signed.ts';
@@ -11,20 +11,20 @@ import { readTrustedKeys } from './manifest.ts';
 import type { ClientSettings } from './settings.ts';
 import { printable } from './status.ts';
 
-/** Checks the orders of one batch. */
+/** Checks the assignments ("orders") of one batch. */
 export interface OrderCheck {
-  /** Checks an order. Throws Failure `get` for one that must not be run. */
+  /** Checks an order. Throws Failure `get` if the order must not run. */
   check(order: Order): void;
   /**
-   * Checks an order and takes its due time, so that the order is never run again. Throws Failure
-   * `get` for an order that must not be run.
+   * Checks an order and stores its due time, so that the order never runs again. Throws Failure
+   * `get` if the order must not run.
    */
   take(order: Order): void;
 }
 
 /**
- * Prepares the check of a batch that came at this moment. Throws Failure `settings` for keys that
- * cannot be used.
+ * Prepares the check of a batch that was received at the time `at`. Throws Failure `settings` for
+ * unusable keys.
  */
 export function prepareOrders(settings: ClientSettings, at: Date): OrderCheck {
   const keys = readTrustedKeys(settings);

@@ -1,6 +1,6 @@
-// Batches on systems without a shell (docs/protocol.md, section 12): the script from the server is
-// fetched and its output delivered like any program's, but this client runs it and starts a webjob
-// for each assignment in it.
+// Batches on systems without a shell (docs/protocol.md, section 12). The script from the server is
+// fetched and its output delivered like that of any program, but this client interprets it and
+// starts a webjob for each assignment in it.
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { constants } from 'node:os';
@@ -14,7 +14,10 @@ import { type ClientSettings, readSettings } from './settings.ts';
 /** The default of BatchCommand. */
 export const USUAL_BATCH = 'batch';
 
-/** The command line of this program; a standalone executable is its own script. */
+/**
+ * The command line of this program. In a standalone executable, execPath and argv[1] are the same
+ * file.
+ */
 const ownWords = (): string[] => [...new Set([process.execPath, process.argv[1] ?? process.execPath])];
 
 /** The command line with which webjob runs a batch that it has fetched. */
@@ -23,8 +26,8 @@ export function batchRunner(): string[] {
 }
 
 /**
- * Runs the assignments of a script one after the other, except those that are refused, and prints
- * the result of each. Throws Failure `run` for a file that is not a batch.
+ * Runs the assignments of a script one after the other, skips refused ones, and prints the result
+ * of each. Throws Failure `run` for a file that is not a batch.
  */
 export async function runBatch(path: string): Promise<number> {
   const conf = process.env.WEBJOB_FILE ?? '';
@@ -41,8 +44,8 @@ export async function runBatch(path: string): Promise<number> {
 }
 
 /**
- * Warns of the assignments of a batch that must not run, as far as that can be decided without the
- * server, and returns their number. Throws Failure `run` for anything but a batch.
+ * Warns about the assignments of a batch that must not run, as far as this can be decided without
+ * the server, and returns their number. Throws Failure `run` for a file that is not a batch.
  */
 export async function countRefused(settings: ClientSettings, path: string): Promise<number> {
   const check = await prepareCheck(settings);

@@ -1,6 +1,6 @@
-// Writes the output of a program to a file, from which it is sent to the server. The hash and the
-// length in the run record are those of the bytes in the file, even when the disk took less than
-// the program wrote.
+// Writes the output of a program to a file, which is then sent to the server. The hash and the
+// length in the run record describe the bytes in the file, even if the disk took fewer than the
+// program wrote.
 import { createHash, type Hash } from 'node:crypto';
 import { closeSync, fstatSync, fsyncSync, openSync, readSync, writeSync } from 'node:fs';
 import { codeOf } from './failure.ts';
@@ -18,9 +18,9 @@ export function takeLength(fd: number): Captured {
 const CHUNK_BYTES = 64 * 1024;
 
 /**
- * Yields the bytes up to the captured length piece by piece in one buffer that is reused: a piece
- * must not be used after requesting the next, so that gigabytes need no more memory than one piece.
- * Throws Error when the file has become shorter.
+ * Yields the captured bytes piece by piece in one reused buffer, so that gigabytes need no more
+ * memory than one piece. A piece must not be used after the next one was requested. Throws Error
+ * when the file has become shorter.
  */
 export function* readCaptured({ fd, length }: Captured): Generator<Buffer> {
   const buffer = Buffer.allocUnsafe(Math.min(CHUNK_BYTES, length));
@@ -48,7 +48,7 @@ interface OpenFile {
   reader: number;
 }
 
-/** A second file with the same bytes. */
+/** A second file with the bytes captured so far. */
 interface Copy {
   /** Continues the capture in the copy. */
   use(): void;
@@ -73,15 +73,15 @@ interface CaptureOptions {
   /** Whether to compute the SHA-256 too. */
   isSigned: boolean;
   /**
-   * Called when a write fails; returns true when the capture was moved to another file and
-   * continues there.
+   * Called when a write fails. Returns true when the capture has moved to another file, where it
+   * continues.
    */
   onFailure: (code: string) => boolean;
 }
 
 /**
- * A stream of a program and its file. When the file accepts no more data, the rest is counted and
- * discarded.
+ * The capture of one stream of a program in a file. When the file accepts no more data, the rest is
+ * counted and discarded.
  */
 export class Capture {
   readonly stream: 'stdout' | 'stderr';
@@ -89,8 +89,8 @@ export class Capture {
   /** Whether the SHA-256 is computed too. */
   readonly #isSigned: boolean;
   /**
-   * Called when a write fails; returns true when the capture was moved to another file and
-   * continues there.
+   * Called when a write fails. Returns true when the capture has moved to another file, where it
+   * continues.
    */
   readonly #onFailure: (code: string) => boolean;
   #hash: Hash;
@@ -158,8 +158,8 @@ export class Capture {
   }
 
   /**
-   * Ends the capture; with `durably`, everything is on disk. Bytes that a failed sync or close may
-   * have lost are counted.
+   * Ends the capture; with `durably`, syncs the file to disk. After a failed sync or close, only
+   * the bytes that the file still contains count as captured.
    */
   finish(durably: boolean): void {
     const fd = this.#file.writer;
@@ -177,7 +177,10 @@ export class Capture {
     }
   }
 
-  /** After a failed sync, only the file itself shows how much it contains. */
+  /**
+   * Measures and hashes the file again, because after a failed sync only the file itself shows how
+   * much it contains.
+   */
   #takeWhatIsThere(): void {
     this.#kept = Math.min(this.#kept, fstatSync(this.#file.reader).size);
     this.#digest = hashCaptured(this.#hashType, this.captured);
@@ -193,7 +196,7 @@ export class Capture {
     return this.#digest ?? '';
   }
 
-  /** The size and SHA-256 of the finished file; the latter only when it was requested. */
+  /** The size and SHA-256 of the finished file; the SHA-256 is empty unless it was requested. */
   get facts(): { bytes: number; sha256: string } {
     return { bytes: this.#kept, sha256: this.#sha256Digest ?? '' };
   }
@@ -204,14 +207,14 @@ export class Capture {
     return `printed ${this.#written} bytes to ${this.stream}, of which ${this.#kept} were kept: ${this.#failure}`;
   }
 
-  /** Reads from the finished file at its new path. Throws the error of the system call. */
+  /** Reopens the finished file at its new path for reading. Throws the error of the system call. */
   reopen(path: string): void {
     this.#file = { writer: -1, reader: openSync(path, 'r') };
   }
 
   /**
-   * Continues with another complete file that has replaced this one. Throws the error of the system
-   * call.
+   * Reads from now on from another complete file, which has replaced this one. Throws the error of
+   * the system call.
    */
   becomes(path: string): void {
     this.close();
@@ -236,7 +239,7 @@ function closeFile({ writer, reader }: OpenFile): void {
     try {
       if (fd >= 0) closeSync(fd);
     } catch {
-      // The file is closed all the same, and its contents are copied or delivered.
+      // The descriptor is closed even then, and the contents are already copied or delivered.
     }
   }
 }

@@ -1,5 +1,5 @@
-// Cleans up at the end of a job, however it ends: normally, or by a signal outside RUN. While a
-// program runs, signals are passed to it; it ends, and its end is reported.
+// Cleans up at the end of a job, however the job ends: normally, or by a signal outside RUN. While
+// a program runs, signals are passed on to the program, whose end is then reported.
 
 const SIGNALS = [
   ['SIGINT', 2],
@@ -7,11 +7,11 @@ const SIGNALS = [
   ['SIGHUP', 1],
 ] as const;
 
-/** A step of the clean-up. It gets the signal that caused it, if any. */
+/** A step of the cleanup. Its argument is the signal that caused the cleanup, if any. */
 export type CleanupStep = (signal?: NodeJS.Signals) => unknown;
 
 /**
- * Begins to listen for signals. `add` registers a step; `run` runs all steps once, the last one
+ * Starts listening for signals. `add` registers a step; `run` runs every step once, last registered
  * first, and stops listening.
  */
 export function openCleanup(): { add(step: CleanupStep): void; run(signal?: NodeJS.Signals): void } {
@@ -33,7 +33,7 @@ export function openCleanup(): { add(step: CleanupStep): void; run(signal?: Node
   return { add: (step) => steps.push(step), run };
 }
 
-/** One step that fails must not prevent the others. */
+/** Runs a step; a step that fails must not prevent the others. */
 function attempt(step: () => unknown): void {
   try {
     step();

@@ -1,4 +1,4 @@
-// The webjob command line, with all of its help: the options of the original and further ones.
+// The complete webjob command line with its help: the options of the original and the new ones.
 import { Command, Option } from 'commander';
 import { parseWords } from '../cli/program.ts';
 import { DIGESTS, write } from './modes.ts';
@@ -36,7 +36,7 @@ Exit codes:
   128 + n  ended by signal n`;
 
 /**
- * Parses a command line. Throws CommanderError for one that needs no further work, such as --help,
+ * Parses a command line. Throws CommanderError when there is no further work, such as for --help,
  * and Failure `output`.
  */
 export async function readCommandLine(argv: readonly string[]): Promise<CommandLine> {

@@ -1,19 +1,16 @@
 // Connects to a server directly or through a proxy, and makes every check that the settings require
-// before the first byte of a request is sent: a password must not reach an impostor.
+// before sending the first byte of a request: a password must not reach an impostor.
 import http, { type IncomingMessage } from 'node:http';
 import { connect as connectPlain, isIP, type Socket } from 'node:net';
 import { WireError } from './failure.ts';
 import type { ClientSettings } from './settings.ts';
 import { formatStatus, isSuccess, retryAfterOf } from './status.ts';
 
-/**
- * Opens a connection on which a request can be written. Throws WireError, or the error of the
- * system call.
- */
+/** Opens a connection for a request. Throws WireError, or the error of the system call. */
 export type Connect = (signal: AbortSignal | undefined) => Promise<Socket>;
 
 /**
- * Reads the TLS files and asks for a pass phrase before any server waits and any time limit runs.
+ * Reads the TLS files and asks for a pass phrase, before a server waits or a time limit runs.
  * Throws Failure `settings`.
  */
 export async function prepareConnection(settings: ClientSettings, url: URL): Promise<Connect> {
@@ -32,8 +29,8 @@ export async function prepareConnection(settings: ClientSettings, url: URL): Pro
 }
 
 /**
- * Whether requests for this URL go to the proxy with their whole URL; https requests go through a
- * tunnel.
+ * Whether requests for this URL are sent to the proxy with the complete URL; https requests go
+ * through a tunnel instead.
  */
 export function isForwarded(settings: ClientSettings, url: URL): boolean {
   return settings.urlProxyHost !== '' && url.protocol === 'http:';
@@ -70,8 +67,8 @@ function untilConnected(host: string, port: number, signal: AbortSignal | undefi
 }
 
 /**
- * Opens a tunnel with CONNECT (RFC 9110, section 9.3.6). The time limit of a request ends the
- * socket `proxy`, and with it the tunnel.
+ * Opens a tunnel with CONNECT (RFC 9110, section 9.3.6). The time limit of a request destroys the
+ * socket `proxy` and thereby the tunnel.
  */
 function openTunnel(settings: ClientSettings, url: URL, proxy: Socket): Promise<Socket> {
   const authority = `${isIP(hostOf(url)) === 6 ? `[${hostOf(url)}]` : hostOf(url)}:${portOf(url)}`;

@@ -1,6 +1,6 @@
-// The file beside DsvSerialFile that lists the due times of signed assignments that this client has
-// run, so that a server cannot have one run again. A line is `ClientId SHA-256 DUE END`: the digest
-// of the signed text, its last due time, and its end, in seconds since 1970.
+// The file beside DsvSerialFile that lists the due times of the signed assignments that this client
+// has run, so that a server cannot make it run one again. A line is `ClientId SHA-256 DUE END`: the
+// digest of the signed text, its last due time, and its end, both in seconds since 1970.
 import { isClientId } from 'webjob-protocol';
 import { Failure } from './failure.ts';
 import { changeSeen, readSeen } from './seen.ts';
@@ -11,7 +11,7 @@ export interface DueTime {
   textHash: string;
   /** Seconds since 1970. */
   due: number;
-  /** Seconds since 1970; afterwards the assignment is refused because it has ended. */
+  /** Seconds since 1970; after this time the assignment is refused as ended. */
   end: number;
 }
 
@@ -32,16 +32,16 @@ export class DueTimes {
   }
 
   /**
-   * Checks a due time. Throws Failure `settings` for a file that cannot be read or was not written
-   * by webjob, `get` for a due time that has been taken.
+   * Checks a due time. Throws Failure `settings` for a file that is unreadable or was not written
+   * by webjob, `get` for a due time that was already taken.
    */
   check(offered: DueTime): void {
     this.#compare(this.#read(), offered);
   }
 
   /**
-   * Takes a due time, which is on disk when this returns. Throws as `check` does, and Failure `get`
-   * when it cannot be written.
+   * Takes a due time; it is on disk when this returns. Throws the same as `check`, and Failure
+   * `get` when the file cannot be written.
    */
   take(offered: DueTime): void {
     changeSeen(SETTING, this.#path, () => {

@@ -1,6 +1,6 @@
 // Verifies Ed25519 signatures of messages that arrive in pieces (RFC 8032, section 5.1.7). OpenSSL
-// can verify one only when the whole message is in memory, and none over 2 GiB. All that a
-// signature needs of the message is one SHA-512 whose beginning is known in advance.
+// needs the whole message in memory, and accepts none over 2 GiB. The message enters a signature
+// only through one SHA-512, whose first input is known in advance.
 import { createHash } from 'node:crypto';
 import { Point } from '@noble/ed25519';
 
@@ -16,7 +16,7 @@ export interface Verifier {
  * of Node 24.
  *
  * @param publicKey the 32 bytes of the key
- * @param signature the bytes that may be a signature
+ * @param signature the signature to verify
  */
 export function verifyEd25519(publicKey: Buffer, signature: Buffer): Verifier {
   const hash = createHash('sha512').update(signature.subarray(0, 32)).update(publicKey);

@@ -1,6 +1,6 @@
-// Arguments and environment variables that are not UTF-8. Node replaces invalid bytes by U+FFFD
-// when it reads them, and passes that on to programs. Where the kernel shows the original bytes
-// (/proc), such a program is started through the shell, which restores them.
+// Arguments and environment variables that are not UTF-8. Node replaces invalid bytes by U+FFFD and
+// passes the replacements on to the programs that it starts. Where the kernel shows the original
+// bytes (/proc), such a program is started through the shell, which restores them.
 import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { decodeUtf8 } from './bytes.ts';
@@ -19,8 +19,8 @@ export interface Command {
 const REPLACED = '\ufffd';
 
 /**
- * The bytes of our last arguments as the kernel has them; undefined for those that Node read
- * correctly.
+ * The bytes of our last arguments as the kernel has them; undefined for each argument that Node
+ * read correctly.
  */
 export function findExactArguments(args: readonly string[]): (string | undefined)[] {
   if (!args.some((arg) => arg.includes(REPLACED))) return args.map(() => undefined);
@@ -33,8 +33,8 @@ export function findExactArguments(args: readonly string[]): (string | undefined
 }
 
 /**
- * Checks that the program will get its arguments unchanged; `path` is where it will be. Throws
- * Failure `usage`.
+ * Checks that the program at `path`, which need not exist yet, will get its arguments unchanged.
+ * Throws Failure `usage`.
  */
 export function checkArguments(path: string, args: readonly string[]): void {
   if (process.platform === 'win32') {
@@ -51,8 +51,8 @@ export function checkArguments(path: string, args: readonly string[]): void {
 }
 
 /**
- * Windows passes arguments in UTF-16. Arguments that cmd.exe cannot take are detected before
- * anything is fetched.
+ * Checks arguments for Windows, which passes them in UTF-16. Arguments that cmd.exe cannot take are
+ * detected before anything is fetched.
  */
 function checkForWindows(path: string, args: readonly string[]): void {
   const obstacle = findNameObstacle(basename(path)) ?? (isBatch(path) ? findBatchObstacle(path, args) : undefined);
@@ -60,8 +60,8 @@ function checkForWindows(path: string, args: readonly string[]): void {
 }
 
 /**
- * Variables whose values Node did not read correctly. A variable with a name that no shell could
- * set is left as Node read it.
+ * Variables whose values Node did not read correctly. A variable whose name no shell could set
+ * stays as Node read it.
  */
 function findExactVariables(env: NodeJS.ProcessEnv): [name: string, bytes: string][] {
   if (!Object.values(env).some((value) => value?.includes(REPLACED))) return [];
@@ -72,8 +72,8 @@ function findExactVariables(env: NodeJS.ProcessEnv): [name: string, bytes: strin
 }
 
 /**
- * The same command, changed so that the program gets our arguments `given` and our environment byte
- * for byte.
+ * Changes a command so that the program gets our arguments `given` and our environment byte for
+ * byte.
  */
 export function makeExact(command: Command, given: readonly string[]): Command {
   const exact = findExactArguments(given);
@@ -91,15 +91,20 @@ export function makeExact(command: Command, given: readonly string[]): Command {
   return { ...command, file: '/bin/sh', args: ['-c', lines.join(' '), command.file, ...command.args] };
 }
 
-/** The extra character at the end keeps trailing newlines, which a shell would drop. */
+/**
+ * Assigns a value in shell. The extra character at the end protects trailing newlines, which a
+ * shell would strip.
+ */
 function assign(name: string, bytes: string): string {
   const octal = Array.from(`${bytes}x`, (c) => `\\${c.charCodeAt(0).toString(8).padStart(3, '0')}`).join('');
   return `${name}=$(printf '${octal}'); ${name}=\${${name}%x};`;
 }
 
-/** Entries that end in NUL, one character for each byte; none on systems without /proc. */
+/**
+ * Reads a list of strings that end in NUL, one character per byte; empty on systems without /proc.
+ */
 function readList(path: string): string[] {
-  // On Windows anyone could create a directory with that name, and arguments arrive in UTF-16.
+  // On Windows, anyone could create a directory named /proc, and arguments arrive in UTF-16.
   if (process.platform === 'win32') return [];
   try {
     return readFileSync(path, 'latin1').split('\0').slice(0, -1);
@@ -108,7 +113,7 @@ function readList(path: string): string[] {
   }
 }
 
-/** Arguments for the run record: bytes that are not UTF-8 become `%hh`. */
+/** Formats arguments for the run record: bytes that are not UTF-8 become `%hh`. */
 export function describeArguments(args: readonly string[]): string[] {
   const exact = findExactArguments(args);
   return args.map(

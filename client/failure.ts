@@ -1,4 +1,4 @@
-// Expected failures of a job, and the exit codes of webjob. Messages are lower case without a full
+// Expected failures of a job, and the exit codes of webjob. Messages are lower case, have no full
 // stop and never contain a password.
 import { EXIT_CODES as COMMON, KnownFailure } from '../cli/failure.ts';
 import { say } from '../cli/streams.ts';
@@ -23,7 +23,7 @@ export function warn(message: string): void {
 
 export class Failure extends KnownFailure<keyof typeof EXIT_CODES> {}
 
-/** A failed exchange; the calling stage adds its own name. */
+/** A failed exchange with a server; the calling stage adds its name to the message. */
 export class WireError extends Error {
   /** Seconds until the next try may succeed; undefined when trying again makes no sense. */
   readonly retryAfter: number | undefined;
@@ -36,8 +36,8 @@ export class WireError extends Error {
 }
 
 /**
- * libuv has no name for EDQUOT, an exhausted quota: `Unknown system error -122` on Linux, -69 on
- * the BSDs.
+ * The numbers of EDQUOT, an exhausted quota, for which libuv has no name: `Unknown system error
+ * -122` on Linux, -69 on the BSDs.
  */
 const QUOTA_ERRNOS = new Set<number | undefined>([-122, -69]);
 
@@ -47,7 +47,7 @@ export function codeOf(error: unknown): string {
   return QUOTA_ERRNOS.has(errno) ? 'EDQUOT' : (code ?? message);
 }
 
-/** The failure of a stage, from the error of an exchange with a server. */
+/** Converts the error of an exchange with a server to the failure of a stage. */
 export function failureOf(stage: 'get' | 'put', what: string, error: unknown): Failure {
   if (error instanceof Failure) return error;
   const hint = error instanceof WireError ? error.hint : undefined;

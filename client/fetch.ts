@@ -1,5 +1,5 @@
-// GET: fetches a program into a private file, completely or not at all, with retries, and verifies
-// it.
+// GET: fetches a program into a private file, either completely or not at all, with retries, and
+// verifies the program.
 import { closeSync, openSync, rmSync, writeSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
 import { formatGetQuery, isJobId } from 'webjob-protocol';
@@ -19,26 +19,26 @@ export interface PayloadCheck {
 }
 
 /**
- * Begins a check with the header of an answer; undefined when there is nothing to check. Throws
- * Failure `get`.
+ * Begins a check when the header of an answer has arrived; undefined when there is nothing to
+ * check. Throws Failure `get`.
  */
 type BeginCheck = (answer: IncomingMessage, size: number) => PayloadCheck | undefined;
 
 /**
- * An empty program may be intended. But a middlebox may also have lost the status of a refusal,
- * which has no content.
+ * The warning about an empty program. An empty program may be intended, but a middlebox may also
+ * have replaced the status of a refusal, which has no content.
  */
 const EMPTY =
   'the program is empty: an older script under fcgiwrap refuses like this, with the reason in nph-webjob.log';
 
-/** A server makes its batches itself, and has no key. */
+/** The hint for an unsigned batch: the server generates batches and has no key to sign them. */
 const UNSIGNED_BATCH =
   'a batch has no signature: sign assignments, set DsvVerifyManifest=Y, and run webjob --batch (docs/guide/fleet.md)';
 
 /**
- * Fetches `fileName` into `path`. Returns the job id from the server, or undefined without one. A
- * batch that webjob itself runs is not checked as a program, because its orders are checked one by
- * one. Throws Failure.
+ * Fetches `fileName` into `path`. Returns the job id from the server, or undefined if the server
+ * sent none. A batch that webjob itself interprets is not checked as a program, because each of its
+ * assignments is checked. Throws Failure.
  */
 export async function fetchProgram(
   settings: ClientSettings,
@@ -58,7 +58,7 @@ export async function fetchProgram(
   }
 }
 
-/** A client that checks nothing does not load the code for it. */
+/** Prepares the configured checks; the code of a check is loaded only when the check is enabled. */
 async function prepareChecks(settings: ClientSettings, fileName: string, isBatch: boolean): Promise<BeginCheck[]> {
   const checks: BeginCheck[] = [];
   const { dsvVerifySignature, dsvVerifyManifest, dsvRequireManifest } = settings;
@@ -93,7 +93,7 @@ async function fetchOnce(
       send: (request) => request.end(),
     },
     async (answer, contentLength) => {
-      // No more than Content-Length arrives, because the HTTP parser discards the rest.
+      // Nothing beyond Content-Length arrives, because the HTTP parser discards it.
       if (settings.urlDownloadLimit > 0 && contentLength > settings.urlDownloadLimit) {
         throw new WireError('the program is larger than URLDownloadLimit');
       }
@@ -108,8 +108,7 @@ async function fetchOnce(
 }
 
 /**
- * Writes the answer as it arrives, at the speed of the disk. Throws Failure `get` when the disk
- * accepts no more data.
+ * Writes the answer to disk as it arrives. Throws Failure `get` when the disk accepts no more data.
  */
 async function save(answer: IncomingMessage, path: string, checks: readonly PayloadCheck[]): Promise<void> {
   const fd = openSync(path, 'wx', 0o600);

@@ -1,5 +1,5 @@
 // Delivers the jobs that wait on disk: in SpoolDirectory, and in TempDirectory, where runs without
-// a spool left them.
+// a spool leave them.
 import { closeSync, existsSync, lstatSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { NOT_APPLICABLE, parseRecord, type RunRecord } from 'webjob-protocol';
@@ -39,9 +39,9 @@ export interface Flushed {
 type IsMeant = (facts: KeptFacts) => boolean;
 
 /**
- * Delivers the jobs in SpoolDirectory, and those that this client left in TempDirectory for the
- * same server. `conf` is the value of --file. Throws Failure `settings` when both directories are
- * missing.
+ * Delivers the jobs in SpoolDirectory and those for the same server that this client left in
+ * TempDirectory. `conf` is the value of --file. Throws Failure `settings` when neither directory
+ * exists.
  */
 export async function flushAll(settings: ClientSettings, conf: string): Promise<Flushed> {
   const flushed = nothingYet();
@@ -54,8 +54,8 @@ export async function flushAll(settings: ClientSettings, conf: string): Promise<
 }
 
 /**
- * Delivers the jobs in a directory, or the job whose own directory it is, whichever server they are
- * for, because the user named it. Throws Failure.
+ * Delivers the jobs in a directory, or one job if `folder` is its directory. The user named the
+ * directory, so jobs for any server are delivered. Throws Failure.
  */
 export async function flushFolder(settings: ClientSettings, conf: string, folder: string): Promise<Flushed> {
   const path = resolve(folder);
@@ -74,8 +74,8 @@ export async function flushFolder(settings: ClientSettings, conf: string, folder
 }
 
 /**
- * Delivers the spool after the upload of a run succeeded. Each job is tried once, because the run
- * holds its lock all the time.
+ * Delivers the spool after the upload of a run succeeded. Each job is tried only once, because the
+ * run holds its lock meanwhile.
  */
 export async function flushAfterRun(settings: ClientSettings, conf: string): Promise<void> {
   const flushed = nothingYet();
@@ -109,8 +109,8 @@ async function flushSpool(settings: ClientSettings, conf: string, flushed: Flush
 }
 
 /**
- * Delivers the oldest job first. A job that is damaged, or that the server refuses, does not hold
- * up the others; a network failure stops the delivery. Throws the error of a system call on the
+ * Delivers the oldest job first. A job that is damaged or refused by the server does not hold up
+ * the others; a network failure stops the delivery. Throws the error of a system call on the
  * directory itself.
  */
 async function flushPlace(
@@ -141,7 +141,7 @@ async function flushJob(settings: ClientSettings, path: string, flushed: Flushed
   if (flushed.delivered > 0) removePrivateFolder(dirname(path));
 }
 
-/** Whether to deliver a job; also true for one that cannot be read, so that it is reported. */
+/** Whether to deliver a job. True for an unreadable job, so that it is reported. */
 function isMeantIn(folder: string, isMeant: IsMeant): boolean {
   try {
     return isMeant(readKeptFacts(folder, folder));
@@ -160,7 +160,8 @@ function describeLeftover(path: string, conf: string): string {
 }
 
 /**
- * Sends a job and removes it. One that cannot be sent keeps its name and is listed with the reason.
+ * Sends a job and removes it. A job that cannot be sent keeps its name and is listed with the
+ * reason.
  */
 async function deliver(settings: ClientSettings, folder: JobFolder, flushed: Flushed): Promise<Failure | undefined> {
   const waiting = folder.name.startsWith('sending-') ? jobName(folder.name) : folder.name;
@@ -180,7 +181,7 @@ async function deliver(settings: ClientSettings, folder: JobFolder, flushed: Flu
   }
 }
 
-/** Takes a job for this process; false when another process was faster. Throws Failure. */
+/** Claims a job for this process; false when another process was faster. Throws Failure. */
 function claim(folder: JobFolder): boolean {
   const { path } = folder;
   const job = jobName(folder.name);
@@ -194,12 +195,15 @@ function claim(folder: JobFolder): boolean {
   }
 }
 
-/** If this fails, the job keeps the name of a process that has ended, and still waits. */
+/**
+ * Returns a claimed job. If this fails, the job keeps the name of a process that has ended, and so
+ * still waits.
+ */
 function giveBack(folder: JobFolder, name: string): void {
   try {
     folder.rename(name);
   } catch {
-    // The reason why it was not sent is more useful.
+    // The reason why the job was not sent is more useful.
   }
 }
 
@@ -223,9 +227,9 @@ async function sendJob(settings: ClientSettings, folder: string, shown: string):
 }
 
 /**
- * After a crash of the machine, files may be shorter than they were, or full of zeros: without
- * SpoolDirectory nothing is synced before a PUT has failed. The digests in the run record are
- * compared; the record of a run that was cut short has none. Throws Failure `put`.
+ * Compares the streams with the digests in the run record. After a crash of the machine, files may
+ * be short or full of zeros: without SpoolDirectory nothing is synced before a PUT fails. The
+ * record of a run that was cut short contains no digests. Throws Failure `put`.
  */
 function checkStreams({ out, err, env }: Streams, shown: string): void {
   const { HashType, StdOutHash, StdErrHash } = readRecord(env, shown);
@@ -274,7 +278,7 @@ function findPrivateFolders(tempDirectory: string): string[] {
   }
 }
 
-/** Whether nobody else can have made a directory or written to it. */
+/** Whether only this user can have made a directory or written to it. */
 function isPrivateFolder(path: string): boolean {
   if (!/^webjob-[A-Za-z0-9]{6}$/.test(basename(path))) return false;
   const found = lstatSync(path, { throwIfNoEntry: false });
@@ -286,7 +290,7 @@ function holdsJobs(folder: string): boolean {
   return readdirSync(folder).some((name) => /^(?:run|job|sending|sent|over)-/.test(name));
 }
 
-/** Removes a private directory after its only job was delivered. */
+/** Removes a private directory after its only job has been delivered. */
 function removePrivateFolder(folder: string): void {
   if (!isPrivateFolder(folder) || holdsJobs(folder)) return;
   try {

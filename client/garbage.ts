@@ -1,6 +1,6 @@
 // Limits the memory of a client that transfers gigabytes. node:http allocates a new buffer for
-// every piece of an answer, and V8 lets them pile up to some hundred megabytes before it collects
-// them, too much on someone else's machine.
+// every piece of an answer, and V8 lets buffers pile up to several hundred megabytes before it
+// collects them, too much on someone else's machine.
 const COLLECT_AFTER_BYTES = 16 * 1024 * 1024;
 
 /** Returns a function to be called with the size of every piece that is no longer needed. */

@@ -1,5 +1,5 @@
-// GetHook: the command that makes the program from the fetched file; when it fails, the job fails
-// (docs/protocol.md, section 7).
+// GetHook: the command that makes the program from the fetched file. If the hook fails, the job
+// fails (docs/protocol.md, section 7).
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { lstatSync } from 'node:fs';
 import { join } from 'node:path';
@@ -14,8 +14,8 @@ const MAX_COMPLAINT_LENGTH = 200;
 const LAST_WORDS_MS = 500;
 
 /**
- * Runs the hook in the directory of `fetched`; the file `program` that it leaves there is the
- * program. `onStart` gets a function that ends the hook when webjob ends before it. Throws Failure
+ * Runs the hook in the directory of `fetched`, where it must leave the program as the file
+ * `program`. `onStart` gets a function that kills the hook if webjob ends first. Throws Failure
  * `get`.
  */
 export async function runGetHook(
@@ -25,8 +25,8 @@ export async function runGetHook(
   program: string,
   onStart: (end: () => void) => void,
 ): Promise<void> {
-  // Names of programs contain nothing that a shell interprets, but one that begins with a hyphen
-  // would be an option, and cmd.exe would take the text after a slash for one.
+  // Names of programs contain no shell metacharacters, but a name that begins with a hyphen would
+  // be an option, and cmd.exe would take the text after a slash for an option.
   const here = process.platform === 'win32' ? '.\\' : './';
   const values: Record<string, string> = { '%file': here + fetched, '%cmd': here + program, '%%': '%' };
   const command = settings.getHookCommandLine.replace(/%(?:%|cmd|file)/g, (token) => values[token] ?? '');
@@ -45,8 +45,8 @@ export async function runGetHook(
 }
 
 /**
- * Returns the exit status, or a description of what ended the hook, and the last line that it wrote
- * to stderr.
+ * Returns the exit status, or a description of what ended the hook, and the last line that the hook
+ * wrote to stderr.
  */
 async function run(
   command: string,
@@ -77,8 +77,8 @@ async function run(
     );
   });
   clearTimeout(timer);
-  // Nothing that the hook started may change the program afterwards. On Windows its process id may
-  // already belong to another process.
+  // No process that the hook started may change the program afterwards. On Windows, the id of the
+  // hook may already belong to another process.
   if (process.platform !== 'win32') signalSession(hook.pid, 'SIGKILL');
   isOver = true;
   // The last output of the hook may still be in the pipe, which a process that left the group would
@@ -89,15 +89,15 @@ async function run(
   return { ending, complaint: lastLine.replace(/[^\x20-\x7e]/g, '?').slice(0, MAX_COMPLAINT_LENGTH) };
 }
 
-/** Starts the shell. Throws Failure `get` on a Windows without cmd.exe. */
+/** Starts the shell. Throws Failure `get` on Windows without cmd.exe. */
 function startShell(command: string, cwd: string): ChildProcessByStdio<null, null, Readable> {
   const stdio: ['ignore', 'ignore', 'pipe'] = ['ignore', 'ignore', 'pipe'];
   if (process.platform !== 'win32') return spawn('/bin/sh', ['-c', command], { cwd, detached: true, stdio });
   const shell = findSystemProgram('cmd.exe');
   if (shell === undefined) throw new Failure('get', 'the GetHook requires System32\\cmd.exe, which is missing');
   const { file, args, options } = makeShellCommand(shell, command, true);
-  // cmd.exe would look for programs in the current directory first, which contains the fetched
-  // file.
+  // Without this variable, cmd.exe would look for programs first in the current directory, which
+  // contains the fetched file.
   const env = { ...process.env, NoDefaultCurrentDirectoryInExePath: '1' };
   return spawn(file, args, { cwd, stdio, env, ...options });
 }

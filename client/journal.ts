@@ -1,6 +1,5 @@
-// JournalFile: one line for each delivery and its answer, bound to all lines before it, so that a
-// server which acknowledges an upload and drops it can be proven to have done so (docs/protocol.md,
-// section 9).
+// JournalFile: one line for each delivery and its answer, chained to all earlier lines, to prove
+// that a server acknowledged an upload that it later dropped (docs/protocol.md, section 9).
 import { createHash } from 'node:crypto';
 import { closeSync, constants, fstatSync, fsyncSync, openSync, readSync, type Stats, writeSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
@@ -23,8 +22,8 @@ export interface Delivery {
 }
 
 /**
- * Appends the line of a delivery to a journal; it is on disk when this returns. Failures are only
- * warned about, because the job itself is not affected.
+ * Appends the line of a delivery to a journal; the line is on disk when this returns. A failure is
+ * only a warning, because the job itself is not affected.
  */
 export function writeJournal(journalFile: string, delivery: Delivery, streams: Streams): void {
   const path = resolve(journalFile);
@@ -66,7 +65,7 @@ function sha256Of(captured: Captured): string {
   return hashCaptured('SHA256', captured);
 }
 
-/** The times in a run record; undefined when it is malformed. */
+/** Reads the times from a run record; undefined for a malformed record. */
 function epochsOf(env: Buffer): Record<'job' | 'get' | 'run' | 'put', string> | undefined {
   try {
     const { JobEpoch: job, GetEpoch: get, RunEpoch: run, PutEpoch: put } = parseRecord(env.toString()).fields;
@@ -79,7 +78,7 @@ function epochsOf(env: Buffer): Record<'job' | 'get' | 'run' | 'put', string> | 
 const { O_APPEND, O_CREAT, O_NOFOLLOW = 0, O_NONBLOCK = 0, O_RDWR } = constants;
 
 function append(path: string, facts: ChainedFacts): void {
-  // Does not follow a link, and does not block on a FIFO.
+  // Does not follow a symbolic link, and does not block on a FIFO.
   const fd = openSync(path, O_RDWR | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0o600);
   try {
     const found = fstatSync(fd);
@@ -103,8 +102,8 @@ function checkOwn(found: Stats): void {
 }
 
 /**
- * Puts the name of a new file on disk. A file system that does not support this (EINVAL) does not
- * need it, and Windows cannot open directories.
+ * Syncs the directory of a new file, so that its name is on disk. A file system that does not
+ * support this (EINVAL) does not need it, and Windows cannot open directories.
  */
 function syncFolder(path: string): void {
   if (process.platform === 'win32') return;

@@ -1,7 +1,7 @@
-// Keeps a run and its output on disk from the first byte until the server has it: in
-// SpoolDirectory, or without one in the private directory of the job. A run that the spool cannot
-// take goes to the private directory, and one that neither can take is sent from where it is: a
-// full disk must never prevent evidence from being sent.
+// Keeps a run and its output on disk from the first byte until the server has them: in
+// SpoolDirectory, or without a spool in the private directory of the job. A run that does not fit
+// in the spool moves to the private directory; if neither has room, the run is sent from where it
+// is. A full disk must never prevent evidence from being sent.
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ResultStreams } from '../notes/result.ts';
@@ -24,7 +24,7 @@ import {
   unusable,
 } from './spool.ts';
 
-/** With these errors the settings must be changed; with all others the job continues elsewhere. */
+/** Errors that only a change of settings can fix; after all others the job continues elsewhere. */
 const REFUSALS = new Set(['EACCES', 'EEXIST', 'ELOOP', 'ENAMETOOLONG', 'ENOTDIR', 'EPERM']);
 
 export class KeptRun {
@@ -35,16 +35,16 @@ export class KeptRun {
   readonly #job = newJobName();
   #env: Buffer;
   #folder: JobFolder;
-  /** The directory in which the run continues when its own accepts no more data. */
+  /** The directory in which the run continues when the current one accepts no more data. */
   #refuge: string | undefined;
   #captures: readonly [Capture, Capture];
-  /** Whether the run is complete on disk, under the name of a job. */
+  /** Whether the run is complete on disk under the name of a job. */
   #isKept = false;
   #isOver = false;
 
   /**
-   * Makes the directory of a run. `env` describes the run until its own record does, so that it can
-   * be sent even when webjob is killed. Throws Failure.
+   * Creates the directory of a run. `env` is a preliminary run record, so that the run can be sent
+   * even if webjob is killed. Throws Failure.
    */
   static open(settings: ClientSettings, privateFolder: string, facts: KeptFacts, env: string): KeptRun {
     const { spoolDirectory: spool } = settings;
@@ -95,7 +95,10 @@ export class KeptRun {
     return new Capture(stream, path, { hashType: this.#settings.hashType, isSigned: this.#isSigned, onFailure });
   }
 
-  /** In the last possible place, a run without these files is better than none. */
+  /**
+   * Writes the files beside the streams. If no other directory is left, a run without these files
+   * is better than none, so a failure is ignored unless `isNeeded`.
+   */
   #writeFiles(folder: JobFolder, isNeeded: boolean): void {
     try {
       folder.write('parcel.json', this.#facts);
@@ -115,8 +118,8 @@ export class KeptRun {
 
   /**
    * Seals the output and signs the run record, in the other directory when this one accepts no more
-   * data. Returns the record. Throws Failure `put`; the job is then kept as it is and sealed when
-   * it is delivered.
+   * data. Returns the record. When this throws Failure `put`, the job is kept unsealed and is
+   * sealed when it is delivered.
    */
   async seal(record: string, sealer: Sealer, signer: ResultSigner): Promise<string> {
     this.#env = Buffer.from(record);
@@ -137,7 +140,7 @@ export class KeptRun {
   }
 
   /**
-   * Completes the job on disk before it is sent, so that nothing is lost when webjob is killed
+   * Completes the job on disk before it is sent, so that nothing is lost if webjob is killed
    * meanwhile. Never throws.
    */
   complete(env: string): void {
@@ -158,8 +161,8 @@ export class KeptRun {
   }
 
   /**
-   * Keeps the job for a later delivery. Returns the command for that, or a description of the files
-   * that are left. Never throws.
+   * Keeps the job for a later delivery. Returns the command that delivers it, or a description of
+   * the files that are left. Never throws.
    */
   stay(conf: string): string {
     if (this.#isKept && this.#isDurable) this.#letGo();
@@ -167,7 +170,7 @@ export class KeptRun {
     return this.describe(conf);
   }
 
-  /** Describes how to deliver the job from where it is. */
+  /** Returns the command that delivers the job from its current directory. */
   describe(conf: string): string {
     const { place, path } = this.#folder;
     if (!existsSync(path)) return 'nothing of the job is left';
@@ -197,13 +200,17 @@ export class KeptRun {
   }
 
   /**
-   * Whether files are synced from the beginning; without a spool, only when the job has to wait.
+   * Whether files are synced from the beginning; without a spool they are synced only when the job
+   * has to wait.
    */
   get #isDurable(): boolean {
     return this.#settings.spoolDirectory !== '';
   }
 
-  /** Releases the job; under the name of a process that is gone it waits as well. */
+  /**
+   * Releases the job. If the rename fails, the job still waits, under the name of a process that
+   * will have ended.
+   */
   #letGo(): void {
     try {
       if (!this.#isOver) this.#rename(this.#job);
@@ -223,7 +230,10 @@ export class KeptRun {
     }
   }
 
-  /** Puts everything on disk and then renames. Throws the error of the system call. */
+  /**
+   * Syncs everything to disk if `durably`, and then renames the directory. Throws the error of the
+   * system call.
+   */
   #settle(name: string, durably: boolean): void {
     const { place, path } = this.#folder;
     this.#folder.write('parcel.json', this.#facts);
@@ -235,7 +245,10 @@ export class KeptRun {
     this.#isKept = true;
   }
 
-  /** Windows cannot rename a directory with an open file. Throws the error of the system call. */
+  /**
+   * Renames the directory; on Windows the files must be closed first. Throws the error of the
+   * system call.
+   */
   #rename(name: string): void {
     if (process.platform !== 'win32') {
       this.#folder.rename(name);
@@ -251,13 +264,13 @@ export class KeptRun {
   }
 
   /**
-   * Continues in the other directory with the output captured so far; false when there is none, or
-   * it accepts no more data either.
+   * Moves to the other directory with the output captured so far; false when there is no other
+   * directory, or when that one accepts no more data either.
    */
   #moveOn(code: string): boolean {
     const refuge = this.#refuge;
     this.#refuge = undefined;
-    // A limit of the process is the same everywhere.
+    // EFBIG is a limit of the process and applies in every directory.
     if (refuge === undefined || code === 'EFBIG') return false;
     try {
       this.#moveTo(JobFolder.makeRun(refuge));

@@ -1,5 +1,5 @@
-// Seals a run, in place and before it is sent, whose webjob was killed or ran out of space before
-// it could seal the run.
+// Seals kept runs, in place and before they are sent, whose webjob was killed or ran out of space
+// before sealing them.
 import { isSealed } from '../notes/result.ts';
 import { Failure } from './failure.ts';
 import type { KeptJob } from './late-signature.ts';
@@ -7,7 +7,7 @@ import { openResultSigner } from './result.ts';
 import { finishSealing, openSealer, sealFailure, sealJob } from './seal.ts';
 import type { ClientSettings } from './settings.ts';
 
-/** Finishes a sealing that was begun. Throws Failure `put`. */
+/** Finishes a sealing that an earlier process began. Throws Failure `put`. */
 export function finishKept(folder: string, shown: string): void {
   try {
     finishSealing(folder);
@@ -17,9 +17,9 @@ export function finishKept(folder: string, shown: string): void {
 }
 
 /**
- * Seals a kept job that is not sealed yet, for the recipients chosen when it ran. Returns whether
- * it did, and so whether its files changed. Throws Failure `put`, and `settings` for an
- * unusable key.
+ * Seals a kept job that is not sealed yet, for the recipients that were chosen when it ran. Returns
+ * true if the job was already sealed, false if it was sealed now and its files have changed. Throws
+ * Failure `put`, and `settings` for an unusable key.
  */
 export async function sealKept(
   settings: ClientSettings,

@@ -1,5 +1,4 @@
-// Signs a run, in place and before it is sent, whose webjob was killed before it could sign the
-// run.
+// Signs kept runs, in place and before they are sent, whose webjob was killed before signing them.
 import { renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { isSigned } from '../notes/result.ts';
@@ -20,8 +19,8 @@ export interface KeptJob {
 }
 
 /**
- * Returns the signed run record of a kept job. One without a signature is signed on disk, so that
- * every try sends the same bytes. Throws Failure `put`, and `settings` for an unusable key.
+ * Returns the signed run record of a kept job. An unsigned record is signed on disk, so that every
+ * try sends the same bytes. Throws Failure `put`, and `settings` for an unusable key.
  */
 export function signKept(settings: ClientSettings, { folder, shown, streams, resultKey }: KeptJob): Buffer {
   const { out, err, env } = streams;

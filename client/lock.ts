@@ -1,6 +1,6 @@
-// LockFile: one run at a time. The file contains the process id of its run, which keeps it open to
-// its end. A process id is reused, also after a reboot, but the other process with that number does
-// not have the file open.
+// LockFile: one run at a time. The file contains the process id of its run, which keeps the file
+// open until it ends. Process ids are reused, also after a reboot, but another process with the
+// same id does not have the file open.
 import {
   closeSync,
   constants,
@@ -18,7 +18,7 @@ import { isAlive } from '../cli/processes.ts';
 import { codeOf, Failure } from './failure.ts';
 import { hasArgument, hasOpen } from './processes.ts';
 
-/** Set for a program that itself runs webjob, which then runs under the lock of the outer run. */
+/** Set for a program that itself runs webjob: the inner run uses the lock of the outer run. */
 export const LOCK_VARIABLE = 'WEBJOB_LOCK';
 
 /** Earlier versions created lock files with mode 0600 and did not keep them open. */
@@ -27,8 +27,8 @@ const KEPT_OPEN_MODE = 0o400;
 const MAX_LOCK_BYTES = 64;
 
 /**
- * Takes the lock and returns the function that releases it. Throws Failure `lock` when another run
- * holds it, `settings` when the file is not a lock.
+ * Takes the lock and returns a function that releases it. Throws Failure `lock` when another run
+ * holds the lock, `settings` when the file is not a lock.
  */
 export function takeLock(lockFile: string): () => void {
   if (lockFile === '') return () => {};
@@ -44,8 +44,8 @@ export function takeLock(lockFile: string): () => void {
 }
 
 /**
- * Removes the lock unless another has replaced it, and only then closes it: a closed lock counts as
- * abandoned, another run could replace it, and this one would remove the new lock.
+ * Removes the lock file unless another lock has replaced it, and only then closes it. A closed lock
+ * counts as abandoned: another run could replace it, and this run would then remove the new lock.
  */
 function release(path: string, fd: number): void {
   if (isSame(fstatSync(fd), lstatSync(path, { throwIfNoEntry: false }))) rmSync(path, { force: true });
@@ -53,14 +53,14 @@ function release(path: string, fd: number): void {
 }
 
 /**
- * Creates the lock, or the guard beside it, after removing an abandoned one, and returns it open.
- * Throws Failure, or the error of the system call.
+ * Creates the lock at `path`, or a guard beside it, after removing an abandoned one. Returns the
+ * open file. Throws Failure, or the error of the system call.
  */
 function acquire(path: string, lockFile = path): number {
   const fd = create(path);
   if (fd !== undefined) return fd;
   checkFree(path, lockFile);
-  // Of the runs that find the same abandoned lock, only one may remove it; a second one would
+  // Of several runs that find the same abandoned lock, only one may remove it; a second one would
   // remove the lock of the first.
   const guard = `${path}.next`;
   const guardFd = acquire(guard, lockFile);
@@ -75,8 +75,8 @@ function acquire(path: string, lockFile = path): number {
 }
 
 /**
- * Creates a lock. The file appears with the process id in it, because an empty one would look
- * abandoned. Undefined when it already exists.
+ * Creates a lock; undefined when one already exists. The file appears with the process id already
+ * in it, because an empty file would look abandoned.
  */
 function create(path: string): number | undefined {
   const own = `${path}.${process.pid}`;
@@ -98,7 +98,8 @@ function create(path: string): number | undefined {
 }
 
 /**
- * Reopens the lock by its name: on FUSE, a file has a different inode number under its second name.
+ * Returns a descriptor of the lock under its final name: on FUSE, the inode number of a hard link
+ * differs from that of the first name.
  */
 function hold(path: string, fd: number): number {
   if (lstatSync(path).ino === fstatSync(fd).ino) return fd;
@@ -107,7 +108,7 @@ function hold(path: string, fd: number): number {
   return held;
 }
 
-/** Checks that no run holds a lock. Throws Failure `lock` for one that is held. */
+/** Checks that no run holds the lock. Throws Failure `lock` when one does. */
 function checkFree(path: string, lockFile: string): void {
   look(path, (found) => {
     if (isHeld(found)) throw busy(lockFile, found.pid);
@@ -115,9 +116,9 @@ function checkFree(path: string, lockFile: string): void {
 }
 
 /**
- * Removes the lock when no run holds it; the caller holds the guard. By the time of the removal,
- * another run may hold a new lock of the same name, so only the file that was inspected is removed.
- * It stays open until then, so that its inode number is not reused.
+ * Removes the lock when no run holds it; the caller holds the guard. By then another run may hold a
+ * new lock with the same name, so only the inspected file is removed. That file stays open until
+ * its removal, so that its inode number is not reused.
  */
 function removeAbandoned(path: string, lockFile: string): void {
   look(path, (found) => {
@@ -145,8 +146,8 @@ interface Found {
 }
 
 /**
- * Our own process id was written by an earlier process with the same id, because this one holds no
- * lock yet.
+ * Whether a run holds the lock. If the file contains our own process id, an earlier process with
+ * that id wrote it, because this process holds no lock yet.
  */
 function isHeld({ pid, stats }: Found): boolean {
   if (pid === 0 || pid === process.pid || !isAlive(pid)) return false;
@@ -157,7 +158,7 @@ function isHeld({ pid, stats }: Found): boolean {
 }
 
 /**
- * Calls `use` with the lock while it is open; undefined when there is none. Throws Failure
+ * Opens the lock and calls `use` while it is open; undefined when there is no lock. Throws Failure
  * `settings` for a file that is not a lock or cannot be read.
  */
 function look<T>(path: string, use: (found: Found) => T): T | undefined {

@@ -1,4 +1,4 @@
-// The program webjob: does what its command line asks for and exits with the corresponding code.
+// The program webjob: runs the mode that the command line selects and exits with its code.
 import { startProgram } from '../cli/program.ts';
 import { EXIT_CODES, Failure } from './failure.ts';
 import { type Options, readPlainly } from './options.ts';

@@ -14,10 +14,10 @@ import type { ClientSettings } from './settings.ts';
 import { printable } from './status.ts';
 
 /**
- * Returns a function that begins the check of a program by its manifest. Everything except the hash
- * and the stored serial is checked before the first byte of the program. Throws Failure `settings`
- * for unusable keys. The returned function throws Failure `get`, and returns undefined for a
- * program that has no manifest and needs none.
+ * Returns a function that begins the check of a program against its manifest. Everything except the
+ * hash and the stored serial is checked before the first byte of the program. Throws Failure
+ * `settings` for unusable keys. The returned function throws Failure `get`, and returns undefined
+ * for a program that has no manifest and needs none.
  */
 export function prepareManifest(
   settings: ClientSettings,
@@ -70,8 +70,8 @@ function refused(why: string): Failure {
 }
 
 /**
- * Reads the keys in DsvTrustedKeysFile. Throws Failure `settings`, also when all of them together
- * do not reach the threshold.
+ * Reads the keys in DsvTrustedKeysFile. Throws Failure `settings` for an unusable file, or when all
+ * keys together do not reach the threshold.
  */
 export function readTrustedKeys({ dsvTrustedKeysFile: path, dsvThreshold }: ClientSettings): TrustedKey[] {
   const fail = (why: string, hint?: string): Failure =>

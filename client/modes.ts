@@ -1,4 +1,4 @@
-// The modes besides --execute: --get-url, --hashsum, --flush.
+// The modes other than --execute: --get-url, --hashsum and --flush.
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { countOf } from '../cli/counts.ts';
@@ -9,12 +9,12 @@ import { type ClientSettings, parseTarget } from './settings.ts';
 import { exchange } from './wire.ts';
 
 /**
- * Writes the content of a URL to stdout, using the credentials, TLS and proxy of the settings.
- * Throws Failure.
+ * Writes the content of a URL to stdout, with the credentials, TLS options and proxy of the
+ * settings. Throws Failure.
  */
 export async function getUrl(settings: ClientSettings, text: string): Promise<number> {
   if (!/^https?:\/\//i.test(text)) throw new Failure('usage', 'the URL is not http://... or https://...');
-  // The user and password for a WebJob server are never sent to another server.
+  // The user and password for the WebJob server are never sent to another server.
   const bare = parseTarget('the URL', text, undefined);
   const known = [settings.get, settings.put].find((target) => target?.url.origin === bare.url.origin);
   const request = {

@@ -1,5 +1,5 @@
-// A parsed command line, and a parser for the simple ones that cron runs. All others are parsed by
-// client/command-line.ts, which takes longer to load than everything else together.
+// A parsed command line, and a parser for the simple command lines that cron runs. All others are
+// parsed by client/command-line.ts, which takes longer to load than everything else together.
 
 /** The options of webjob itself, by their long names. */
 export interface Options {
@@ -15,7 +15,7 @@ export interface Options {
 }
 
 /**
- * A parsed command line: `args` begin with the first word that is not an option; options among them
+ * A parsed command line. `args` starts with the first word that is not an option; later options
  * belong to the program.
  */
 export interface CommandLine {

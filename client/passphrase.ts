@@ -1,11 +1,11 @@
-// The pass phrase of a private key: from webjob.conf, from a file, or from the terminal. Never from
-// the command line, where ps would show it.
+// The pass phrase of a private key, from webjob.conf, a file or the terminal, but never from the
+// command line, where ps would show it.
 import { readFileSync } from 'node:fs';
 import { Failure } from './failure.ts';
 import type { ClientSettings } from './settings.ts';
 
 /**
- * The pass phrase for a PEM key, one character for each byte; undefined for a key without one.
+ * Returns the pass phrase of a PEM key, one character per byte; undefined for an unencrypted key.
  * Throws Failure `settings`.
  */
 export async function askPassPhrase(settings: ClientSettings, key: Buffer): Promise<string | undefined> {
@@ -34,12 +34,12 @@ function readPassPhrase(path: string): string {
   }
 }
 
-/** Both PKCS#8 and OpenSSL's older PEM format mark encrypted keys like this. */
+/** Whether a key is encrypted; PKCS#8 and OpenSSL's older PEM format mark encrypted keys alike. */
 function needsPassPhrase(key: Buffer): boolean {
   return /^(?:-----BEGIN ENCRYPTED |Proc-Type: 4,ENCRYPTED)/m.test(key.toString('latin1'));
 }
 
-/** Pass phrases that were typed, by key, because PUT needs the same one as GET. */
+/** Typed pass phrases by key, because PUT needs the same one as GET. */
 const answers = new Map<string, string>();
 
 async function promptOnce(file: string): Promise<string> {
@@ -57,7 +57,7 @@ const LAST_CHARACTER = /(?:[\xc0-\xf7][\x80-\xbf]+|.)$/s;
  */
 async function prompt(question: string): Promise<string> {
   const { stdin, stderr } = process;
-  // Before the prompt, because characters typed immediately would be shown.
+  // Raw mode comes before the prompt: characters typed immediately would otherwise be shown.
   stdin.setRawMode(true).setEncoding('latin1');
   stderr.write(question);
   let line = '';

@@ -12,36 +12,35 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { warn } from './failure.ts';
 import { openGarbage } from './garbage.ts';
 
-/** Receives the output of a program, in order. The piece may be reused when it returns. */
+/**
+ * Receives the output of a program in order. The buffer of `piece` may be reused after the call.
+ */
 export type Sink = (piece: Buffer) => void;
 
 /** A pipe with one end for the program and the other for webjob. */
 export interface Tap {
   /** The program's descriptor, as the stdio option of child_process takes it. */
   readonly stdio: number | 'pipe';
-  /**
-   * Begins to read. The program has its end, or did not start. Called once, also after a failed
-   * start.
-   */
+  /** Begins to read, after the program has started or has failed to start. Called once. */
   attach(stream: Readable | null): void;
   /**
-   * Reads the current contents of the pipe and closes it, whatever process still holds the other
-   * end.
+   * Reads the current contents of the pipe and closes it, even if another process still holds the
+   * write end.
    */
   drain(): Promise<void>;
 }
 
 const CHUNK_BYTES = 64 * 1024;
 
-/** More than a pipe holds: further bytes were written by a process that outlives the program. */
+/** More than a pipe holds: any further bytes come from a process that outlives the program. */
 const MOST_BYTES_LEFT = 16 * 1024 * 1024;
 
 const SILENCE_MS = 100;
 const LAST_WORDS_MS = 2_000;
 
 /**
- * Opens two pipes for stdout and stderr. `folder` is a private directory, used where no other place
- * supports FIFOs.
+ * Opens two pipes for stdout and stderr. `folder` is a private directory, used if /dev/shm does not
+ * support FIFOs.
  */
 export function openTaps(sinks: readonly [Sink, Sink], folder: string): readonly [Tap, Tap] {
   const fifos = makeFifos(folder);
@@ -57,8 +56,9 @@ interface Fifo {
 }
 
 /**
- * Makes a FIFO for each stream, open at both ends and unlinked. In memory where possible, because
- * on NFS an open file leaves another one in its directory. Undefined where FIFOs cannot be made.
+ * Makes a FIFO for each stream, open at both ends and unlinked; undefined where FIFOs cannot be
+ * made. Prefers memory, because NFS keeps a hidden file in the directory for each unlinked open
+ * file.
  */
 function makeFifos(folder: string): readonly [Fifo, Fifo] | undefined {
   if (process.platform === 'win32') return undefined;
@@ -94,8 +94,8 @@ function runMkfifo(...paths: string[]): void {
 }
 
 /**
- * Opens the reader first, which does not block; then the writer finds one. Both are added to
- * `opened`.
+ * Opens the reader first, without blocking, so that opening the writer does not block either. Adds
+ * both descriptors to `opened`.
  */
 function openFifo(path: string, opened: number[]): Fifo {
   const reader = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
@@ -135,7 +135,8 @@ class FifoTap implements Tap {
   }
 
   async drain(): Promise<void> {
-    // When every writer has closed its end, the socket has noticed and closed ours.
+    // When all writers have closed the pipe, the socket has already read everything and closed our
+    // end.
     if (!this.#socket?.destroyed) this.#takeRest();
     this.#socket?.destroy();
   }
@@ -179,7 +180,10 @@ class SocketTap implements Tap {
     this.#isOver = new Promise((resolve) => stream.once('close', () => resolve()));
   }
 
-  /** A socket does not show when it is empty, so silence counts as its end. */
+  /**
+   * Waits for the last output. A socket does not show whether it is empty, so silence counts as the
+   * end.
+   */
   async drain(): Promise<void> {
     const end = performance.now() + LAST_WORDS_MS;
     this.#takenAt = performance.now();

@@ -1,4 +1,4 @@
-// Other processes: whether one is alive, and how to end one with everything that it started.
+// Other processes: whether one is alive, and how to end one with all processes that it started.
 import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, type Stats, statSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -6,10 +6,12 @@ import { warn } from './failure.ts';
 import { findSystemProgram } from './windows.ts';
 
 const POLL_MS = 50;
-/** A process that survives SIGKILL waits for a device. */
+/** The number of rounds of SIGKILL; a process that survives them is waiting for a device. */
 const MOST_LOOKS = 20;
 const TASKKILL_MS = 10_000;
-/** Other systems have none, and on Windows anyone could create a directory with that name. */
+/**
+ * Whether the system can have a /proc. On Windows, anyone could create a directory with that name.
+ */
 const HAS_PROC = process.platform !== 'win32';
 
 /** Whether a process has a file open; undefined when that cannot be determined. */
@@ -27,7 +29,7 @@ export function hasOpen(pid: number, { dev, ino }: Stats): boolean | undefined {
   }
 }
 
-/** Whether an argument of a process matches; undefined without /proc. */
+/** Whether any argument of a process matches; undefined without /proc. */
 export function hasArgument(pid: number, pattern: RegExp): boolean | undefined {
   if (!HAS_PROC) return undefined;
   try {
@@ -40,9 +42,9 @@ export function hasArgument(pid: number, pattern: RegExp): boolean | undefined {
 }
 
 /**
- * Sends a signal to a process that was started detached and to its group; on Linux to its whole
- * session, in which `timeout` and shells with job control make further groups. On Windows, any
- * signal ends the process and those that it started.
+ * Sends a signal to a detached process and its group; on Linux to its whole session, because
+ * `timeout` and shells with job control create further groups. On Windows, any signal ends the
+ * process and those that it started.
  */
 export function signalSession(pid: number | undefined, signal: NodeJS.Signals | number): void {
   if (pid === undefined) return;
@@ -50,8 +52,8 @@ export function signalSession(pid: number | undefined, signal: NodeJS.Signals | 
     endTree(pid);
     return;
   }
-  // The group first and in one call: no process in it can react to the end of another before it has
-  // the signal too.
+  // The group comes first, in one call: otherwise a process could react to the end of another
+  // before it gets the signal itself.
   const others = findSession(pid).filter(({ group }) => group !== pid);
   for (const target of [-pid, ...others.map((other) => other.pid)]) {
     try {
@@ -62,9 +64,7 @@ export function signalSession(pid: number | undefined, signal: NodeJS.Signals | 
   }
 }
 
-/**
- * Ends a Windows process and those that it started; if taskkill fails, at least the process itself.
- */
+/** Ends a Windows process and those that it started; if taskkill fails, only the process itself. */
 function endTree(pid: number): void {
   const taskkill = findSystemProgram('taskkill.exe');
   if (taskkill !== undefined) {
@@ -81,13 +81,13 @@ function endTree(pid: number): void {
 }
 
 /**
- * Waits up to `graceMs` until nothing is left of the session of a process that has ended; then
- * kills the rest. Without /proc it does not wait.
+ * Waits up to `graceMs` for the session of an ended process to become empty, and then kills the
+ * remaining processes. Does not wait without /proc.
  */
 export async function endSession(pid: number, graceMs: number): Promise<void> {
   const end = performance.now() + graceMs;
   while (findSession(pid).length > 0 && performance.now() < end) await sleep(POLL_MS);
-  // Processes started between the look and the signal are found by the next look.
+  // Processes that start between a look and its signals are found by the next look.
   for (let looks = 0; findSession(pid).length > 0 && looks < MOST_LOOKS; looks++) {
     signalSession(pid, 'SIGKILL');
     await sleep(POLL_MS);
@@ -110,12 +110,13 @@ function findSession(session: number): Member[] {
 }
 
 /**
- * The process as an array of one; empty for a zombie, for a process of another session and for one
- * that is gone.
+ * Reads a process: an array of one, or empty for a zombie, for a process of another session and for
+ * a process that no longer exists.
  */
 function readMember(pid: number, session: number): Member[] {
   try {
-    // The fields after the name, which may contain any character: state, parent, group, session.
+    // The fields after the name, which may itself contain any character: state, parent, group,
+    // session.
     const [, state, group, id] = /.*\) (\S) \S+ (\d+) (\d+) /s.exec(readFileSync(`/proc/${pid}/stat`, 'latin1')) ?? [];
     return state !== 'Z' && Number(id) === session ? [{ pid, group: Number(group) }] : [];
   } catch {

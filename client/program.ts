@@ -1,4 +1,4 @@
-// The program in TempDirectory, where other runs of the same program put and remove theirs.
+// The program in TempDirectory, where concurrent runs of the same program place and remove it too.
 import {
   chmodSync,
   closeSync,
@@ -17,18 +17,18 @@ import { codeOf, Failure, warn } from './failure.ts';
 import type { ClientSettings } from './settings.ts';
 
 const CHUNK_BYTES = 64 * 1024;
-/** NAME_MAX of all file systems that are likely here or on a server. */
+/** The NAME_MAX of all file systems that a client or server is likely to use. */
 const LONGEST_NAME = 255;
 /**
- * The longest suffix that a server adds to the name of a program: that of a stream that will
- * replace another.
+ * The longest suffix that a server appends to the name of a program: that of a stream that will
+ * replace another one.
  */
 const LONGEST_ENDING = '.out.new';
 const MOST_REMOVALS = 5;
 
 /**
- * Checks the name of a program. Throws Failure `usage` for a program that could be fetched and run,
- * but whose output could not be stored.
+ * Checks the name of a program. Throws Failure `usage` for a name under which a program could be
+ * fetched and run, but its output not be stored.
  */
 export function checkProgramName(settings: ClientSettings, program: string): void {
   const endings = [settings.getHookEnable ? settings.getHookSuffix : '', settings.put ? LONGEST_ENDING : ''];
@@ -39,8 +39,8 @@ export function checkProgramName(settings: ClientSettings, program: string): voi
 }
 
 /**
- * A program that stays open during its job: another run may replace or remove it, and if it were
- * closed, its inode number could be reused for the other run's program.
+ * A program that stays open during its job. Another run may replace or remove the file, and if it
+ * were closed, its inode number could be reused for the program of that run.
  */
 export class PlacedProgram {
   readonly #isAlone: boolean;
@@ -51,15 +51,14 @@ export class PlacedProgram {
   #fd: number;
 
   /**
-   * Makes a fetched program executable and gives it its name, under which it appears completely. An
-   * existing link or file is replaced, never followed, or refused with OverwriteExecutable=N. A
-   * name that cannot be taken, because it is a directory or belongs to another user, stays as it
-   * is: the program then runs in the private directory that it was fetched into. Throws Failure
-   * `run`.
+   * Makes a fetched program executable and renames it to its final name, where it appears complete.
+   * An existing link or file is replaced, never followed; with OverwriteExecutable=N it is an
+   * error. If the name is a directory or belongs to another user, it is left alone and the program
+   * runs in the private directory into which it was fetched. Throws Failure `run`.
    *
-   * `isAlone` leaves the program in the private directory in any case, as on Windows: there a
-   * running program can be neither replaced nor removed, cmd.exe reads a batch file again for every
-   * line, and a program loads libraries from its own directory.
+   * With `isAlone`, the program always stays in the private directory. This is the default on
+   * Windows, where a running program can be neither replaced nor removed, cmd.exe rereads a batch
+   * file for every line, and a program loads libraries from its own directory.
    */
   constructor(fetched: string, path: string, overwrite: boolean, isAlone = process.platform === 'win32') {
     this.#isAlone = isAlone;
@@ -83,9 +82,9 @@ export class PlacedProgram {
   }
 
   /**
-   * The arguments with which the program is started. `TempDirectory/%payload` in them means beside
-   * the program (docs/protocol.md, section 7), even when the program is not in TempDirectory
-   * itself.
+   * The arguments with which the program is started. A path `TempDirectory/%payload...` in an
+   * argument means a file beside the program (docs/protocol.md, section 7), even if the program is
+   * not in TempDirectory.
    */
   argumentsOf(args: readonly string[]): string[] {
     if (this.#path === this.#public) return [...args];
@@ -94,8 +93,8 @@ export class PlacedProgram {
   }
 
   /**
-   * Restores the program when a run that ended at the wrong moment has removed it; false when it
-   * need not or cannot be restored.
+   * Restores the program after another run that ended at the wrong moment removed it. False when it
+   * still exists or cannot be restored.
    */
   restore(): boolean {
     if (this.#isAlone) return false;
@@ -113,7 +112,7 @@ export class PlacedProgram {
     }
   }
 
-  /** Removes the program, if the file is still the one that was placed there. */
+  /** Removes the program if the file is still the one that this job placed. */
   remove(): void {
     if (this.#isAlone) {
       this.#removeAlone();
@@ -136,7 +135,8 @@ export class PlacedProgram {
   }
 
   /**
-   * Virus scanners and processes that the program started may keep the program open for a while.
+   * Removes the private directory, with retries: virus scanners and processes that the program
+   * started may keep the program open for a while.
    */
   #removeAlone(): void {
     closeSync(this.#fd);

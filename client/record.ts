@@ -18,44 +18,41 @@ export interface Identity {
   onWire: { version: string; system: string };
 }
 
-/**
- * Contains the id of the job whose program runs webjob, so that the jobs of a batch can be tied
- * together.
- */
+/** Names the id of the job whose program runs webjob, which ties the jobs of a batch together. */
 export const OUTER_JOB_VARIABLE = 'WEBJOB_JID';
 
-/** Contains the assignment for which a batch runs webjob. */
+/** Names the assignment for which a batch runs webjob. */
 export const ASSIGNMENT_VARIABLE = 'WEBJOB_ASSIGNMENT';
 
 type Extra = [name: string, value: string];
 
-/** `7@1795503148`: the number of the assignment, and the time at which it was due. */
+/** Reads the assignment, such as `7@1795503148`: its number, and the time at which it was due. */
 function findAssignment(): Extra[] {
   const assignment = process.env[ASSIGNMENT_VARIABLE] ?? '';
   return /^[1-9][0-9]{0,8}@[0-9]{1,12}$/.test(assignment) ? [['Assignment', assignment]] : [];
 }
 
-/** How the program ended, in the words of the run record. Undefined fields do not apply. */
+/** How the program ended, for the run record. Fields that do not apply are undefined. */
 export interface Ending {
   pid: number | undefined;
   status: number | undefined;
   signal: number | undefined;
   reason: string;
-  /** Why the program could not be started, or was ended by webjob. */
+  /** Why the program could not be started, or why webjob ended it. */
   error: string | undefined;
 }
 
 /**
- * A job in progress, for its run record. Times are microseconds since 1970-01-01 UTC; undefined for
- * a stage that was not reached.
+ * A job in progress, for its run record. Times are microseconds since 1970-01-01 UTC; the time of a
+ * stage that was not reached is undefined.
  */
 export interface Job {
   settings: ClientSettings;
   identity: Identity;
   program: string;
   /**
-   * The name requested from the server: the program or, with GetHookSuffix, the file from which it
-   * is made.
+   * The name requested from the server: the program or, with GetHookSuffix, the file from which the
+   * hook makes the program.
    */
   request: string;
   args: string[];
@@ -72,8 +69,8 @@ export interface Job {
 }
 
 /**
- * Describes this client and this machine: `webjob 1.4.0 ssl 32 bit` and `sparc OpenBSD 3.5` in the
- * article.
+ * Describes this client and machine, like `webjob 1.4.0 ssl 32 bit` and `sparc OpenBSD 3.5` in the
+ * original's article.
  */
 export function describeClient(): Identity {
   const version = `webjob ${WEBJOB_VERSION} ssl ${/64|s390x/.test(os.arch()) ? 64 : 32} bit`;
@@ -83,14 +80,14 @@ export function describeClient(): Identity {
 }
 
 /**
- * The wall clock in microseconds since 1970-01-01 UTC, with Node's resolution of milliseconds.
- * `performance` is finer, but does not follow a clock that is set or a machine that sleeps.
+ * The wall clock in microseconds since 1970-01-01 UTC, at Node's resolution of milliseconds.
+ * `performance` is finer, but does not follow clock changes or time spent asleep.
  */
 export function nowMicros(): number {
   return Date.now() * 1000;
 }
 
-/** Formats the run record of a job that is about to be uploaded, the `.env` stream. */
+/** Formats the run record, the `.env` stream, of a job that is about to be uploaded. */
 export function formatJob(job: Job, putAt: number | undefined): string {
   const { settings, identity, ending } = job;
   const epoch = (micros: number | undefined): string =>

@@ -1,5 +1,5 @@
 // ResultKeyFile: the key with which this client signs its results (docs/protocol.md, section 11),
-// so that a compromised server can neither change nor invent one.
+// so that a compromised server can neither change nor invent a result.
 import { createHash, createPrivateKey } from 'node:crypto';
 import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs';
 import { signerOf } from '../notes/ed25519.ts';
@@ -12,18 +12,18 @@ import type { ClientSettings } from './settings.ts';
 export interface ResultSigner {
   /** The name and id of the key, `client1+5782c125`. */
   key: string;
-  /** Returns the run record with descriptions of its streams and the signature. */
+  /** Returns the run record with descriptions of the streams and the signature appended. */
   sign(record: string, streams: ResultStreams, sealing?: Sealing): string;
 }
 
-/** The output of a job without a program. */
+/** The streams of a job whose program was never run. */
 export const NOTHING: ResultStreams = {
   out: { bytes: 0, sha256: createHash('sha256').digest('hex') },
   err: { bytes: 0, sha256: createHash('sha256').digest('hex') },
 };
 
 /**
- * Reads ResultKeyFile. Throws Failure `settings` for a key that cannot be used, or that others may
+ * Reads ResultKeyFile. Throws Failure `settings` for a key that is unusable or that other users can
  * read.
  */
 export function openResultSigner(settings: ClientSettings): ResultSigner {

@@ -8,14 +8,14 @@ import type { ClientSettings } from './settings.ts';
 
 const LONGEST_SECONDS = 3600;
 /**
- * The longest Retry-After that is honoured, because a waiting run holds its lock, and the job is
+ * The longest Retry-After that webjob honours, because a waiting run holds its lock, and the job is
  * safe in the spool.
  */
 const LONGEST_ASKED_SECONDS = 300;
 
 /**
- * Calls a function, and again up to RetryLimit times after failures that may be temporary. Throws
- * the error of the last try.
+ * Calls a function, and calls it again up to RetryLimit times after failures that may be temporary.
+ * Throws the error of the last try.
  */
 export async function withRetries<Result>(
   settings: ClientSettings,
@@ -37,16 +37,16 @@ export async function withRetries<Result>(
 }
 
 /**
- * Whether to wait: a server that asks for more than five minutes, or for more than the current
- * delay if that is longer, is left to the next run.
+ * Whether to wait for a server. A server that asks for more than five minutes, or more than the
+ * current delay if that is longer, is left to the next run.
  */
 export function isWorthWaiting(retryDelay: number, attempt: number, retryAfter: number): boolean {
   return retryAfter <= Math.max(LONGEST_ASKED_SECONDS, backoffSeconds(retryDelay, attempt));
 }
 
 /**
- * RetryDelay, doubled with every attempt, plus up to half of it at random, and at least the delay
- * that the server asked for.
+ * RetryDelay, doubled with every attempt and increased at random by up to half, but at least the
+ * delay that the server asked for.
  */
 export function delaySeconds(retryDelay: number, attempt: number, retryAfter: number, chance: number): number {
   return Math.max(retryAfter, backoffSeconds(retryDelay, attempt)) * (1 + chance / 2);
@@ -57,8 +57,8 @@ function backoffSeconds(retryDelay: number, attempt: number): number {
 }
 
 /**
- * Waits for this client's part of the Splay window for this program, which is the same in every
- * run.
+ * Waits for the delay of this client and program within the Splay window. The delay is the same in
+ * every run.
  */
 export async function waitSplay({ splay, clientId }: ClientSettings, program: string): Promise<void> {
   if (splay > 0) await sleep(splaySeconds(splay, [hostname(), clientId, program]) * 1000);

@@ -1,5 +1,5 @@
-// RUN: runs the program in a session of its own and reports how it ended. Its output is read from
-// pipes while it runs; processes that outlive it are not waited for.
+// RUN: runs the program in its own session and reports how it ended. The output is read from pipes
+// while the program runs; processes that outlive the program are not waited for.
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process';
 import { constants } from 'node:os';
 import { resolve } from 'node:path';
@@ -22,7 +22,7 @@ import {
 
 /**
  * Where the program's stdout and stderr go: through pipes, which may be made in the private
- * directory `folder`, or to webjob's own.
+ * directory `folder`, or to webjob's own stdout and stderr.
  */
 export type Output = { sinks: readonly [out: Sink, err: Sink]; folder: string } | 'inherit';
 
@@ -30,9 +30,9 @@ const KILL_AFTER_MS = 5_000;
 const MOST_TRIES = 5;
 
 /**
- * Runs a program to its end, in the working directory of webjob. Signals sent to webjob meanwhile
- * are passed on to its whole session. After RunTimeLimit nothing of its session is left; a process
- * that made a session of its own continues. Never throws.
+ * Runs a program to its end, in webjob's working directory. Signals that webjob receives meanwhile
+ * are passed on to the program's session. After RunTimeLimit the whole session is killed; a process
+ * that started a session of its own survives. Never throws.
  */
 export async function runProgram(
   { settings, args, runner, jobId }: Pick<Job, 'settings' | 'args' | 'runner' | 'jobId'>,
@@ -83,7 +83,7 @@ export async function runProgram(
   }
 }
 
-/** A program with its arguments, and the command that runs it when the system does not. */
+/** A program with its arguments, and the command that runs the program if the system does not. */
 interface Run {
   program: PlacedProgram;
   args: string[];
@@ -91,8 +91,8 @@ interface Run {
 }
 
 /**
- * The environment of the program. When the program runs webjob itself, the inner job records the
- * outer one and runs under its lock.
+ * The environment of the program. If the program itself runs webjob, the inner job records the id
+ * of the outer job and runs under its lock.
  */
 function kidEnvironment(settings: ClientSettings, jobId: string | undefined): NodeJS.ProcessEnv {
   return {
@@ -105,8 +105,8 @@ function kidEnvironment(settings: ClientSettings, jobId: string | undefined): No
 }
 
 /**
- * Starts the program. When another run removed it before it started, it is restored a few times; if
- * it keeps disappearing, something removes it on purpose.
+ * Starts the program. If another run removed the program first, it is restored up to a few times;
+ * if it keeps disappearing, something removes it on purpose.
  */
 function startKid(run: Run, stdio: StdioOptions, env: NodeJS.ProcessEnv): ChildProcess | Error {
   const { program, runner } = run;
@@ -128,7 +128,8 @@ function commandOf({ program, args, runner }: Run, env: NodeJS.ProcessEnv): Comm
 }
 
 /**
- * Node does not start batch files, because cmd.exe parses a command line differently from programs.
+ * Wraps a batch file in a command for cmd.exe: Node does not start batch files, because cmd.exe
+ * parses a command line differently from programs.
  */
 function commandForWindows(command: Command): Command | Error {
   const { file, args, env } = command;
@@ -141,7 +142,7 @@ function commandForWindows(command: Command): Command | Error {
   return { env, ...makeShellCommand(shell, formatBatchLine(file, args), false) };
 }
 
-/** spawn reports some errors by an event, and throws others. */
+/** Spawns a process. Returns the errors that spawn throws; it reports others by an event. */
 function trySpawn({ file, args, env, options }: Command, stdio: StdioOptions): ChildProcess | Error {
   try {
     // Windows gives a detached program a console window of its own.

@@ -1,5 +1,5 @@
-// Which directories may hold our files: none that another user could replace, or in which another
-// user could replace a file.
+// Which directories may contain our files: only those that other users can neither replace nor
+// replace files in.
 import { lstatSync, readlinkSync, type Stats, statSync } from 'node:fs';
 import { dirname, join, parse, relative, resolve, sep } from 'node:path';
 import { Failure, warn } from './failure.ts';
@@ -18,16 +18,16 @@ interface Rule {
 }
 
 /**
- * Checks SpoolDirectory. Throws Failure `settings` when others can write to it: their files would
- * be sent in our name. Throws the error of the system call when it does not exist.
+ * Checks SpoolDirectory. Throws Failure `settings` if other users can write to it: their files
+ * would be sent in our name. Throws the error of the system call when it does not exist.
  */
 export function checkSpoolDirectory(path: string): void {
   check(path, { setting: 'SpoolDirectory', stage: 'settings', mayBeShared: false });
 }
 
 /**
- * Checks TempDirectory. Throws Failure `run` when others can replace files in it: another program
- * could run in our name. Throws the error of the system call when it does not exist.
+ * Checks TempDirectory. Throws Failure `run` if other users can replace files in it: another
+ * program could run in our name. Throws the error of the system call when it does not exist.
  */
 export function checkTempDirectory({ tempDirectory }: ClientSettings): void {
   check(tempDirectory, { setting: 'TempDirectory', stage: 'run', mayBeShared: true });
@@ -49,10 +49,10 @@ function check(path: string, { setting, stage, mayBeShared }: Rule): void {
 }
 
 /**
- * The part of a path by which another user could change its target: a directory or link that
- * belongs neither to us nor to root, or a world-writable directory without the sticky bit.
- * Undefined for none. Write access for a group on a parent directory counts as intended, as for
- * `staff` on Debian's /usr/local.
+ * Finds the part of a path through which another user could change its target: a directory or link
+ * owned by neither us nor root, or a world-writable directory without the sticky bit. Returns
+ * undefined when there is none. Group write access on a parent directory counts as intended, like
+ * that of `staff` on Debian's /usr/local.
  */
 export function findWeakness(path: string): string | undefined {
   for (const [step, found] of stepsTo(resolve(path))) {
@@ -64,8 +64,8 @@ export function findWeakness(path: string): string | undefined {
 }
 
 /**
- * Warns of a file that decides what runs here, or who is trusted, and that another user could
- * change or replace.
+ * Warns about a file that decides what runs here, or who is trusted, if another user could change
+ * or replace it.
  */
 export function warnOfOthers(path: string): void {
   if (process.platform === 'win32') return;
@@ -74,11 +74,11 @@ export function warnOfOthers(path: string): void {
     const weak = isOpen ? `others can write to ${path}` : findWeakness(path);
     if (weak) warn(`${path} decides what runs here, but ${weak}${isOpen ? `: chmod go-w ${path}` : ''}`);
   } catch {
-    // The file is a pipe, or gone; reading it will report that.
+    // The file is a pipe or does not exist; reading it will report the error.
   }
 }
 
-/** Whether this is our own user or root, who can do anything anyway. */
+/** Whether the user id is our own or root's; root can do anything anyway. */
 export function isTrusted(uid: number): boolean {
   return uid === 0 || uid === process.geteuid?.();
 }
@@ -87,7 +87,7 @@ function isSticky({ mode }: Stats): boolean {
   return (mode & STICKY) !== 0;
 }
 
-/** Yields every directory and link on the way of a path, and finally the path itself. */
+/** Yields every directory and link along a path, and finally the path itself. */
 function* stepsTo(path: string): Generator<[step: string, found: Stats]> {
   const { root } = parse(path);
   let at = root;

@@ -73,9 +73,9 @@ export interface PlainJob {
 }
 
 /**
- * Seals the streams of a job, signs its run record, and replaces the plain text by them. A kill at
- * any moment leaves one or the other complete. Returns the record. Throws the error of a system
- * call, and then the job is unchanged.
+ * Seals the streams of a job, signs its run record, and replaces the plain text. If webjob is
+ * killed at any moment, either the plain or the sealed files are complete. Returns the record.
+ * Throws the error of a system call; the job is then unchanged.
  */
 export async function sealJob(job: PlainJob, sealer: Sealer, signer: ResultSigner): Promise<string> {
   const { HashType } = parseRecord(job.record).fields;
@@ -98,8 +98,7 @@ export async function sealJob(job: PlainJob, sealer: Sealer, signer: ResultSigne
 }
 
 /**
- * Finishes the work of a webjob that was killed after it had sealed. Throws the error of a system
- * call.
+ * Finishes the work of a webjob that was killed after sealing. Throws the error of a system call.
  */
 export function finishSealing(folder: string): void {
   const record = join(folder, SEALED_RECORD);
@@ -138,7 +137,7 @@ async function sealStream(
         const { value, done } = pieces.next();
         if (done) return controller.close();
         plainHash?.update(value);
-        // A copy, because the next piece arrives in the same buffer.
+        // Enqueues a copy, because the next piece arrives in the same buffer.
         controller.enqueue(Uint8Array.from(value));
       },
     });
@@ -164,8 +163,8 @@ async function sealStream(
 }
 
 /**
- * Updates StdOutHash and StdErrHash, which readers compare with the stored streams. A run that was
- * cut short has none.
+ * Updates StdOutHash and StdErrHash, which readers compare with the stored streams. The record of a
+ * run that was cut short has neither.
  */
 function withHashes(text: string, out: string, err: string): string {
   const { fields, extra } = parseRecord(text);
@@ -174,7 +173,7 @@ function withHashes(text: string, out: string, err: string): string {
   return formatRecord({ fields: { ...fields, ...hashes }, extra });
 }
 
-/** The failure for a job that could not be sealed. */
+/** Converts an error of sealing to the failure of a job. */
 export function sealFailure(error: unknown, shown = 'the output'): Failure {
   return error instanceof Failure ? error : new Failure('put', `${shown} cannot be sealed: ${codeOf(error)}`);
 }

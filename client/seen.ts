@@ -1,5 +1,5 @@
-// Files in which a client notes the signed things that it has run, one on each line, so that a
-// server cannot replay them. A note is on disk before anything runs, and while a file cannot be
+// Files in which a client notes the signed texts that it has accepted, one per line, so that a
+// server cannot replay them. A line is on disk before anything runs, and if the file cannot be
 // read, nothing runs.
 import { readFileSync } from 'node:fs';
 import { KnownFailure } from '../cli/failure.ts';
@@ -8,8 +8,8 @@ import { withLock } from '../cli/lockfile.ts';
 import { codeOf, Failure } from './failure.ts';
 
 /**
- * Parses each line of a file, split into words; a missing file has no lines. Throws Failure
- * `settings` for a file that cannot be read, and for a line for which `parse` returns undefined.
+ * Parses the lines of a file, each split into words; a missing file has no lines. Throws Failure
+ * `settings` for an unreadable file, and for a line for which `parse` returns undefined.
  */
 export function readSeen<Value extends object>(
   setting: string,
@@ -24,7 +24,7 @@ export function readSeen<Value extends object>(
     throw new Failure('settings', `${setting}: ${path} cannot be read: ${codeOf(error)}`);
   }
   const lines = text.split('\n');
-  // An unfinished last line is an error too, and is reported by its number.
+  // An incomplete last line is an error too, which is reported with the line number.
   const end = lines.pop();
   if (end !== '') lines.push('');
   return lines.map((line, index) => {
@@ -36,7 +36,7 @@ export function readSeen<Value extends object>(
 }
 
 /**
- * Replaces a file with the text that `change` returns, unless that is undefined, under a lock. The
+ * Replaces a file, under a lock, with the text that `change` returns, unless that is undefined. The
  * text is on disk when this returns. Throws the Failure of `change`, and Failure `get` when the
  * file cannot be written.
  */

@@ -1,11 +1,11 @@
-// DsvSerialFile: the highest serial number accepted so far in the manifests of each program, so
-// that a server cannot go back to an older program. Each line is `ClientId name serial SHA-256`,
-// with the hash of the manifest that had the serial.
+// DsvSerialFile: the highest serial number accepted so far from the manifests of each program, so
+// that a server cannot go back to an older program. A line is `ClientId name serial SHA-256`; the
+// SHA-256 is that of the manifest with this serial.
 import { isClientId, isFileName } from 'webjob-protocol';
 import { Failure } from './failure.ts';
 import { changeSeen, readSeen } from './seen.ts';
 
-/** A serial, and the hash of the manifest that had it. */
+/** A serial, and the hash of the manifest that contained it. */
 export interface Seen {
   serial: number;
   textHash: string;
@@ -24,7 +24,7 @@ export class Serials {
   }
 
   /**
-   * Checks a serial. Throws Failure `settings` for a file that cannot be read or was not written by
+   * Checks a serial. Throws Failure `settings` for a file that is unreadable or was not written by
    * webjob, `get` for a serial that is too old.
    */
   check(name: string, offered: Seen): void {
@@ -32,8 +32,8 @@ export class Serials {
   }
 
   /**
-   * Stores a serial, which is on disk when this returns. Throws Failure `settings` and `get` like
-   * check(), and `get` when it cannot be written.
+   * Stores a serial; it is on disk when this returns. Throws the same as check(), and Failure `get`
+   * when the file cannot be written.
    */
   take(name: string, offered: Seen): void {
     // Most runs have nothing to write and need not wait for others.

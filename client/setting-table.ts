@@ -25,7 +25,8 @@ const text = <Key extends string>(key: Key, value: string, allowed = TEXT): Cont
 };
 const path = <Key extends string>(key: Key): Control<Key, string> => ({ ...text(key, ''), isPath: true });
 /**
- * One of these words in any case, as in the original; the value is the word as it is written here.
+ * A setting whose value is one of these words in any case, as in the original; it is stored in the
+ * spelling given here.
  */
 const choice = <Key extends string, Word extends string>(key: Key, ...words: readonly [Word, ...Word[]]) => {
   const control: Control<Key, Word> = {
@@ -86,8 +87,8 @@ export const CONTROLS = [
   flag('SSLUseCertificate', 'N'),
   flag('SSLVerifyHost', 'N'),
   flag('SSLVerifyPeerCert', 'N'),
-  // Relative to the working directory, as in the original: the program that runs there does not
-  // belong to a client kit.
+  // Resolved against the working directory, as in the original: the program that runs there does
+  // not belong to a client kit.
   text('TempDirectory', ''),
   number('TimeoutSignal', '9', '[1-9]|[12][0-9]|3[01]'),
   flag('UnlinkExecutable', 'Y'),
@@ -109,7 +110,7 @@ export const CONTROLS = [
 type AnyControl = (typeof CONTROLS)[number];
 export type ControlKey = AnyControl['key'];
 
-/** `URLGetURL` is `urlGetURL`, `ClientId` is `clientId`. */
+/** Derives a property name: `URLGetURL` becomes `urlGetURL`, `ClientId` becomes `clientId`. */
 type PropertyOf<Key> = Key extends `URL${infer Rest}`
   ? `url${Rest}`
   : Key extends `SSL${infer Rest}`

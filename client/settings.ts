@@ -11,35 +11,37 @@ import { CONTROLS, type ControlKey, type Controls, findControl, propertyOf } fro
 
 export interface Target {
   url: URL;
-  /** `user:password` for Basic authentication, one character for each byte. */
+  /** `user:password` for Basic authentication, one character per byte. */
   credentials: string | undefined;
 }
 
 export interface ClientSettings extends Controls {
   get: Target;
   put: Target | undefined;
-  /** `user:password` for the proxy, one character for each byte. */
+  /** `user:password` for the proxy, one character per byte. */
   proxyCredentials: string | undefined;
 }
 
 const IMPORT_DEPTH = 3;
 const SECRETS = /^(?:URLPassword|URLProxyPassword|SSLPassPhrase)$/i;
 /**
- * Settings whose bytes go to a server or into a digest; all others are file names, commands, or
- * names in ASCII.
+ * Settings whose exact bytes are sent to a server or hashed; all others are file names, commands,
+ * or names in ASCII.
  */
 const AS_BYTES = /^(?:URL.*|SSLPassPhrase)$/i;
 const UTF_16 = /^(?:\xff\xfe|\xfe\xff)/;
 
 /**
- * Reads settings from files separated by commas as if they were one. Throws a Failure that names
- * file, line and setting.
+ * Reads settings from comma-separated files as if they were one file. Throws a Failure that names
+ * the file, line and setting.
  */
 export function readSettings(files: string): ClientSettings {
   return checkSettings(readControls(files), ['ClientId', 'URLGetURL']);
 }
 
-/** Reads the settings for a mode that talks to no WebJob server, so that no setting is required. */
+/**
+ * Reads the settings for a mode that contacts no WebJob server, in which no setting is required.
+ */
 export function readConnection(files: string | undefined): ClientSettings {
   return checkSettings(files === undefined ? new Map() : readControls(files), []);
 }
@@ -53,8 +55,8 @@ function readControls(files: string): Given {
 }
 
 /**
- * Reads a file. Import is replaced by the settings of the file it names, which is looked for beside
- * the importing file.
+ * Reads a file. Import inserts the settings of the file that it names, relative to the importing
+ * file.
  */
 function readFile(given: Given, file: string, depth: number): void {
   for (const entry of readEntries(file)) {
@@ -72,8 +74,8 @@ function readFile(given: Given, file: string, depth: number): void {
 }
 
 /**
- * Resolves a path against the directory of its file, so that a client kit works wherever it is, and
- * whatever the working directory of cron is.
+ * Resolves a path against the directory of the file that contains it, so that a client kit works in
+ * any location, whatever cron's working directory is.
  */
 function placeBeside(file: string, { key, value }: Entry): string {
   return value !== '' && findControl(key)?.isPath ? resolve(dirname(file), value) : value;
@@ -100,8 +102,8 @@ function readEntries(file: string): Entry[] {
 }
 
 /**
- * Decodes a value. Passwords keep one character for each byte; file names and commands must be
- * UTF-8, because Node accepts nothing else.
+ * Decodes a value. Passwords keep one character per byte; file names and commands must be UTF-8,
+ * because Node accepts nothing else.
  */
 function decodeEntry(file: string, entry: Entry): Entry {
   if (AS_BYTES.test(entry.key)) return entry;
@@ -122,7 +124,7 @@ function fault(file: string, line: number, message: string): Failure {
   return new Failure('settings', `${file} line ${line}: ${message}`);
 }
 
-/** Settings that an enabled setting needs. */
+/** The settings that an enabled setting requires. */
 const NEEDS: readonly [on: keyof Controls, control: ControlKey, needed: ControlKey][] = [
   ['getHookEnable', 'GetHookEnable', 'GetHookCommandLine'],
   ['getHookEnable', 'GetHookEnable', 'GetHookSuffix'],
@@ -159,7 +161,8 @@ function checkSettings(given: Given, required: ControlKey[]): ClientSettings {
   const target = (key: ControlKey, bytes: string): Target => parseTarget(place(given, key), percentEncode(bytes), own);
   return {
     ...controls,
-    // Absolute: a bare name would be looked up in PATH, and another program of that name could run.
+    // Must be absolute: a bare name would be looked up in PATH, and another program with that name
+    // could run.
     tempDirectory: resolve(controls.tempDirectory || tmpdir()),
     get: target('URLGetURL', controls.urlGetURL || 'http://localhost/'),
     put: controls.urlPutURL === '' ? undefined : target('URLPutURL', controls.urlPutURL),
@@ -167,13 +170,13 @@ function checkSettings(given: Given, required: ControlKey[]): ClientSettings {
   };
 }
 
-/** The file and line in which a setting was given. */
+/** The file and line that contain a setting. */
 function place(given: Given, key: ControlKey): string {
   const entry = given.get(key.toLowerCase());
   return entry ? `${entry.file} line ${entry.line}: ${key}` : key;
 }
 
-/** `user:password` when Basic authentication is configured. */
+/** Returns `user:password` when Basic authentication is configured, otherwise undefined. */
 function credentialsOf(given: Given, type: string, key: ControlKey, password: string): string | undefined {
   if (type !== 'basic') return undefined;
   const user = given.get(key.toLowerCase())?.value ?? '';
@@ -183,8 +186,8 @@ function credentialsOf(given: Given, type: string, key: ControlKey, password: st
 }
 
 /**
- * Parses a URL. A user and password in it override the settings, and are removed before anything
- * can print the URL. Throws Failure.
+ * Parses a URL. A user and password in the URL override the settings, and are removed before
+ * anything can print the URL. Throws Failure.
  */
 export function parseTarget(name: string, text: string, ownCredentials: string | undefined): Target {
   if (!URL.canParse(text)) throw new Failure('settings', `${name} is not a URL`);

@@ -1,6 +1,6 @@
-// WebJob-Payload-Signature: one line of base64 over the exact bytes of a program, made with a
-// private key that the server never sees (docs/protocol.md, section 7). Ed25519, or ECDSA on P-256
-// with SHA-256, in DER as openssl writes it.
+// WebJob-Payload-Signature: one line of base64 with a signature of the exact bytes of a program,
+// made with a private key that the server never sees (docs/protocol.md, section 7). The signature
+// is Ed25519, or ECDSA on P-256 with SHA-256 in DER as openssl writes it.
 import { createPublicKey, createVerify, type KeyObject } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { isSignature, KEY_KINDS, signatureDigest } from 'webjob-protocol';
@@ -9,8 +9,8 @@ import { Failure } from './failure.ts';
 import type { PayloadCheck } from './fetch.ts';
 
 /**
- * Returns a function that begins the check of a program, in constant memory. Throws Failure
- * `settings` for an invalid key; the returned function throws Failure `get` for a missing or
+ * Returns a function that begins the check of a program in constant memory. Throws Failure
+ * `settings` for an invalid key. The returned function throws Failure `get` for a missing or
  * malformed signature.
  */
 export function prepareCheck(

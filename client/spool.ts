@@ -49,8 +49,8 @@ export interface KeptFacts extends UploadFacts {
 }
 
 /**
- * Makes SpoolDirectory when it does not exist. Throws Failure `settings` for one that is refused,
- * or the error of the system call.
+ * Creates SpoolDirectory if it does not exist. Throws Failure `settings` for a directory that is
+ * refused, or the error of the system call.
  */
 export function openSpool(spool: string): void {
   const made = mkdirSync(spool, { recursive: true, mode: 0o700 });
@@ -77,7 +77,7 @@ export class JobFolder {
     this.#name = name;
   }
 
-  /** Makes a new directory for a run of this process. Throws the error of the system call. */
+  /** Creates a directory for a run of this process. Throws the error of the system call. */
   static makeRun(place: string): JobFolder {
     return new JobFolder(place, basename(mkdtempSync(join(place, `run-${markOfOurs()}-`))));
   }
@@ -90,7 +90,9 @@ export class JobFolder {
     return join(this.place, this.#name);
   }
 
-  /** Renames the directory, unless it already has the name. Throws the error of the system call. */
+  /**
+   * Renames the directory, unless it already has that name. Throws the error of the system call.
+   */
   rename(name: string): void {
     if (name === this.#name) return;
     renameSync(this.path, join(this.place, name));
@@ -98,8 +100,8 @@ export class JobFolder {
   }
 
   /**
-   * Writes a file of the job in place, from its first byte: even a full disk has room for as many
-   * bytes as before.
+   * Overwrites a file of the job in place, from its first byte: even a full disk has room for as
+   * many bytes as the file had before.
    */
   write(name: 'env' | 'parcel.json', bytes: Buffer): void {
     const fd = openSync(join(this.path, name), constants.O_WRONLY | constants.O_CREAT, 0o600);
@@ -111,14 +113,14 @@ export class JobFolder {
     }
   }
 
-  /** Puts the job's files and their names on disk. Throws the error of the system call. */
+  /** Syncs the files of the job and its directory to disk. Throws the error of the system call. */
   sync(): void {
     for (const name of [...FILES, 'parcel.json', '']) sync(join(this.path, name));
   }
 
   /**
-   * Removes a job that the server has. Under its new name it is not sent again, whatever is left of
-   * it.
+   * Removes a job that the server has. The job is renamed first, so that it is never sent again
+   * even if the removal is incomplete.
    */
   remove(): void {
     try {
@@ -130,7 +132,7 @@ export class JobFolder {
     }
   }
 
-  /** Removes a run that is no longer needed: it is stored elsewhere, or never began. */
+  /** Removes a run that is no longer needed because it is stored elsewhere or never began. */
   discard(): void {
     try {
       rmSync(this.path, { recursive: true, force: true });
@@ -150,56 +152,57 @@ export function newJobName(): string {
 
 let mark: string | undefined;
 
-/** This process in the names of directories: `<pid>-<start>`. */
+/** This process as part of a directory name: `<pid>-<start>`. */
 function markOfOurs(): string {
   mark ??= `${process.pid}-${startOf(process.pid)}`;
   return mark;
 }
 
-/** The name of a job while this process sends it, or after it has. */
+/** The name of a job that this process is sending or has sent. */
 export function ownName(state: 'sending' | 'sent', job: string): string {
   return `${state}-${markOfOurs()}-${job}`;
 }
 
-/** The name of a job that no process is sending. */
+/** The name of a job without the state and process. */
 export function jobName(name: string): string {
   return name.replace(/^(?:over-|(?:sending|sent)-[0-9]+-[0-9]+-)/, '');
 }
 
-/** Jobs in the order in which they were kept, without those over SpoolLimit. */
+/** Lists the jobs in the order in which they were kept, without those over SpoolLimit. */
 function findAllJobs(place: string): string[] {
   const names = readdirSync(place).filter((name) => /^(?:sending-[0-9]+-[0-9]+-)?job-[0-9]+-[0-9]+$/.test(name));
   // Before September 2001 the milliseconds have fewer digits.
   return names.sort((a, b) => jobName(a).localeCompare(jobName(b), 'en', { numeric: true }));
 }
 
-/** Jobs that no process is delivering. */
+/** Lists the jobs that no process is delivering. */
 export function findFreeJobs(place: string): string[] {
   return findAllJobs(place).filter(isFree);
 }
 
 /**
- * The names that `makeRun` and `newJobName` make, and no others: a name made by another user may
+ * Matches only names that `makeRun` and `newJobName` create: a name created by another user may
  * contain terminal escape sequences.
  */
 const LEFTOVER = /^(?:run-(?:[0-9]+-[0-9]+-)?[A-Za-z0-9]{6}|over-job-[0-9]+-[0-9]+)$/;
 
 /**
- * Other directories that no process uses: runs whose webjob was killed, and jobs over SpoolLimit.
+ * Lists the other directories that no process uses: runs whose webjob was killed, and jobs over
+ * SpoolLimit.
  */
 export function findLeftovers(place: string): string[] {
   return readdirSync(place).filter((name) => LEFTOVER.test(name) && isFree(name));
 }
 
-/** Removes jobs that were delivered by a process that was killed before it could remove them. */
+/** Removes delivered jobs whose process was killed before it could remove them. */
 export function removeSent(place: string): void {
   const names = readdirSync(place).filter((name) => /^sent-[0-9]+-[0-9]+-/.test(name) && isFree(name));
   for (const name of names) new JobFolder(place, name).remove();
 }
 
 /**
- * Whether no process uses a directory: the process in its name is gone, even if another process has
- * the id by now.
+ * Whether no process uses a directory: the process in its name has ended, even if the id has been
+ * reused.
  */
 export function isFree(name: string): boolean {
   const [, pid, start] = /^(?:run|sending|sent)-([0-9]+)-([0-9]+)-/.exec(name) ?? [];
@@ -212,7 +215,7 @@ export function spoolBytes(place: string): number {
   return findAllJobs(place).reduce((sum, name) => sum + folderBytes(join(place, name)), 0);
 }
 
-/** The size of a directory in bytes; 0 for a job that was delivered meanwhile. */
+/** The size of a directory in bytes; 0 for a job that has been delivered meanwhile. */
 export function folderBytes(folder: string): number {
   try {
     return readdirSync(folder).reduce((sum, name) => sum + statSync(join(folder, name)).size, 0);
@@ -223,7 +226,7 @@ export function folderBytes(folder: string): number {
 
 /**
  * Opens a regular file of a job without following a link and without blocking. Throws the error of
- * the system call, with the code EFTYPE for anything else.
+ * the system call, with code EFTYPE when it is not a regular file.
  */
 export function openJobFile(folder: string, name: string): number {
   const { O_RDONLY, O_NOFOLLOW = 0, O_NONBLOCK = 0 } = constants as Partial<typeof constants>;
@@ -242,7 +245,7 @@ function readJobFile(folder: string, name: string): Buffer {
   }
 }
 
-/** Reads parcel.json. Throws Failure `put` when it is not as webjob writes it. */
+/** Reads parcel.json. Throws Failure `put` when its content is not what webjob writes. */
 export function readKeptFacts(folder: string, shown: string): KeptFacts {
   try {
     const facts = JSON.parse(readJobFile(folder, 'parcel.json').toString()) as KeptFacts;
@@ -258,8 +261,8 @@ export function readKeptFacts(folder: string, shown: string): KeptFacts {
 }
 
 /**
- * The command that delivers all waiting jobs, or those in one directory, with the same settings;
- * quoted for a shell.
+ * The command, quoted for a shell, that delivers all waiting jobs, or those in one directory, with
+ * the same settings.
  */
 export function flushCommand(conf: string, folder?: string): string {
   const files = conf.split(',').map((file) => resolve(file));
@@ -271,12 +274,12 @@ export function flushCommand(conf: string, folder?: string): string {
   ].join(' ');
 }
 
-/** The command that removes a directory; quoted for a shell. */
+/** The command, quoted for a shell, that removes a directory. */
 export function removeCommand(folder: string): string {
   return `${process.platform === 'win32' ? 'rmdir /s' : 'rm -r'} ${quoteFile(folder)}`;
 }
 
-/** Puts a file or a directory on disk. Throws the error of the system call. */
+/** Syncs a file or directory to disk. Throws the error of the system call. */
 export function sync(path: string): void {
   // Windows cannot open directories.
   if (process.platform === 'win32' && statSync(path).isDirectory()) return;

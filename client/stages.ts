@@ -1,5 +1,5 @@
-// One job from beginning to end: GET, RUN, PUT. All files are in private directories that are
-// removed afterwards, unless they contain the only copy of a result.
+// One job from beginning to end: GET, RUN, PUT. All files are in private directories, which are
+// removed afterwards unless they contain the only copy of a result.
 import { copyFileSync, mkdtempSync, renameSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { isFileName, NOT_APPLICABLE } from 'webjob-protocol';
@@ -23,7 +23,7 @@ import { type UploadFacts, uploadStreams } from './upload.ts';
 
 type Cleanup = ReturnType<typeof openCleanup>;
 
-/** The ending in the run record until the run has ended. */
+/** The ending that the run record states until the run has ended. */
 const CUT_SHORT: Ending = {
   pid: undefined,
   status: undefined,
@@ -32,13 +32,13 @@ const CUT_SHORT: Ending = {
   error: 'was still running when webjob was ended',
 };
 
-/** Names, to a batch script, the configuration file of the client that runs it. */
+/** Tells a batch script the configuration file of the client that runs the script. */
 const FILE_VARIABLE = 'WEBJOB_FILE';
 const PROGRAM_VARIABLE = 'WEBJOB_PROGRAM';
 
 /**
- * The private directory of a job, whether it contains something that must not be lost, and how to
- * deliver that when a signal ends the upload.
+ * The private directory of a job, whether its content must not be lost, and how to deliver that
+ * content when a signal ends the upload.
  */
 interface Workplace {
   folder: string;
@@ -53,9 +53,9 @@ interface Workplace {
 }
 
 /**
- * Fetches a program, runs it with `args` and uploads its output; returns the exit code of webjob,
- * which without URLPutURL is the program's own. `conf` is the value of --file. With a `runner`,
- * that command runs the program instead of the system. Throws Failure.
+ * Fetches a program, runs it with `args` and uploads its output. Returns the exit code of webjob,
+ * which without URLPutURL is that of the program. `conf` is the value of --file. If `runner` is
+ * given, that command runs the program. Throws Failure.
  */
 export async function executeJob(
   settings: ClientSettings,
@@ -93,11 +93,11 @@ async function findSigner(settings: ClientSettings): Promise<ResultSigner | unde
 }
 
 /**
- * Passes this program and configuration to a program that itself runs webjob, as a batch does
- * (docs/protocol.md, section 12).
+ * Passes the command line and configuration file of this webjob, by environment variables, to a
+ * program that itself runs webjob, as a batch does (docs/protocol.md, section 12).
  */
 function tellWhoRuns(conf: string): void {
-  // A standalone executable is its own script.
+  // In a standalone executable, execPath and argv[1] are the same file.
   const words = [...new Set([process.execPath, process.argv[1] ?? process.execPath])];
   process.env[FILE_VARIABLE] = conf === '-' ? '' : resolve(conf);
   process.env[PROGRAM_VARIABLE] = words.map(quote).join(' ');
@@ -155,8 +155,8 @@ async function runJob(
 }
 
 /**
- * GET, the hook, and the executable program in its place. A failure is reported to the server if
- * the settings say so.
+ * GET and the hook, after which the executable program is in its place. If the settings say so, a
+ * failure is reported to the server.
  */
 async function getProgram(
   job: Job,
@@ -178,15 +178,18 @@ async function getProgram(
       await reportGetFailure(job, signer, error);
     throw error;
   }
-  // A batch of another run, which has been given other assignments, must not take its place before
-  // it is read.
+  // A program in TempDirectory could be replaced, before it is read, by the batch of another run
+  // with different assignments.
   const isAlone = job.runner ? true : undefined;
   const placed = new PlacedProgram(join(folder, program), path, settings.overwriteExecutable, isAlone);
   cleanup.add(() => (settings.unlinkExecutable ? placed.remove() : placed.leave()));
   return placed;
 }
 
-/** Uploads only a run record with GetError. The job has failed in any case. */
+/**
+ * Uploads a run record with GetError and no output. Failures are only warned about, because the job
+ * has failed anyway.
+ */
 async function reportGetFailure(job: Job, signer: ResultSigner | undefined, failure: Failure): Promise<void> {
   job.getError = failure.message;
   const nothing: Captured = { fd: -1, length: 0 };
@@ -200,8 +203,8 @@ async function reportGetFailure(job: Job, signer: ResultSigner | undefined, fail
 }
 
 /**
- * RUN and PUT. The output is kept on disk from its first byte, because there is no other copy until
- * the server has it.
+ * RUN and PUT. The output is on disk from its first byte, because there is no other copy until the
+ * server has stored it.
  */
 async function runAndUpload(job: Job, work: Workplace, placed: PlacedProgram): Promise<void> {
   const { settings, program } = job;
@@ -229,8 +232,8 @@ async function runAndUpload(job: Job, work: Workplace, placed: PlacedProgram): P
 }
 
 /**
- * Seals the output. The hint of a Failure is the command that seals and delivers the job, which
- * waits from then on.
+ * Seals the output. If that fails, the job waits on disk, and the hint of the Failure is the
+ * command that seals and delivers it.
  */
 async function seal(
   job: Job,
@@ -245,7 +248,10 @@ async function seal(
   }
 }
 
-/** PUT. The hint of a Failure is the command that delivers the job, which waits from then on. */
+/**
+ * PUT. If it fails, the job waits on disk, and the hint of the Failure is the command that delivers
+ * it.
+ */
 async function send(job: Job, work: Workplace, run: KeptRun): Promise<void> {
   work.waiting = run.describe(work.conf);
   try {
@@ -257,7 +263,7 @@ async function send(job: Job, work: Workplace, run: KeptRun): Promise<void> {
   }
 }
 
-/** The error to throw for a job that could not be sent and is kept. */
+/** The error to throw for a job that could not be sent and was kept. */
 function leave(job: Job, work: Workplace, run: KeptRun, error: unknown): unknown {
   if (!(error instanceof Failure)) return error;
   if (job.ending?.error !== undefined) warn(`${job.program} ${job.ending.error}`);
@@ -267,8 +273,8 @@ function leave(job: Job, work: Workplace, run: KeptRun, error: unknown): unknown
 }
 
 /**
- * With UnlinkOutput=N the output stays in TempDirectory, named after its program. The server has it
- * already.
+ * Names the output after its program in TempDirectory, for UnlinkOutput=N. The server already has a
+ * copy.
  */
 function nameOutput(from: string, to: string, program: string): void {
   for (const stream of ['out', 'err']) {
@@ -295,7 +301,7 @@ function uploadFactsOf({ settings, identity, program, jobId }: Job): UploadFacts
   return { ...identity.onWire, clientId: settings.clientId, fileName: program, runType: settings.runType, jobId };
 }
 
-/** The remedy for output that did not fit on the disk. */
+/** The remedy when output did not fit on the disk. */
 function remedyOf(error: string, { tempDirectory }: ClientSettings): string | undefined {
   if (/: EFBIG\b/.test(error)) return 'ulimit -f unlimited';
   return /: (?:ENOSPC|EDQUOT)\b/.test(error) ? `df ${quoteFile(tempDirectory)}` : undefined;
@@ -303,7 +309,7 @@ function remedyOf(error: string, { tempDirectory }: ClientSettings): string | un
 
 /**
  * The exit code as a shell reports it: the program's status, or 128 plus the number of the signal.
- * Throws Failure for a program that did not end by itself.
+ * Throws Failure if the program did not end by itself.
  */
 function exitCodeOf(program: string, { error, signal, status }: Ending): number {
   if (error !== undefined) throw new Failure('run', `${program} ${error}`);
@@ -312,7 +318,7 @@ function exitCodeOf(program: string, { error, signal, status }: Ending): number 
 
 const FULL = new Set(['ENOSPC', 'EDQUOT']);
 
-/** Makes a directory with mode 0700 and an unpredictable name. */
+/** Creates a directory with mode 0700 and an unpredictable name. */
 function makePrivateFolder(settings: ClientSettings): string {
   try {
     checkTempDirectory(settings);
@@ -326,7 +332,8 @@ function makePrivateFolder(settings: ClientSettings): string {
 }
 
 /**
- * On Windows, processes that the program or the hook started, and virus scanners, may hold it open.
+ * Removes the private directory. On Windows, virus scanners and processes that the program or the
+ * hook started may hold it open.
  */
 function removePrivateFolder(folder: string): void {
   try {

@@ -1,6 +1,6 @@
-// Why the system does not start a program, with a remedy, for the run record and the message. The
-// error of execve(2) says little: ENOENT often means a script's interpreter, EACCES the mount
-// option noexec.
+// Explains why the system does not start a program, with a remedy, for the run record and the
+// message. The error of execve(2) says little: ENOENT often means the interpreter of a script,
+// EACCES the mount option noexec.
 import { closeSync, existsSync, openSync, readdirSync, readFileSync, readSync } from 'node:fs';
 import { machine } from 'node:os';
 import { basename } from 'node:path';
@@ -14,7 +14,7 @@ interface Program {
 
 const HEAD_BYTES = 4096;
 
-/** Explains an error: `its interpreter /bin/zsh does not exist`. */
+/** Explains an error, for example `its interpreter /bin/zsh does not exist`. */
 export function explainStartFailure({ code, message }: NodeJS.ErrnoException, program: Program): string {
   const head = readHead(program.fd);
   switch (code) {
@@ -71,7 +71,9 @@ function explainDenied({ path, fd }: Program, head: Buffer): string {
   return `${path} may not be executed (EACCES)`;
 }
 
-/** The mount point of an open file, if it is mounted noexec; undefined also without /proc. */
+/**
+ * The mount point of an open file if it is mounted noexec; undefined otherwise, or without /proc.
+ */
 function findNoexecMount(fd: number): string | undefined {
   if (process.platform !== 'linux') return undefined;
   try {
@@ -87,17 +89,17 @@ function findNoexecMount(fd: number): string | undefined {
 }
 
 /**
- * The interpreter after `#!` as the kernel parses it, including a CR at the end of the line;
- * undefined for a file that is not a script.
+ * The interpreter after `#!` as the kernel parses it, including a trailing CR; undefined for a file
+ * that is not a script.
  */
 function findInterpreter(head: Buffer): string | undefined {
   return /^#![ \t]*([^ \t\n\0]+)/.exec(head.toString('latin1'))?.[1];
 }
 
 /**
- * Whether the kernel rejects a file as a foreign binary. execvp(3) would then pass it to /bin/sh,
- * which takes its bytes for commands. Shells distinguish scripts from binaries in the same way, by
- * a NUL in the first line. False when unknown.
+ * Whether the kernel rejects a file as a foreign binary. execvp(3) would then pass the file to
+ * /bin/sh, which would interpret its bytes as commands. As in shells, a NUL in the first line
+ * distinguishes a binary from a script. False when unknown.
  */
 export function isForeign(fd: number): boolean {
   if (process.platform !== 'linux') return false;
@@ -115,10 +117,10 @@ function explainFormat(fd: number): string {
 
 const isElf = (head: Buffer): boolean => head.length >= 20 && head.readUInt32BE(0) === 0x7f454c46;
 
-/** e_machine of an ELF header, in the byte order that the header declares. */
+/** Reads e_machine from an ELF header, in the byte order that the header declares. */
 const machineOf = (head: Buffer): number => (head[5] === 2 ? head.readUInt16BE(18) : head.readUInt16LE(18));
 
-/** Pairs of machines that one kernel runs: x86, ARM, PowerPC, SPARC. */
+/** Pairs of machine types that the same kernel runs: x86, ARM, PowerPC, SPARC. */
 const FAMILIES = [
   [3, 62],
   [40, 183],

@@ -6,21 +6,18 @@ export function isSuccess({ statusCode = 0 }: IncomingMessage): boolean {
   return statusCode >= 200 && statusCode <= 299;
 }
 
-/** `Status = [404], Reason = [Not Found]`, as the original prints it. */
+/** Formats a status as the original prints it: `Status = [404], Reason = [Not Found]`. */
 export function formatStatus({ statusCode, statusMessage }: IncomingMessage): string {
   return `Status = [${statusCode}], Reason = [${printable(statusMessage ?? '')}]`;
 }
 
 /**
- * The content types that WebJob servers send. C clients never checked them, so an answer without a
- * type is accepted too.
+ * The content types that WebJob servers send. C clients never checked the type, so an answer
+ * without one is accepted too.
  */
 const TYPES = ['', 'application/octet-stream', 'text/plain'];
 
-/**
- * Whether a GET was answered by a WebJob server, rather than by a portal, proxy or filter in its
- * place.
- */
+/** Whether a WebJob server answered a GET, rather than a portal, proxy or filter. */
 export function isProgram(answer: IncomingMessage): boolean {
   return answer.statusCode === 200 && isPlain(answer);
 }
@@ -41,8 +38,8 @@ function isPlain({ headersDistinct }: IncomingMessage): boolean {
 }
 
 /**
- * The status, and the headers that distinguish a WebJob server's answer from others: `Content-Type
- * = [text/html]`.
+ * The status, and the headers that distinguish an answer of a WebJob server from others, for
+ * example `Content-Type = [text/html]`.
  */
 export function describeAnswer(answer: IncomingMessage): string {
   const told = ['Content-Type', 'Content-Encoding', 'Content-Length'].flatMap((name) => {
@@ -52,13 +49,13 @@ export function describeAnswer(answer: IncomingMessage): string {
   return [formatStatus(answer), ...told].join(', ');
 }
 
-/** Removes characters by which a hostile server could control the terminal. */
+/** Removes characters with which a hostile server could control the terminal. */
 export function printable(text: string): string {
   return text.slice(0, 255).replace(/[^\x20-\x7e]/g, '?');
 }
 
 /**
- * Statuses of a server or proxy that may change at the next try (RFC 9110, section 15.6; RFC 6585,
+ * Statuses of a server or proxy that the next try may change (RFC 9110, section 15.6; RFC 6585,
  * section 4).
  */
 const RETRIED = new Set([408, 429, 500, 502, 503, 504, 507]);
@@ -69,8 +66,8 @@ export function retryAfterOf({ statusCode = 0, headers }: IncomingMessage): numb
 }
 
 /**
- * Seconds from a Retry-After header with a number or a date (RFC 9110, section 10.2.3); 0 without
- * one.
+ * Seconds from a Retry-After header that contains a number or a date (RFC 9110, section 10.2.3); 0
+ * without the header.
  */
 function parseRetryAfter(text: string | undefined): number {
   if (text === undefined) return 0;

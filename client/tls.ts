@@ -1,5 +1,5 @@
-// TLS: the handshake, and then every check that the settings require, each with an error message of
-// its own (docs/protocol.md, section 7).
+// TLS: the handshake, then every check that the settings require, each with its own error message
+// (docs/protocol.md, section 7).
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { isIP, type Socket } from 'node:net';
@@ -17,10 +17,7 @@ import { askPassPhrase } from './passphrase.ts';
 import type { ClientSettings } from './settings.ts';
 import { printable } from './status.ts';
 
-/**
- * Secures a connection to a host. Nothing but the handshake is sent before it returns. Throws
- * WireError.
- */
+/** Secures a connection to a host. Sends nothing but the handshake. Throws WireError. */
 export type Secure = (host: string, plain: Socket, signal: AbortSignal | undefined) => Promise<TLSSocket>;
 
 /** Reads the TLS files. Throws Failure `settings` for an unusable file or pass phrase. */
@@ -34,8 +31,8 @@ export async function prepareSecurity(settings: ClientSettings): Promise<Secure>
     ...(ca && { ca }),
     minVersion: settings.sslMinVersion,
     ...level,
-    // The chain is checked below, where the reason can be reported; the host name only with
-    // SSLVerifyHost.
+    // The chain is checked below, where the reason can be reported. The host name is checked only
+    // with SSLVerifyHost.
     rejectUnauthorized: false,
     checkServerIdentity: () => undefined,
   };
@@ -56,12 +53,12 @@ export async function prepareSecurity(settings: ClientSettings): Promise<Secure>
   };
 }
 
-/** Old protocol versions were requested, and with them small keys and SHA-1. */
+/** Whether old protocol versions were requested; they imply small keys and SHA-1. */
 const isOld = ({ sslMinVersion }: ClientSettings): boolean => /v1(?:\.1)?$/.test(sslMinVersion);
 
 let isWarned = false;
 
-/** Warns once for all connections of a run. */
+/** Warns once per run, not for every connection, that certificates are not checked. */
 function warnUnchecked({ sslVerifyHost, sslVerifyPeerCert }: ClientSettings): void {
   if (isWarned || sslVerifyHost || sslVerifyPeerCert) return;
   isWarned = true;
@@ -111,8 +108,9 @@ async function credentialsOf(settings: ClientSettings, level: { ciphers?: string
 }
 
 /**
- * OpenSSL keeps one key and certificate of each type, so it accepts an EC key with an RSA
- * certificate and then uses neither. Throws Failure `settings`, and the errors of node:crypto.
+ * Checks that a key and certificate match. OpenSSL keeps one pair for each type, so it accepts an
+ * EC key with an RSA certificate and then uses neither. Throws Failure `settings`, and the errors
+ * of node:crypto.
  */
 function checkPair({ cert, key, passphrase }: Required<Pick<Credentials, 'cert' | 'key'>> & Credentials): void {
   const certificate = new X509Certificate(cert);
@@ -129,7 +127,7 @@ function mismatch(types: string): Failure {
   );
 }
 
-/** node:tls takes pass phrases as text, so one that is not UTF-8 must decrypt the key here. */
+/** Decrypts a key whose pass phrase is not UTF-8, because node:tls takes pass phrases as text. */
 function unlock(key: Buffer, bytes: string): { key: Buffer; passphrase?: string } {
   const passphrase = decodeUtf8(bytes);
   if (passphrase !== undefined) return { key, passphrase };
@@ -137,7 +135,7 @@ function unlock(key: Buffer, bytes: string): { key: Buffer; passphrase?: string 
   return { key: Buffer.from(opened.export({ type: 'pkcs8', format: 'pem' })) };
 }
 
-/** Reads a CA bundle. OpenSSL would accept any file as one without a CA. */
+/** Reads a CA bundle. OpenSSL would accept any file as an empty bundle. */
 function readBundle(path: string): Buffer {
   const bundle = readPem('SSLBundledCAsFile', path);
   if (!bundle.includes('-----BEGIN CERTIFICATE-----'))
@@ -178,17 +176,17 @@ function refusal(why: string, hint: string): WireError {
   return new WireError(`the server's certificate ${why}`, undefined, hint);
 }
 
-/** Node's code for reasons without a name, among them weakness. */
+/** Node's code for reasons without a name, among them weak signatures and keys. */
 const UNNAMED = 'UNSPECIFIED';
 const OLD_HINT = 'SSLMinVersion=TLSv1 accepts this one, but also old protocols';
 const SMALLEST_RSA = 2048;
 /**
- * Algorithm identifiers in a certificate: md5WithRSAEncryption, sha1WithRSAEncryption,
+ * DER-encoded algorithm identifiers of md5WithRSAEncryption, sha1WithRSAEncryption and
  * ecdsa-with-SHA1 (RFC 8017, appendix C; RFC 3279).
  */
 const WEAK_SIGNATURES = { MD5: ['06092a864886f70d010104'], 'SHA-1': ['06092a864886f70d010105', '06072a8648ce3d0401'] };
 
-/** The first certificate of a chain that OpenSSL's current level rejects. */
+/** Describes the first certificate of a chain that OpenSSL's current security level rejects. */
 function findWeakness(chain: readonly DetailedPeerCertificate[]): string | undefined {
   for (const { subject, issuer, bits, modulus, raw } of chain) {
     const name = nameOf(subject);
@@ -203,7 +201,7 @@ function findWeakness(chain: readonly DetailedPeerCertificate[]): string | undef
   return undefined;
 }
 
-/** The remedy for a chain that is not trusted, by OpenSSL's name for the reason. */
+/** The remedy for an untrusted chain, by OpenSSL's name for the reason. */
 function hintAt(reason: string, chain: readonly DetailedPeerCertificate[]): string {
   const now = new Date();
   const outdated = chain.find((one) => now < new Date(one.valid_from) || now > new Date(one.valid_to)) ?? chain[0];
@@ -220,7 +218,7 @@ function formatTime(time: Date): string {
   return Number.isNaN(time.getTime()) ? 'unknown' : time.toISOString().replace(/\.\d+/, '');
 }
 
-/** A name chosen by a server, made safe for a terminal. */
+/** A name chosen by a server, made safe for the terminal. */
 function nameOf(name: DetailedPeerCertificate['subject'] | undefined): string {
   return printable(String(name?.CN ?? name?.O ?? 'none'));
 }
@@ -230,8 +228,8 @@ function namesOf({ subject, subjectaltname }: DetailedPeerCertificate): string {
 }
 
 /**
- * From the server's own certificate up to the self-signed one: 2 when the CA in the bundle issued
- * it.
+ * The chain from the server's own certificate up to the self-signed one: two certificates if the CA
+ * in the bundle issued the server's.
  */
 function chainOf(certificate: DetailedPeerCertificate): [DetailedPeerCertificate, ...DetailedPeerCertificate[]] {
   const { issuerCertificate: issuer } = certificate;

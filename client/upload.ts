@@ -1,5 +1,4 @@
-// PUT: sends stdout, stderr and the run record one after the other, with the lengths they have on
-// disk.
+// PUT: sends stdout, stderr and the run record one after the other, each with its length on disk.
 import type { ClientRequest } from 'node:http';
 import { formatPutQuery, type RunType } from 'webjob-protocol';
 import { type Captured, readCaptured } from './captured.ts';
@@ -10,7 +9,7 @@ import type { ClientSettings, Target } from './settings.ts';
 import { isAcknowledgement } from './status.ts';
 import { exchange, readAnswer } from './wire.ts';
 
-/** The facts about a finished job that go to the server, immediately or with a later --flush. */
+/** The facts about a finished job that the server needs, immediately or with a later --flush. */
 export interface UploadFacts {
   version: string;
   system: string;
@@ -27,7 +26,7 @@ export interface Streams {
   env: Buffer<ArrayBufferLike>;
 }
 
-/** Uploads a job to URLPutURL, with retries as RetryLimit says. Throws Failure `put`. */
+/** Uploads a job to URLPutURL, with up to RetryLimit retries. Throws Failure `put`. */
 export async function uploadStreams(settings: ClientSettings, facts: UploadFacts, streams: Streams): Promise<void> {
   if (settings.put === undefined) throw new Failure('settings', 'URLPutURL is required');
   const { put } = settings;
@@ -50,7 +49,8 @@ export async function uploadStreams(settings: ClientSettings, facts: UploadFacts
 }
 
 /**
- * Every try sends the same bytes, by which a server recognises a job that it has already stored.
+ * Uploads a job once. Every try sends the same bytes, so that a server recognises a job that it has
+ * already stored.
  */
 async function uploadOnce(
   settings: ClientSettings,
@@ -83,8 +83,8 @@ async function uploadOnce(
 }
 
 /**
- * Sends piece by piece, each when the one before has left. When a server refuses and closes the
- * connection, this ends without an error, because the answer is more useful.
+ * Sends the streams piece by piece, each after the previous one was written. When a server refuses
+ * and closes the connection, this returns without an error, because the answer says more.
  */
 async function sendStreams(request: ClientRequest, { out, err, env }: Streams): Promise<void> {
   for (const stream of [readCaptured(out), readCaptured(err), [env]]) {

@@ -1,6 +1,6 @@
-// Starting programs on Windows: names that are valid files, system programs by their full paths,
-// and command lines that cmd.exe interprets as intended. Works on text only, so that these rules
-// are tested on every system.
+// Starting programs on Windows: names that are valid files, full paths of system programs, and
+// command lines that cmd.exe interprets as intended. These functions work on text only, so that
+// they are tested on every system.
 import { existsSync } from 'node:fs';
 import { win32 } from 'node:path';
 
@@ -26,30 +26,33 @@ const LONGEST_COMMAND = 8191;
 /** Device names, which exist in every directory and with every extension. */
 const DEVICE = /^(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\.|$)/i;
 
-/** For a name without one of these extensions, Windows starts a file of that name that has one. */
+/**
+ * The extensions of files that Windows starts. For a name without such an extension, Windows starts
+ * a file that has one appended.
+ */
 const RUNNABLE = /\.(?:bat|cmd|com|exe)$/i;
 
 const BATCH = /\.(?:bat|cmd)$/i;
 
 /**
- * Arguments that cmd.exe and programs take for one word without a special meaning. Everything else
- * is quoted.
+ * Arguments that both cmd.exe and programs take as one word without a special meaning. All others
+ * are quoted.
  */
 const PLAIN = /^[\w#$*+\-./:?@\\]+$/;
 
-/** Whether a file must be run by cmd.exe. */
+/** Whether cmd.exe must run a file. */
 export function isBatch(path: string): boolean {
   return BATCH.test(path);
 }
 
-/** Whether Windows starts a file by its name. */
+/** Whether Windows can start a file by its name. */
 export function isRunnable(path: string): boolean {
   return RUNNABLE.test(path);
 }
 
 /**
  * The full path of a Windows system program; undefined when it does not exist. A bare name would be
- * looked up in the current directory first, and a path without a drive on the current drive.
+ * looked up first in the current directory, and a path without a drive on the current drive.
  */
 export function findSystemProgram(
   name: 'cmd.exe' | 'taskkill.exe',
@@ -62,7 +65,7 @@ export function findSystemProgram(
     .find((path) => exists(path));
 }
 
-/** Why Windows cannot store a program under this name; undefined when it can. */
+/** Why Windows cannot store a program under a name; undefined when it can. */
 export function findNameObstacle(program: string): Obstacle | undefined {
   const refuse = (why: string): Obstacle => ({
     message: `Windows cannot store a program named ${program}: ${why}`,
@@ -93,7 +96,10 @@ export function findBatchObstacle(path: string, args: readonly string[]): Obstac
   };
 }
 
-/** No quoting keeps cmd.exe from expanding `%NAME%`, and a line break ends its command. */
+/**
+ * Why cmd.exe cannot take an argument: no quoting keeps it from expanding `%NAME%`, and a line
+ * break ends its command.
+ */
 function findArgumentFault(arg: string): string | undefined {
   if (arg.includes('%')) return 'a %, which cmd.exe would expand';
   const isControl = (char: string): boolean => (char < ' ' && char !== '\t') || char === '\x7f';
@@ -110,8 +116,8 @@ export function formatBatchLine(path: string, args: readonly string[]): string {
 
 /**
  * Quotes an argument for cmd.exe. Every quote in it is doubled, so that the whole argument stays
- * quoted for cmd.exe and for `"%~1"` in the batch file. Programs take a doubled quote for one, and
- * a backslash before a quote for an escape.
+ * quoted both for cmd.exe and for `"%~1"` in the batch file. Programs read a doubled quote as one
+ * quote, and a backslash before a quote as an escape.
  */
 function quoteForBatch(arg: string): string {
   if (PLAIN.test(arg)) return arg;
@@ -120,8 +126,8 @@ function quoteForBatch(arg: string): string {
 }
 
 /**
- * Runs a command line with the cmd.exe at `shell`: exactly what is between the outer quotes (/s),
- * without the AutoRun commands of the registry (/d), and with `!NAME!` left as it is (/v:off).
+ * Runs a command line with the cmd.exe at `shell`: exactly the text between the outer quotes (/s),
+ * without the AutoRun commands of the registry (/d), and without expanding `!NAME!` (/v:off).
  */
 export function makeShellCommand(shell: string, line: string, windowsHide: boolean): ShellCommand {
   return {

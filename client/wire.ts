@@ -1,5 +1,5 @@
 // One HTTP exchange with a WebJob server, with the headers of a C client and equally strict
-// (docs/protocol.md, sections 1 and 2). Never follows a redirect and never accepts an answer that
+// (docs/protocol.md, sections 1 and 2). Never follows a redirect, and never accepts an answer that
 // may be incomplete.
 import http, { type ClientRequest, type IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
@@ -12,15 +12,15 @@ export interface WireRequest {
   settings: ClientSettings;
   method: 'GET' | 'PUT';
   target: Target;
-  /** The query of the URL; the URL's own when undefined. */
+  /** The query to send; undefined for the query of the URL itself. */
   query: string | undefined;
   contentLength: number;
   jobId?: string | undefined;
   /** Seconds for the whole exchange; 0 for no limit. */
   limitSeconds: number;
   /**
-   * The condition for a successful answer, and the name of such an answer in messages: `a program`.
-   * Undefined accepts any success.
+   * The condition for a successful answer, and what messages call such an answer, for example `a
+   * program`. If undefined, any success is accepted.
    */
   expected?: { name: string; matches(answer: IncomingMessage): boolean };
   /** Called with every answer whose header has arrived. */
@@ -38,9 +38,9 @@ const ON_THE_WAY =
 
 /**
  * Sends a request and passes the answer to `receive`, whose result it returns. Throws WireError for
- * an answer that is not HTTP, is incomplete, is late, does not have exactly one Content-Length, is
- * not as expected, or is not a success: `Status = [404], Reason = [Not Found]`. Throws Failure
- * `settings` for unusable TLS files.
+ * an answer that is not HTTP, is incomplete or late, lacks exactly one Content-Length, fails the
+ * expected condition, or is not a success, such as `Status = [404], Reason = [Not Found]`. Throws
+ * Failure `settings` for unusable TLS files.
  */
 export async function exchange<Result>(
   wire: WireRequest,
@@ -52,8 +52,8 @@ export async function exchange<Result>(
   try {
     socket = await connect(limit);
     const request = prepareRequest(wire, socket, limit);
-    // Bytes after the end of an answer are an error: a program longer than announced would be cut
-    // off.
+    // Bytes after the end of an answer are an error: a program longer than announced would be
+    // truncated.
     let surplus = false;
     const answer = await new Promise<IncomingMessage>((resolve, reject) => {
       request
@@ -84,8 +84,8 @@ export async function exchange<Result>(
 
 /**
  * Passes on the content of an answer piece by piece, like `for await`, but without the iterator,
- * which for a small answer costs as much as everything else. Throws the error of `take`, and that
- * of an incomplete answer.
+ * which costs as much as all the rest of a small answer. Throws the error of `take`, and that of an
+ * incomplete answer.
  */
 export function readAnswer(answer: IncomingMessage, take: (piece: Buffer) => void): Promise<void> {
   return new Promise((resolve, reject) => {
@@ -98,7 +98,7 @@ export function readAnswer(answer: IncomingMessage, take: (piece: Buffer) => voi
       }
     };
     answer.on('data', pass).once('end', resolve).once('error', reject);
-    // After the event 'end', this rejection has no effect.
+    // This rejection has no effect after the event 'end'.
     answer.once('close', () => reject(Object.assign(new Error('no end'), { code: 'ECONNRESET' })));
   });
 }
@@ -118,9 +118,9 @@ function prepareRequest(wire: WireRequest, socket: Socket, signal: AbortSignal |
 }
 
 /**
- * A server may refuse an upload that is still being sent, and close the connection. Its answer then
- * waits behind the broken pipe, and Node would discard it: so a failed write is reported a moment
- * later, when the answer has been read.
+ * Delays the report of a failed write until the answer has been read. A server may refuse an upload
+ * that is still being sent, and close the connection. Node would then report the broken pipe and
+ * discard the answer.
  */
 function readBehindBrokenPipe(socket: Socket): void {
   const timers: NodeJS.Timeout[] = [];
@@ -155,8 +155,8 @@ function formatHeaders({ settings, target, contentLength, jobId }: WireRequest):
 }
 
 /**
- * The Content-Length of an answer that is a success, that a C client would accept, and that is as
- * expected.
+ * Returns the Content-Length of an answer. Throws WireError unless the answer is a success, as
+ * expected, and acceptable to a C client.
  */
 function checkAnswer(answer: IncomingMessage, expected: WireRequest['expected']): number {
   if (!isSuccess(answer)) throw new WireError(formatStatus(answer), retryAfterOf(answer));
@@ -172,7 +172,8 @@ function checkAnswer(answer: IncomingMessage, expected: WireRequest['expected'])
 }
 
 /**
- * Sent in chunks, or until the connection ends: a WebJob server does neither, but a middlebox may.
+ * Whether an answer is chunked or ends with the connection. A WebJob server sends neither, but a
+ * middlebox may.
  */
 function hasNoEnd({ headersDistinct }: IncomingMessage): boolean {
   return headersDistinct['transfer-encoding'] !== undefined || headersDistinct['content-length'] === undefined;
@@ -185,16 +186,16 @@ function describe(error: NodeJS.ErrnoException & { reason?: string }): string {
   if (error.code === 'ECONNRESET' || error.code === 'EPIPE')
     return 'the connection broke off before the answer was complete';
   if (isOfTls(error)) return `TLS failed: ${printable(error.reason ?? error.code ?? '')}`;
-  // A host with several addresses that all refuse yields an error without a message.
+  // When all addresses of a host refuse, the error has no message.
   return printable(error.message || (error.code ?? 'unknown error'));
 }
 
-/** Two sides that do not agree on TLS will not agree the next time. */
+/** Whether an error came from TLS; a retry would fail in the same way. */
 function isOfTls({ code }: NodeJS.ErrnoException): boolean {
   return code === 'EPROTO' || (code?.startsWith('ERR_SSL_') ?? false);
 }
 
-/** A lower bound of the header's size: spaces around a value are not kept. */
+/** A lower bound of the size of the header, because spaces around values are not kept. */
 function headerBytes({ statusMessage, rawHeaders }: IncomingMessage): number {
   const lines = rawHeaders.length / 2;
   return `HTTP/1.1 200 ${statusMessage}\r\n\r\n`.length + rawHeaders.join('').length + lines * ': \r\n'.length;

@@ -1,11 +1,11 @@
 // The output of `date +%Z` for a given time, read from the machine's time zone file (TZif, RFC
-// 8536). Starts no program: on a machine under investigation, nothing runs that the investigator
-// did not request.
+// 8536). Starts no program: on a machine under investigation, only programs that the investigator
+// requested may run.
 import { readFileSync } from 'node:fs';
 
 /**
- * The abbreviation of the local zone at a time: `PDT`, or a form like `+0530` when no zone file has
- * it.
+ * The abbreviation of the local zone at a time: `PDT`, or an offset like `+0530` when no zone file
+ * contains an abbreviation.
  */
 export function zoneAbbreviation(date: Date, tz: string | undefined = process.env.TZ): string {
   const offsetSeconds = -date.getTimezoneOffset() * 60;
@@ -24,8 +24,8 @@ function zoneFile(tz: string | undefined): string {
 
 /**
  * The name in a POSIX TZ string such as `EST5EDT,M3.2.0,M11.1.0` or `<+03>-3` (RFC 8536, section
- * 3.3). Undefined when JavaScript's local time is not that of the string: it understands few of
- * them and takes the others for UTC.
+ * 3.3). Undefined when JavaScript's local time does not follow the string: JavaScript understands
+ * few such strings and takes the others for UTC.
  */
 function findPosixName(tz: string, date: Date): string | undefined {
   const name = '([A-Za-z]{3,}|<[A-Za-z0-9+-]{3,}>)';
@@ -37,8 +37,8 @@ function findPosixName(tz: string, date: Date): string | undefined {
 }
 
 /**
- * The local time type of the file that is in force at a time. When the transitions end before that
- * time (the rest is a rule in the footer), the last type with the offset that JavaScript reports.
+ * The abbreviation in force at a time according to a zone file. After the last transition, where a
+ * rule in the footer applies, it is that of the last type whose offset JavaScript reports.
  */
 function findInZoneFile(path: string, date: Date, offsetSeconds: number): string | undefined {
   const file = readOnce(path);
@@ -50,10 +50,10 @@ function findInZoneFile(path: string, date: Date, offsetSeconds: number): string
     : findInBlock(file, blockEnd(file), 8, date, offsetSeconds);
 }
 
-/** The files that were read, because one run record contains the zone of eight times. */
+/** The files that were read; one run record needs the zone eight times. */
 const files = new Map<string, Buffer | undefined>();
 
-/** Reads a file once; undefined for one that cannot be read. */
+/** Reads a file only once; undefined for an unreadable file. */
 function readOnce(path: string): Buffer | undefined {
   if (!files.has(path)) files.set(path, readIfPossible(path));
   return files.get(path);
