@@ -6,7 +6,7 @@ import type { Database } from './sqlite.ts';
 import { isDatabaseError, openUnrefreshed } from './store.ts';
 
 /**
- * The acts on a job, and the holds of its client, the oldest first. Throws the error of a system
+ * Returns the acts on a job and the holds of its client, oldest first. Throws the error of a system
  * call.
  */
 export function readActs(site: Site, job: Job): Act[] {

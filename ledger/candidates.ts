@@ -10,17 +10,17 @@ import { openKnownStore, type Store } from './store.ts';
 import { formatMatch, indexTexts, SELECT_UNREAD } from './texts.ts';
 import { parseUpload } from './writer.ts';
 
-/** An upload in the locker. Its facts are computed when they are first used. */
+/** An upload in the locker. Its facts are computed on first use. */
 export interface Candidate {
   name: string;
   group: Group;
   facts(): NameFacts;
   jobId(): string | undefined;
-  /** When the upload was announced; for one that is not announced, when it last changed. */
+  /** When the upload was announced or, if it was not, when it last changed. */
   at(): Date | undefined;
 }
 
-/** Yields the uploads in the order of directories and names. Throws Failure `failed`. */
+/** Yields the uploads, ordered by directory and name. Throws Failure `failed`. */
 export async function findCandidates(site: Site, texts: readonly string[]): Promise<Iterable<Candidate>> {
   const store = await openKnownStore(site);
   if (!store) return walkCandidates(site);
@@ -39,7 +39,7 @@ interface Row {
 
 function queryCandidates({ database }: Store, match: string | undefined): Candidate[] {
   const columns = 'SELECT name, facts FROM uploads';
-  // Unless the ids come first, SQLite reads every upload.
+  // Unless the ids come first in the query, SQLite reads every upload.
   const rows = (match === undefined
     ? database.prepare(`${columns} WHERE place = ''`).all()
     : database

@@ -1,6 +1,6 @@
-// The changes in a store that another database has not received: units and clients, in the order in
-// which they changed. SQLite notes them by triggers, which exist only in a store that is pushed
-// somewhere, so that other stores pay nothing.
+// The changes in a store that were not pushed to another database yet: units and clients, in the
+// order in which they changed. SQLite triggers note them; the triggers exist only in a store that
+// is pushed, so that other stores pay nothing.
 import type { Database } from './sqlite.ts';
 
 /** `unit` stands for the jobs of a unit, `client` for the sums of a client. */
@@ -16,8 +16,8 @@ const note = (kind: ChangeKind, name: string): string =>
   `INSERT OR REPLACE INTO changes (kind, name) VALUES ('${kind}', ${name});`;
 
 /**
- * AUTOINCREMENT: a row that changes again while it is being pushed gets a new number, even if it
- * was the last.
+ * The queue of changes. With AUTOINCREMENT, a row that changes again while it is being pushed gets
+ * a new number, even if its old number was the last.
  */
 const QUEUE = `
 CREATE TABLE IF NOT EXISTS changes (
@@ -30,14 +30,17 @@ CREATE TRIGGER IF NOT EXISTS changes_sum AFTER UPDATE ON sums BEGIN ${note('clie
 CREATE TRIGGER IF NOT EXISTS changes_gone_sum AFTER DELETE ON sums BEGIN ${note('client', 'OLD.client')} END;
 `;
 
-/** The database to which a store was pushed, and how far. */
+/** The database to which a store was pushed, and which part was pushed. */
 export interface Told {
   database: string;
   /** The id of the push that began with the whole store. */
   telling: string;
   /** The last change that was pushed. */
   number: number;
-  /** The last row of jobs when a push began; later rows are among the changes of that push. */
+  /**
+   * The last row of `jobs` when the push of the whole store began; later rows are among the
+   * changes.
+   */
   lastRow: number;
 }
 
@@ -47,7 +50,10 @@ export function readTold(database: Database): Told | undefined {
   return value === undefined ? undefined : (JSON.parse(value as string) as Told);
 }
 
-/** Begins to note changes. Rows up to `lastRow` and all clients existed before. */
+/**
+ * Begins to note changes, with all existing clients among them. The rows of `jobs` that exist now
+ * end at `lastRow`.
+ */
 export function beginTelling(database: Database, given: Pick<Told, 'database' | 'telling'>): Told {
   database.exec(`BEGIN IMMEDIATE; ${QUEUE}`);
   try {

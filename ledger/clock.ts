@@ -31,7 +31,7 @@ function epochSeconds(fields: ReadonlyMap<string, string>, ...names: string[]): 
     try {
       return parseEpoch(text) / 1_000_000;
     } catch {
-      // Another client may write the field in another form, so the next field is tried.
+      // Other clients may write this field differently, so the next one is tried.
     }
   }
   return undefined;
@@ -46,7 +46,8 @@ const UNITS = [
 
 /** Describes a difference in seconds: `client 2 h 0 min behind the server`. */
 export function describeClockSkew(seconds: number): string {
-  // Rounded, because a clock that is off by 2 hours is never off by exactly 7200 seconds.
+  // Rounded to minutes, because a clock that is off by 2 hours is never off by exactly 7200
+  // seconds.
   let minutes = Math.round(Math.abs(seconds) / 60);
   const parts: string[] = [];
   for (const [unit, unitSeconds] of UNITS) {

@@ -8,7 +8,7 @@ import { StringDecoder } from 'node:string_decoder';
 import { Failure } from '../cli/failure.ts';
 import type { StoredStream } from './streams.ts';
 
-/** Receives whole lines, many at a time. */
+/** Receives text that consists of whole lines. */
 export type WriteText = (text: string) => void | Promise<void>;
 
 /**
@@ -89,7 +89,7 @@ async function runDiff(
   }
 }
 
-/** A longer line is written in pieces. */
+/** The maximum length of a line; longer lines are written in pieces. */
 const MAX_LINE_LENGTH = 1024 * 1024;
 
 /** Passes whole lines on, many at a time, without holding all of the output. */

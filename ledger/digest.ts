@@ -2,7 +2,7 @@
 import { createHash, type Hash } from 'node:crypto';
 import type { StoredStream } from './streams.ts';
 
-/** A longer line is matched by its beginning only. */
+/** The maximum length of a line; longer ones are matched by their beginnings only. */
 const MAX_LINE_BYTES = 65_536;
 const NEWLINE = 10;
 
@@ -26,7 +26,7 @@ class Lines {
   readonly #ignored: readonly RegExp[];
   /** The beginning of a line that was not matched yet. */
   #begun: Buffer = Buffer.alloc(0);
-  /** Whether a long line counts, once its beginning was matched. */
+  /** Whether a long line counts; undefined until its beginning was matched. */
   #counts: boolean | undefined;
 
   constructor(hash: Hash, ignored: readonly RegExp[]) {

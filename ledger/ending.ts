@@ -41,8 +41,8 @@ const ANY_FIELD = fieldPattern('[A-Za-z][A-Za-z0-9]{0,63}');
 
 /**
  * The fields of a run record, all of them or those that match a pattern. Other versions of the
- * client write more fields in another order, but use these names. Everything that is not
- * `Key=value` is skipped.
+ * client write more fields or another order, but use the same names. Lines that are not `Key=value`
+ * are skipped.
  */
 export function parseRecordFields(text: string, pattern = ANY_FIELD): Map<string, string> {
   const fields = new Map<string, string>();

@@ -96,14 +96,14 @@ function countRequests({ get, put, attempts }: Job): number {
 }
 
 /**
- * The last day that was formatted, in days since 1970, and the beginning of its ISO 8601 form:
+ * The last day that was formatted, in days since 1970, and its date in ISO 8601. It is kept because
  * successive jobs are mostly of the same day.
  */
 let lastDay = { day: Number.NaN, start: '' };
 const DAY_MS = 86_400_000;
 const TWO_DIGITS = Array.from({ length: 60 }, (_, number) => String(number).padStart(2, '0'));
 
-/** A log may contain impossible times. */
+/** Formats a time in ISO 8601; undefined for an invalid time, which a log may contain. */
 function isoOf(at: Date): string | undefined {
   const milliseconds = at.getTime();
   if (Number.isNaN(milliseconds)) return undefined;
@@ -117,7 +117,10 @@ function isoOf(at: Date): string | undefined {
   return `${lastDay.start}${clock}.${String(thousandths).padStart(3, '0')}Z`;
 }
 
-/** The fields with the parts of their names, because splitting these for every job takes long. */
+/**
+ * The fields with the parts of their names, because splitting the names for every job would take
+ * long.
+ */
 const JSON_FIELDS = FIELDS.map(({ name, value }) => {
   const [part = '', inner] = name.split('.');
   return [part, inner, value] as const;
@@ -187,7 +190,7 @@ export const SHOWN_COLUMNS = {
   seconds: { title: 'SECONDS', width: 7, isNumber: true, value: (job) => lastLine(job)?.seconds },
   message: { title: 'MESSAGE', width: 20, value: (job) => lastLine(job)?.message },
   clock: {
-    // The cell explains itself, and most listings have none of these.
+    // The cell explains itself, and is empty in most listings.
     title: '',
     width: 0,
     value: ({ clockSkew }) => (clockSkew === undefined ? '' : describeClockSkew(clockSkew)),
@@ -220,7 +223,7 @@ export function describeDiffering({ differing }: Pick<Job, 'differing'>): string
   return count === 0 ? undefined : countOf(count, 'differing upload');
 }
 
-/** The status that decided: that of the PUT, or without a PUT that of the GET. */
+/** The status that decided the job: that of the PUT or, without a PUT, that of the GET. */
 export function statusOf(job: Job): number | undefined {
   return lastLine(job)?.status;
 }

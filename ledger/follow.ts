@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 const POLL_MILLISECONDS = 300;
 const PIECE_BYTES = 64 * 1024;
-/** A longer line is not a line of the log. */
+/** The maximum length of a line; a longer one is not a line of the log. */
 const MAX_LINE_LENGTH = 64 * 1024;
 
 /**
@@ -39,7 +39,7 @@ export async function* followLines(path: string, fd: number, offset: number): As
   }
 }
 
-/** Opens the file that has the name now, if it is a different file. */
+/** Opens the file that now has the name, if it is a different one. */
 function findSuccessor(path: string, fd: number): number | undefined {
   const old = fstatSync(fd);
   const now = statSync(path, { throwIfNoEntry: false });

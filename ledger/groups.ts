@@ -58,7 +58,7 @@ export interface ClientFilter {
 
 /**
  * Parses client ids, globs and group names separated by commas, as --to takes them. A log may
- * contain names that are not client ids: an empty glob matches nothing, and `*` everything. Throws
+ * contain names that are not client ids: an empty glob matches none of them, `*` all. Throws
  * Failure `failed` when the groups cannot be read.
  */
 export function makeClientFilter({ settings, remote }: Pick<Site, 'settings' | 'remote'>, text: string): ClientFilter {

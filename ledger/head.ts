@@ -14,7 +14,7 @@ export function readHead(path: string): string | undefined {
 }
 
 /**
- * Reads at most 64 kB, one character for each byte, and the stats of that very file; undefined when
+ * Reads at most 64 kB, one character for each byte, and the stats of the same file; undefined when
  * there is no regular file.
  */
 export function readHeadAndStats(path: string): { text: string; stats: Stats } | undefined {

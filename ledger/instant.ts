@@ -4,8 +4,8 @@ import { findJobIdParts, formatTime, type LogLine } from 'webjob-protocol';
 import type { Site } from './site.ts';
 
 /**
- * The time that a text means, in milliseconds, and a second one an hour later if the text is
- * ambiguous at the end of summer time.
+ * The time that a text stands for, in milliseconds, and a second, later time if the text is
+ * ambiguous because summer time ended.
  */
 type Meaning = readonly [first: number, second: number | undefined];
 
@@ -15,7 +15,7 @@ type Meaning = readonly [first: number, second: number | undefined];
  */
 const meanings = { gmt: new Map<string, Meaning>(), local: new Map<string, Meaning>() };
 const MAX_MEANINGS = 1000;
-/** A job id newer by this much than the first of two equal hours belongs to the second. */
+/** If the job id is newer than the first meaning by more than this, the second meaning is right. */
 const YOUNGER_MS = 900_000;
 
 /**

@@ -84,7 +84,7 @@ export function isFailure(job: Pick<Job, 'state' | 'get' | 'put'>): boolean {
   return state === 'failed' || state === 'incomplete' || (state === 'refused' && !isForeign(job));
 }
 
-/** The size of the upload in bytes, as it was announced and accepted. */
+/** The size in bytes with which the upload was announced and accepted. */
 export function uploadBytes({ put }: Pick<Job, 'put'>): number {
   return put && isSuccess(put.status) ? (put.bytesReceived ?? 0) : 0;
 }

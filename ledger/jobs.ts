@@ -1,5 +1,5 @@
-// The jobs of a site for every command: listed, found by id, counted by client, or followed as they
-// end.
+// The jobs of a site for every command: lists them, finds them by id, counts them by client, or
+// follows them as they end.
 import { statGroupFile } from 'webjob-locker';
 import { findJobIdParts, matchesGlob } from 'webjob-protocol';
 import { Failure } from '../cli/failure.ts';
@@ -50,7 +50,7 @@ export async function* readJobs(
 /** Yields jobs as readJobs() does. */
 export type ReadJobs = (filter: JobFilter, order?: JobOrder) => Iterable<Job> | AsyncIterable<Job>;
 
-/** Opens the jobs since a time once for several queries. Throws Failure `failed`. */
+/** Opens the store for several queries about the jobs since a time. Throws Failure `failed`. */
 export async function withJobs<Result>(
   site: Site,
   since: Date,
@@ -67,7 +67,8 @@ export async function withJobs<Result>(
 
 const DAY_MS = 86_400_000;
 /**
- * Without a store, how far back the first and the second search go; after them everything is read.
+ * Without a store, how many days back the first and the second search go; the third search reads
+ * everything.
  */
 const LOOKS_DAYS = [2, 30];
 
@@ -92,7 +93,7 @@ export async function readNewest(
         if (found.length === limit) break;
       }
       const oldest = found.at(-1);
-      // The GET of a job of the first day may be before that day.
+      // A job of the first day may lack its GET, which may be from the day before.
       const isEnough = found.length === limit && oldest && since && oldest.at.getTime() > since.getTime() + DAY_MS;
       if (store.isComplete || days === undefined || isEnough) return found.reverse();
     } finally {
@@ -206,7 +207,7 @@ export async function readMeasures(site: Site, mostClients: number): Promise<Mea
   }
 }
 
-/** Yields jobs as they end, without end; with `since`, first those that have ended already. */
+/** Yields jobs as they end, indefinitely; with `since`, first those that have already ended. */
 export async function* watchJobs(site: Site, filter: JobFilter, onFollow: () => void): AsyncGenerator<Job> {
   const isWanted = makeFilter(site, filter);
   const since = filter.since ?? new Date(Date.now() - 60_000);
@@ -280,7 +281,8 @@ function* queryJobs(store: Store, site: Site, filter: JobFilter, order = ORDERS.
 }
 
 /**
- * Damage may be found in the middle of an answer, when it is too late to read the files instead.
+ * Yields rows. SQLite may find damage after some rows were yielded, when it is too late to read the
+ * files instead.
  */
 function* readRows(iterate: () => Iterable<unknown>): Generator<unknown> {
   try {
@@ -331,7 +333,7 @@ function conditionsOf(site: Site, { since, until, client }: JobFilter): [where: 
   return [where, parts.map(([, value]) => value)];
 }
 
-/** A job as it is now: its upload may have been removed since the store was brought up to date. */
+/** Checks a job again: its upload may have been removed since the store was brought up to date. */
 function recheck({ isComplete }: Store, site: Site, joined: Joined, gone: Set<string>): Joined {
   if (!isComplete) return joined;
   const locker = site.settings.incomingDirectory;
@@ -363,7 +365,7 @@ function readAllSums(database: Database, site: Site, { client }: JobFilter): Sum
   const isClient = makeNameFilter(site, { client });
   const clients = new Map<string, ClientTotals>();
   const rows = database.prepare("SELECT client, seen, counts FROM sums WHERE client NOT IN ('', ?)");
-  // Rows as objects would take half as long again.
+  // Reading rows as objects would take half as long again.
   rows.setReturnArrays(true);
   for (const [clientId, seen, counts] of rows.all(ALL_CLIENTS) as unknown as [string, number | null, string][])
     if (client === undefined || isClient({ clientId })) clients.set(clientId, totalsOfRow({ seen, counts }));

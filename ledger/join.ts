@@ -19,15 +19,13 @@ export interface Located {
   log: number;
 }
 
-/**
- * The place of an upload in the locker. Other places are the name of an archive, and takenPlace().
- */
+/** The place of an upload in the locker. Other places are names of archives, and takenPlace(). */
 export const LOCKER = '';
 const TAKEN = '-';
 
 /**
- * The place of an upload that was removed or archived, or replaced by another. No archive has such
- * a name.
+ * The place of an upload that was removed, archived or replaced by another; no archive has this
+ * name.
  */
 export function takenPlace(jobId: string | undefined): string {
   return `${TAKEN}${jobId ?? ''}`;
@@ -42,18 +40,15 @@ export interface Upload {
   name: string;
   place: string;
   has: ReadonlySet<Extension>;
-  /**
-   * When the upload was announced; for one that is not announced, when it last changed; in
-   * milliseconds.
-   */
+  /** When the upload was announced or, if it was not, when it last changed, in milliseconds. */
   at: number;
   /** The job id in the escaped form of the log; undefined when it is unknown. */
   jobId: string | undefined;
   clientId: string | undefined;
   command: string | undefined;
   /**
-   * Whether the client and command are in the name that the server gave the upload, and not only in
-   * the run record.
+   * Whether the client and command come from the name that the server gave the upload, and not only
+   * from the run record.
    */
   isNamed: boolean;
   ending: Ending | undefined;
@@ -66,7 +61,7 @@ export interface Joined {
   uploads: readonly Upload[];
 }
 
-/** A PUT that is repeated later than this after a success is a job of its own. */
+/** A PUT that is repeated after a success counts as a new job if it is this much later. */
 const REPEAT_MS = 86_400_000;
 /** Statuses 456, 500 and 551 may leave a part of the upload under its name. */
 const BREAKS_OFF: ReadonlySet<number> = new Set([456, 500, 551]);
@@ -77,13 +72,11 @@ export function breaksOff({ method, status }: LogLine): boolean {
 }
 
 /**
- * A unit is joined together: everything with one job id or, without one, with the same client,
- * command and hour.
+ * The length of a period for requests without a job id. A unit is what must be joined together:
+ * everything with one job id or, without one, with the same client and command in one period.
  */
 const NAMELESS_SECONDS = 3600;
-/**
- * An offset, so that no full or half hour, when cron starts jobs, is the border between two units.
- */
+/** Shifts the periods so that none begins at a full or half hour, when cron starts jobs. */
 const NAMELESS_OFFSET = 1043;
 
 /** The unit of a line. */
@@ -97,7 +90,9 @@ export function unitOfUpload({ name, jobId, clientId, command, at }: Upload): st
   return jobId ?? `${ALONE}${name}`;
 }
 
-/** No job id in a log begins like this. */
+/**
+ * The beginning of the unit of an upload without a known job id; no job id in a log begins with it.
+ */
 const ALONE = ' ';
 
 function namelessUnit(clientId = '', command = '', at: number): string {
@@ -136,8 +131,8 @@ interface Episode {
 }
 
 /**
- * Sorts by time, a GET before a PUT of the same second, and otherwise independently of which log
- * was read first.
+ * Sorts lines by time, a GET before a PUT of the same second, and otherwise so that the order does
+ * not depend on which log was read first.
  */
 function compareLines(a: Located, b: Located): number {
   const byMethod = Number(a.line.method === 'PUT') - Number(b.line.method === 'PUT');
@@ -151,8 +146,8 @@ function newEpisode(lines: readonly Located[]): Episode {
 
 /**
  * Groups the lines of one job id by client and command. A client with GetHookSuffix requests
- * `host.sh.gpg` and uploads `host.sh`, so a GET for the name of a PUT or upload with a further
- * suffix belongs to that one.
+ * `host.sh.gpg` and uploads `host.sh`, so a GET belongs to the PUT or upload whose name it has plus
+ * a suffix.
  */
 function clusterLines(lines: readonly Located[], uploads: readonly Upload[]): (readonly Located[])[] {
   const [first] = lines;
@@ -183,8 +178,8 @@ function clusterLines(lines: readonly Located[], uploads: readonly Upload[]): (r
 }
 
 /**
- * Splits at the end of a successful job: lines that follow more than a day later under its id are
- * another job.
+ * Splits the lines of one job id after a successful job: lines more than a day later are another
+ * job.
  */
 function splitCluster(lines: readonly Located[]): Episode[] {
   const [first, last] = [lines[0], lines.at(-1)];
@@ -206,7 +201,7 @@ function splitCluster(lines: readonly Located[]): Episode[] {
 const isAccepted = ({ line }: Located): boolean => line.method === 'PUT' && line.status === 200;
 
 /**
- * The run of a complete upload. The name of the upload decides; otherwise the job id alone, and
+ * Finds the run of a complete upload. The name of the upload decides; without it, the job id, and
  * among several clients the claims of the run record.
  */
 function findEpisode(episodes: readonly Episode[], upload: Upload): Episode | undefined {
@@ -220,7 +215,9 @@ function findEpisode(episodes: readonly Episode[], upload: Upload): Episode | un
   return keys.size === 1 ? nearest(accepted, upload) : undefined;
 }
 
-/** Of several runs with one id, the one whose accepted PUT was written closest to the upload. */
+/**
+ * Of several runs with one id, returns the one whose accepted PUT is closest in time to the upload.
+ */
 function nearest(episodes: readonly Episode[], { at }: Upload): Episode | undefined {
   const distance = ({ lines }: Episode): number => {
     const accepted = lines.filter(isAccepted);
@@ -231,8 +228,7 @@ function nearest(episodes: readonly Episode[], { at }: Upload): Episode | undefi
 }
 
 /**
- * Finds the run by time: the log has whole seconds for when a request finished and how long it
- * took.
+ * Finds the run by time. The log has only whole seconds, for the end of a request and its duration.
  */
 function findBySecond(episodes: readonly Episode[], { at }: Upload): Episode | undefined {
   const second = Math.floor(at / 1000) * 1000;
@@ -322,7 +318,9 @@ interface Picked {
   seen: number | undefined;
 }
 
-/** Picks the PUT and the GET that count: the last one that succeeded, or the last one. */
+/**
+ * Picks the PUT and the GET that count: of each, the last that succeeded or, if none did, the last.
+ */
 function pickLines(lines: readonly Located[]): Picked {
   const picked: Picked = { put: undefined, get: undefined, seen: undefined };
   for (const one of lines) {
@@ -339,7 +337,10 @@ function attemptsOf(lines: readonly Located[], get: Located | undefined, put: Lo
   return lines.filter((one) => one !== get && one !== put).map(({ line }) => line);
 }
 
-/** Each name once: while an upload is being archived, it is in the locker and in an archive. */
+/**
+ * The names of differing uploads, each once: while an upload is being archived, it is in the locker
+ * and in an archive.
+ */
 function namesOfDiffering(complete: readonly Upload[]): string[] {
   const there = complete.filter((upload) => splitNumbered(upload.name) && !isTaken(upload));
   return there.length === 0 ? [] : [...new Set(there.map(({ name }) => name))];

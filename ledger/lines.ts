@@ -1,11 +1,13 @@
 // Splits a file into lines, block by block. Every line is a separate string: a slice of a longer
 // string would keep all of it in memory.
 
-/** The longest line that the server writes to its log is shorter than this. */
+/** The maximum length of a line; the server writes only shorter ones to its log. */
 const MAX_LINE_BYTES = 64 * 1024;
 
 export interface Cutter<Line> {
-  /** The lines that end in this block, parsed. The block may be overwritten afterwards. */
+  /**
+   * Parses and returns the lines that end in this block. The block may be overwritten afterwards.
+   */
   cut(block: Buffer): Line[];
   /** Passes on the rest of the file after its last newline. */
   end(): Line[];

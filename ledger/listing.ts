@@ -1,5 +1,5 @@
-// Directories of a locker as they were when they were first listed, for a few directories at a
-// time: names of uploads, sorted. Opens no file.
+// Lists directories of a locker and keeps the sorted names of uploads for a few directories at a
+// time, as of the first listing. Opens no file.
 import type { Dirent } from 'node:fs';
 import { join } from 'node:path';
 import { EXTENSIONS, type Extension, type Group, readFolder } from 'webjob-locker';
@@ -28,13 +28,19 @@ export interface Lister {
   list(folder: string): Listing;
   /** Every upload in a directory with its files in the form of packFiles(), sorted by name. */
   listGroups(folder: string): { groups: Map<string, number>; folders: readonly string[]; foreignFiles: number };
-  /** Uploads without a .rdy whose names fit, in constant memory however large directories are. */
+  /**
+   * Finds uploads without a .rdy whose names fit, in constant memory however large the directories
+   * are.
+   */
   findIncomplete(guesses: readonly Guess[]): Group[];
   /** Forgets all listings, because the locker has changed. */
   forget(): void;
 }
 
-/** Lists directories; `.` is the locker itself. One that does not exist is empty. */
+/**
+ * Makes a lister of directories; `.` is the locker itself. A directory that does not exist counts
+ * as empty.
+ */
 export function makeLister(locker: string): Lister {
   const listings = new Map<string, Listing>();
   return {
@@ -68,7 +74,7 @@ function readListing(locker: string, folder: string): Listing {
     else if (name.length > 4 && name.endsWith('.rdy')) ready.push(prefix + name.slice(0, -4));
     else others.push(name);
   }
-  // In a large directory, computing each of these takes longer than the listing, and usually only
+  // In a large directory, computing either of these takes longer than the listing, and usually only
   // one is used.
   return {
     complete: once(() => ready.toSorted()),
@@ -106,9 +112,9 @@ function readGroups(locker: string, folder: string): ReturnType<Lister['listGrou
 
 function findFitting(locker: string, folder: string, guesses: readonly Guess[]): Group[] {
   const prefix = folder === '.' ? '' : `${folder}/`;
-  // The beginnings of nearly all names differ from every guess, even among hundreds of thousands.
-  // One lookup of as much as all guesses have rejects most of them, before an entry is looked at
-  // further.
+  // Even among hundreds of thousands of names, nearly all differ from every guess at their
+  // beginnings. One lookup of a beginning as long as the shortest guess rejects most of them before
+  // any further check.
   const byPrefix = groupByPrefix(guesses);
   const lengths = [...new Set([...byPrefix.keys()].map(({ length }) => length))].sort((a, b) => a - b);
   const common = Math.max(0, (lengths[0] ?? 0) - prefix.length);
@@ -152,8 +158,8 @@ function collectIncomplete(names: readonly string[], prefix: string, complete: R
 }
 
 /**
- * Entry by entry: reading all names of a large directory at once would waste most of the memory and
- * half of the time.
+ * Reads a directory entry by entry: all names of a large directory at once would take most of the
+ * memory and twice the time.
  */
 function* readEntries(locker: string, path: string): Generator<Dirent> {
   try {

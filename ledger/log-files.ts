@@ -11,7 +11,7 @@ import { logFolders, type Site } from './site.ts';
 
 export const LOG = 'nph-webjob.log';
 
-/** One of the files, open, so that a rotation does not affect it. */
+/** A log file that is open, so that a rotation does not affect it. */
 export interface LogFile {
   path: string;
   fd: number;
@@ -28,7 +28,7 @@ const ROTATED = /^(?:[.-][0-9][0-9.-]*|[.-]old)?$/;
 interface Span {
   since: string | undefined;
   until: string | undefined;
-  /** Include the current log however old it is, and only its complete lines. */
+  /** Whether to include the current log, however old it is, but only its complete lines. */
   follow?: boolean | undefined;
 }
 
@@ -49,13 +49,14 @@ export function openLogFiles(site: Site, { since, until, follow }: Span): LogFil
   const isWanted = ({ file, first, lastChange }: (typeof files)[number]): boolean => {
     if (until !== undefined && first > until) return false;
     if (since === undefined) return true;
-    // Compressors keep the modification time, so a compressed log is as old as it looks.
+    // Compressors keep the modification time, so that of a compressed log is the time of its last
+    // line.
     if (file.packer) return lastChange >= since;
     if (!isLive(file) && (findLastTime(file.fd, file.size) ?? lastChange) < since) return false;
     file.start = seekTime(file.fd, file.size, since);
     return true;
   };
-  // The log that is followed must be the last.
+  // The log that is followed must come last.
   files.sort(
     (a, b) => Number(isLive(a.file)) - Number(isLive(b.file)) || (a.first < b.first ? -1 : Number(a.first > b.first)),
   );
@@ -95,7 +96,7 @@ export function listLogs(folder: string): string[] {
   }
 }
 
-/** Whether a file is a log. Warns of one whose compression this program cannot read. */
+/** Whether a file is a log. Warns of a log whose compression this program cannot read. */
 function isLog(name: string): boolean {
   const [, rest = '', ending = ''] =
     /^(.*?)(\.(?:gz|zst|xz|bz2|lz4|lzma|lzo|br|Z|zip))?$/.exec(name.slice(LOG.length)) ?? [];

@@ -17,15 +17,17 @@ export interface LogRange {
   before?: string | undefined;
   /** Only lines that contain this text. */
   contains?: string | undefined;
-  /** Continue with lines as they are written, without end. */
+  /** Whether to continue with new lines as they are written, indefinitely. */
   follow?: boolean | undefined;
   /** Called when everything that existed was read, and only new lines follow. */
   onFollow?: (() => void) | undefined;
-  /** Do not warn of malformed lines, because the same lines will be read again. */
+  /**
+   * Whether to omit the warning about malformed lines, because the same lines will be read again.
+   */
   isTrial?: boolean | undefined;
 }
 
-/** A line may be followed by one whose time is earlier by at most this much. */
+/** The maximum by which the time of a line may be earlier than that of the line before it. */
 const DISORDER_SECONDS = 600;
 /** The hour that occurs twice when summer time ends. */
 const REPEATED_HOUR_SECONDS = 3600;
@@ -91,7 +93,7 @@ export async function* readLogBlocks(site: Site, range: LogRange = {}): AsyncGen
 
 /**
  * Yields the lines of all logs of a site from a time on, and then new lines as they are written,
- * without end.
+ * indefinitely.
  */
 export async function* followLogs(site: Site, since: Date, onFollow: () => void): AsyncGenerator<ReadLine[]> {
   const servers = new Map(site.servers.map((server) => [server.logfilesDirectory, server]));
@@ -122,7 +124,7 @@ export function shift({ settings }: Site, at: Date, sign: -1 | 1): string {
   return formatTime(new Date(at.getTime() + sign * seconds * 1000), settings.useGMT);
 }
 
-/** Removes the CR of a line that a machine with CR LF line ends has written or copied. */
+/** Removes the CR at the end of a line from a machine that writes CR LF. */
 export function trimLine(text: string): string {
   return text.endsWith('\r') ? text.slice(0, -1) : text;
 }

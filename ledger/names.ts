@@ -25,7 +25,7 @@ export interface Guess {
 }
 
 const VALUE = '[A-Za-z0-9_.:+%-]+';
-/** The digits of `%pid`, as in job ids: a persistent worker uses numbers far above process ids. */
+/** The possible digits of `%pid`: a persistent worker uses numbers far above any process id. */
 const PID_DIGITS = '[0-9]{1,15}';
 const TOKEN_PATTERNS: Record<string, string> = {
   '%cid': '(?<cid>[A-Za-z0-9_-]{1,64})',
@@ -78,7 +78,10 @@ function compileFormat(format: string, jobId: string): RegExp {
   return new RegExp(`^${source.join('')}$`);
 }
 
-/** The command may contain the job id too, but one occurrence is the job id itself. */
+/**
+ * Parses a name with a known job id. The command may contain the same text, so every occurrence is
+ * tried.
+ */
 function findWithId(pattern: RegExp, name: string, jobId: string): RegExpExecArray | null {
   const id = encodeValue(decodeField(jobId));
   for (let at = name.indexOf(id); at >= 0; at = name.indexOf(id, at + 1)) {
@@ -89,9 +92,9 @@ function findWithId(pattern: RegExp, name: string, jobId: string): RegExpExecArr
 }
 
 /**
- * Returns a function that lists the names that the upload of a PUT may have, likeliest first. The
+ * Returns a function that yields the names that the upload of a PUT may have, likeliest first. The
  * log says when a request finished and how many whole seconds it took, so the time in the name is
- * one of three seconds. There are no names when the directory depends on a process id.
+ * one of three seconds. It yields none when the directory depends on a process id.
  */
 export function makeGuesser(site: Site): (put: LogLine) => Generator<Guess> {
   const { settings } = site;
@@ -128,7 +131,7 @@ function serversOf({ servers, settings }: Site, { jobId = '' }: LogLine): Set<st
   return new Set([settings.serverId, ...servers.map(({ serverId }) => serverId), ...(issuer ? [issuer] : [])]);
 }
 
-/** The names of a sorted list that match a guess. */
+/** Returns the names in a sorted list that match a guess. */
 export function selectNames(names: readonly string[], { prefix, fits }: Guess): string[] {
   let low = 0;
   for (let high = names.length; low < high; ) {
@@ -149,8 +152,8 @@ function guessName(parts: string[]): Guess | undefined {
   const prefix = parts.slice(0, unknown < 0 ? undefined : unknown).join('');
   const folder = posix.dirname(parts.join(''));
   if (folder.includes('%pid')) return undefined;
-  // A PutNameFormat usually has one process id, and compiling a pattern would take longer than
-  // everything else.
+  // A PutNameFormat usually has at most one `%pid`, for which no pattern is compiled: that would
+  // take longer than everything else.
   const suffix = unknown < 0 ? '' : parts.slice(unknown + 1).join('');
   const hasOne = unknown >= 0 && parts.indexOf('%pid', unknown + 1) < 0;
   const fitsWhole = (name: string): boolean =>
@@ -159,7 +162,7 @@ function guessName(parts: string[]): Guess | undefined {
         name.endsWith(suffix) &&
         PID.test(name.slice(prefix.length, name.length - suffix.length))
       : compileName(parts).test(name);
-  // An upload that differs from the one that has the name gets a number after its name.
+  // An upload under a name that other bytes have taken gets a number after its name.
   const fits = (name: string): boolean => fitsWhole(name) || fitsWhole(splitNumbered(name)?.base ?? '');
   return { folder, prefix, fits, isExact: unknown < 0, key: parts.join('\0') };
 }

@@ -1,6 +1,6 @@
-// Plans how the jobs of a filter are found: by the index of its rarest condition, if that is rare
-// enough, or else in the order of the list. Names with wildcards are first looked up among the
-// known names, which are far fewer than the jobs.
+// Plans how the jobs of a filter are found: by the index of its rarest condition, if few enough
+// jobs match it, or else in the order of the list. Globs are first matched against the known names,
+// of which there are far fewer than jobs.
 import type { JobState } from './job.ts';
 import type { Database } from './sqlite.ts';
 import { ALL_CLIENTS } from './writer.ts';
@@ -25,7 +25,7 @@ export type Condition = readonly [sql: string, ...values: (string | number)[]];
 export interface Plan {
   /** Whether no job can match. */
   isNone: boolean;
-  /** The index that finds the rows; undefined for that of the order. */
+  /** The index that finds the rows; undefined for the index of the requested order. */
   index: string | undefined;
   /** The conditions that the index answers. */
   indexed: readonly Condition[];
@@ -37,7 +37,7 @@ export interface Plan {
 const FEW_UNITS = 500;
 /** Up to this many names are looked up one by one. */
 const MOST_NAMES = 500;
-/** Clients can have any name logged, so the search for names has a limit. */
+/** The maximum number of commands that are searched, because clients can have any name logged. */
 const MOST_COMMANDS = 2000;
 
 /** A condition with the index that answers it alone. */
@@ -72,7 +72,7 @@ export function planScan(database: Database, filter: ScanFilter, most: number): 
   if (states.length > 0) choices.push({ index: 'scan_state', condition: anyOf('state', states) });
   if (exitCode !== undefined) {
     const also: Condition = ['exit_code IS ? AND signal IS NULL', exitCode];
-    // Most programs end with 0, for which no index is kept.
+    // No index is kept for exit code 0, because most programs end with it.
     if (exitCode === 0) residual.push(also);
     else choices.push({ index: 'scan_exit', condition: ['exit_code = ? AND exit_code <> 0', exitCode], also });
   }
@@ -83,7 +83,7 @@ export function planScan(database: Database, filter: ScanFilter, most: number): 
   }
   const rarest = isNone ? undefined : findRarest(database, choices, times, most);
   if (rarest) return driveBy(rarest, choices, times, residual, false);
-  // The index of a single name is in the order of time, so the number of its jobs does not matter.
+  // The index of a single name is ordered by time, so the number of its jobs does not matter.
   const single = choices.find(({ condition: [sql] }) => / = \?$/.test(sql));
   const others = choices.filter((choice) => choice !== single);
   return {
@@ -163,7 +163,7 @@ function likeAny(column: string, words: readonly string[]): Condition {
   return [parts.join(' OR '), ...(exact.length > 0 ? [JSON.stringify(exact)] : []), ...globs];
 }
 
-/** GLOB of SQLite gives brackets a meaning; our globs do not. */
+/** Quotes brackets, which have a meaning in SQLite's GLOB but not in our globs. */
 const globOf = (word: string): string => word.replaceAll('[', '[[]');
 
 /**

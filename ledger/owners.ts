@@ -26,7 +26,7 @@ export interface Attribution {
 /** How far a server's clock may have been set back between a job id and its log line. */
 const CLOCK_MS = 3_600_000;
 
-/** Attributes uploads; the result is by name. Throws Failure `failed` when there is no log. */
+/** Attributes uploads; returns the result by name. Throws Failure `failed` when there is no log. */
 export async function attribute(site: Site, uploads: readonly Unowned[]): Promise<ReadonlyMap<string, Attribution>> {
   const parseName = compileNames(site);
   const units = new Map<string, Upload[]>();
@@ -42,7 +42,7 @@ export async function attribute(site: Site, uploads: readonly Unowned[]): Promis
   const guess = makeGuesser(site);
   const found = new Map<string, Attribution>();
   for (const [unit, same] of units) {
-    // Only an accepted PUT proves the client to httpd.
+    // Only with an accepted PUT has the client proved its identity to httpd.
     const accepted = (lines.get(unit) ?? []).filter(({ line }) => line.method === 'PUT' && line.status === 200);
     const clients = [...new Set(accepted.flatMap(({ line }) => line.clientId ?? []))];
     for (const { job, lines: own, uploads } of joinUnit(accepted, same, guess)) {
@@ -55,8 +55,8 @@ export async function attribute(site: Site, uploads: readonly Unowned[]): Promis
 }
 
 /**
- * The log lines of these units, from the store or, without one, from the logs since the first of
- * the uploads may have begun.
+ * The log lines of these units, from the store or, without a store, from the logs since the
+ * earliest possible time of a first request.
  */
 async function findLines(site: Site, units: ReadonlyMap<string, readonly Upload[]>): Promise<Map<string, Located[]>> {
   const lines = new Map<string, Located[]>();
@@ -88,8 +88,8 @@ async function findLines(site: Site, units: ReadonlyMap<string, readonly Upload[
 }
 
 /**
- * When the first of the uploads may have begun; undefined if a job id contains no time, because a
- * copied file may be newer than its log line.
+ * The earliest time at which one of the jobs may have begun. Undefined if a job id contains no
+ * time, because the time of a copied file may be later than its log line.
  */
 function beginOf(uploads: readonly Upload[]): Date | undefined {
   let begin = Number.POSITIVE_INFINITY;

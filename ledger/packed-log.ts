@@ -1,4 +1,4 @@
-// Reads compressed logs as zcat and zstdcat do, also damaged ones up to the damage.
+// Reads compressed logs as zcat and zstdcat do; damaged ones are read up to the damage.
 import { createReadStream, readSync } from 'node:fs';
 import { basename } from 'node:path';
 import { pipeline, type Transform } from 'node:stream';
@@ -13,12 +13,15 @@ interface PackedLog {
   packer: Packer | undefined;
 }
 
-/** Enough for the first line, and at most 4 MB for a compression bomb. */
+/**
+ * The size of compressed data that is enough for the first line, and expands to at most 4 MB in a
+ * compression bomb.
+ */
 const HEAD_BYTES = 4096;
 
 /**
- * The compression of a log, from its name; undefined for plain text, and for one that this Node
- * cannot read.
+ * The compression of a log, from its name; undefined for plain text, and for a compression that
+ * this Node cannot read.
  */
 export function findPacker(name: string): Packer | undefined {
   if (name.endsWith('.gz')) return 'gzip';
@@ -39,8 +42,8 @@ export function expandHead(fd: number, packer: Packer): Buffer {
 }
 
 /**
- * The text of a compressed log. A damaged one is read as far as possible, with a warning. Throws
- * other errors of system calls.
+ * Yields the text of a compressed log. A damaged log is read as far as possible, with a warning.
+ * Throws other errors of system calls.
  */
 export async function* expand(log: PackedLog): AsyncGenerator<Buffer> {
   if (log.size === 0) return;
@@ -75,7 +78,9 @@ async function* gunzip(log: PackedLog): AsyncGenerator<Buffer> {
 }
 
 const FLAGS = { headerCrc: 2, extra: 4, name: 8, comment: 16 };
-/** RFC 1952 sets no limit for the name and the comment. */
+/**
+ * The maximum size of a member's header. RFC 1952 sets no limit for the name and the comment in it.
+ */
 const MAX_HEADER_BYTES = 64 * 1024;
 
 /**
@@ -101,7 +106,7 @@ async function* pass({ fd, size }: PackedLog, start: number, through: Transform)
   yield* through;
 }
 
-/** Loaded on demand: it takes time, and most logs are not compressed. */
+/** Loads node:zlib on demand, because loading it takes time and most logs are not compressed. */
 function loadZlib(): typeof import('node:zlib') {
   return process.getBuiltinModule('node:zlib');
 }

@@ -39,8 +39,8 @@ export async function readPack(pack: Pack, parseName: ParseName, put: (upload: R
 }
 
 /**
- * The client and command of an upload, from the manifest or, if the log did not have them, from its
- * name.
+ * The client and command of an upload, from the manifest or, if it does not have them, from the
+ * upload's name.
  */
 async function describeGroup(pack: Pack, group: PackedGroup, parseName: ParseName): Promise<ReadUpload> {
   const jobId = encodeField(group.jobId);
@@ -61,8 +61,8 @@ async function describeGroup(pack: Pack, group: PackedGroup, parseName: ParseNam
 }
 
 /**
- * Archives of earlier versions do not record the ending. A run record that cannot be read counts as
- * failed.
+ * Reads how a run ended from the archive itself, for archives of earlier versions, whose manifests
+ * do not say. A run record that cannot be read counts as failed.
  */
 async function readPackedEnding(pack: Pack, group: PackedGroup): Promise<Ending> {
   try {

@@ -8,7 +8,7 @@ import { readHead, readHeadAndSize, readHeadAndStats } from './head.ts';
 import { LOCKER, type Upload } from './join.ts';
 import type { NameFacts, ParseName } from './names.ts';
 
-/** An upload in the locker with a stamp that shows whether it is still the same. */
+/** An upload in the locker, with a stamp that differs once the upload has changed. */
 export type ReadUpload = Upload & {
   stamp: string;
   /** The size of all files of the upload. */
@@ -29,7 +29,7 @@ export interface ReadStreams {
 /**
  * Reads an upload; undefined when none of its files exists.
  *
- * @param streams avoids reading them again
+ * @param streams streams that were already read and need not be read again
  */
 export function readUpload(
   locker: string,
@@ -46,8 +46,8 @@ export function readUpload(
     const found = statGroupFile(locker, name, extension);
     if (found) sizes.set(extension, found.size);
   }
-  // Read last, because it is removed first: so an upload that is being removed is not mistaken for
-  // a complete one.
+  // The .rdy is read last, because it is removed first: an upload that is being removed is then not
+  // mistaken for a complete one.
   const ready = (known?.has ?? ALL).has('rdy') ? readHeadAndStats(reach(locker, `${name}.rdy`)) : undefined;
   if (ready) sizes.set('rdy', ready.stats.size);
   const has = new Set(sizes.keys());
@@ -69,8 +69,8 @@ export function readUpload(
 const ALL: ReadonlySet<Extension> = new Set(EXTENSIONS);
 
 /**
- * The stamp of a complete upload. It is unchanged while its .rdy is, because every replacement
- * replaces the .rdy too.
+ * The stamp of a complete upload. The state of the .rdy is enough, because every replacement of an
+ * upload replaces the .rdy too.
  */
 export function stampReady({ ino, mtimeMs, size }: Pick<Stats, 'ino' | 'mtimeMs' | 'size'>): string {
   return `${ino}:${mtimeMs}:${size}`;
@@ -104,9 +104,9 @@ export function whoseIs(
   };
 }
 
-/** The fields of the run record that are needed here. */
+/** The fields of the run record that describe the ending, the client and the command. */
 const FACTS = fieldPattern(`${ENDING_FIELDS.join('|')}|ClientId|GetRequest`);
-/** A longer file is not a run record, whatever it begins with. */
+/** The maximum size of a run record; a longer file is not a run record, whatever it begins with. */
 const MAX_RECORD_BYTES = 1024 * 1024;
 
 /** The run record and its size; undefined when it does not exist. */

@@ -25,8 +25,8 @@ import { type FileKind, listBroken, readNewLines } from './tracked-files.ts';
 import { locate, parseUpload, placeLine, Writer } from './writer.ts';
 
 /**
- * How much of the locker is walked: nothing, every directory that changed, or everything, with a
- * check of every upload.
+ * The part of the locker that is walked: nothing, every directory that changed, or everything, with
+ * a check of every upload.
  */
 export type Walk = 'none' | 'changed' | 'all';
 
@@ -37,7 +37,7 @@ export interface Refreshed {
   texts: number;
   /** The number of uploads that no longer exist. */
   removed: number;
-  /** Rows of the jobs that have ended since the last time. */
+  /** Rows of the jobs that have ended since the last update. */
   ended: number[];
 }
 
@@ -48,15 +48,15 @@ export interface Window {
   contains?: string | undefined;
   /** Only requests of these clients. */
   isClient?: ((clientId: string) => boolean) | undefined;
-  /** Do not look for uploads that no log line mentions. */
+  /** Whether to skip the search for uploads that no log line mentions. */
   logOnly?: boolean | undefined;
 }
 
-/** The number of units that are joined at once. */
+/** The number of units that are joined together. */
 const BATCH = 400;
 /**
- * The number of units that are joined at once while a store is filled: with a larger number both
- * the GET and the PUT of a job are more often among them.
+ * The number of units that are joined together while a store is filled: with a larger number, the
+ * GET and the PUT of a job are more often joined only once.
  */
 const FILL_BATCH = 800;
 /** A directory that changed this recently may change again without a new mtime. */
@@ -68,13 +68,16 @@ const MAX_LOG_BYTES = 64 * 1024;
 /** How far a server's clock may have been set back between a job id and its log line. */
 const CLOCK_MS = 3_600_000;
 
-/** A directory with this many uploads is read again only by `webjobctl index`. */
+/** A directory with more uploads than this is read again only by `webjobctl index`. */
 const LARGE_FOLDER = 20_000;
 
-/** After a listing of large directories there is none for this many times as long as it took. */
+/**
+ * After large directories were listed, they are not listed again for this many times the duration
+ * of the listing.
+ */
 const REST = 50;
 const MAX_REST_MS = 900_000;
-/** With more PUTs than this that broke off, the directories are listed at once. */
+/** If more PUTs than this broke off, the directories are listed without waiting. */
 const MAX_BROKEN = 2000;
 
 /** PUTs that broke off, whose files have not been looked for yet. */
@@ -85,7 +88,7 @@ interface BrokenOff {
   from: number;
 }
 
-/** A directory of the locker as it was at the last walk. */
+/** A directory of the locker, as found by the last walk. */
 interface KnownFolder {
   path: string;
   mtime: string;
@@ -149,8 +152,8 @@ export class Refresh {
   }
 
   /**
-   * Reads into an empty store little more than a question needs. Throws Failure `failed`, and
-   * the errors of system calls.
+   * Reads little more than the question needs into an empty store. Throws Failure `failed`, and the
+   * errors of system calls.
    */
   async runWindow(window: Window): Promise<Refreshed> {
     checkLocker(this.#locker);
@@ -169,7 +172,7 @@ export class Refresh {
   }
 
   /**
-   * Yields the rows of jobs as they end, without end. `onFollow` is called when everything that
+   * Yields the rows of jobs as they end, indefinitely. `onFollow` is called when everything that
    * existed was reported. Only for an empty store that no other process uses. Throws Failure
    * `failed`, and the errors of system calls.
    */
@@ -201,12 +204,13 @@ export class Refresh {
   }
 
   /**
-   * Uploads announced before the locker was walked are known, except those that broke off or were
-   * replaced. Files that broke off before a store is filled are attributed at the end.
+   * Whether the locker must be searched for the upload of a PUT. Uploads announced before the last
+   * walk are known, unless they broke off or were replaced. Files that broke off before a store is
+   * filled are attributed at the end.
    */
   #isWorthLooking({ line, at }: Located): boolean {
-    // Files that broke off are looked for in listings of whole directories; the next walk finds
-    // those that a clock set back has hidden.
+    // Files of broken-off PUTs are searched for in listings of whole directories. If the clock was
+    // set back, some are missed here, and the next walk finds them.
     if (breaksOff(line)) return !this.#isFilling || at >= this.#walkedAt - 1000;
     return at >= this.#walkedAt - CLOCK_MS || this.#hasExactNames;
   }
@@ -332,7 +336,7 @@ export class Refresh {
     const at = Date.parse(String(time));
     for (const group of groups) {
       if (!isUploadName(group?.name)) continue;
-      // If the name exists now, it is another upload. A later walk has found it.
+      // If the name exists now, it belongs to another upload, which a later walk has found.
       if (!(at < this.#walkedAt - CLOCK_MS) && !statGroupFile(this.#locker, group.name, 'rdy'))
         this.#lookLater(group.name);
       // Files that broke off and were removed belong to no job.
@@ -397,7 +401,7 @@ export class Refresh {
     if (puts.some(isLost) && this.#writer.unexplained(isLost).length > 0) this.#lookAtOtherNames();
   }
 
-  /** Whether the store should know the upload of an accepted PUT by now. */
+  /** Whether the upload of a PUT was accepted recently enough to be searched for under any name. */
   #isLost(put: Located): boolean {
     return !breaksOff(put.line) && this.#isWorthLooking(put);
   }
@@ -407,7 +411,9 @@ export class Refresh {
   /** Whether a directory was large at the last walk, by its path. */
   readonly #large = new Map<string, boolean>();
 
-  /** Whether listing a directory takes longer than a question may. Always false without a store. */
+  /**
+   * Whether listing a directory would make a question wait too long. Always false without a store.
+   */
   #isLarge(folder: string): boolean {
     if (this.#isFilling || !this.#isStore) return false;
     let isLarge = this.#large.get(folder);
@@ -420,9 +426,9 @@ export class Refresh {
   }
 
   /**
-   * Looks for the files of PUTs that broke off in large directories. Only a listing shows them, so
-   * it is made for many of them together, and rarely enough that it takes a small part of the time.
-   * False when nothing was looked for.
+   * Searches large directories for the files of PUTs that broke off. Only a listing shows them, so
+   * one listing serves many PUTs, and listings are so rare that they take a small part of the time.
+   * Returns false when it did not search.
    */
   #lookForBroken(): boolean {
     const row = this.#database.prepare("SELECT value FROM facts WHERE name = 'brokenOff'").get();
@@ -449,7 +455,7 @@ export class Refresh {
   #hasSeenOtherNames = false;
   /** Whether uploads that are read now stay in the store for the next question. */
   #isStore = false;
-  /** Whether names have no `%pid`, so that one may already belong to another upload. */
+  /** Whether names have no `%pid`, so that a name may already belong to another upload. */
   readonly #hasExactNames: boolean;
   /** Whether the store was empty at the start. */
   #isFilling = false;
@@ -478,7 +484,10 @@ export class Refresh {
     visit('.');
   }
 
-  /** Reads an upload now, or while a store is filled, once it is clear which uploads are known. */
+  /**
+   * Reads an upload now or, while a store is filled, later, when it is clear which uploads are
+   * known.
+   */
   #lookLater(name: string): void {
     if (this.#isFilling) this.#later.push(name);
     else this.#look(name);
@@ -508,7 +517,7 @@ export class Refresh {
 
   /**
    * Walks every directory that changed, or all of them. Of the changed ones, large directories are
-   * read only by `webjobctl index`, because they would slow every question down.
+   * read only by `webjobctl index`, because reading them would slow every question down.
    */
   #walk(walk: Walk, readsLarge = walk === 'all'): void {
     const rows = this.#database.prepare('SELECT path, mtime, uploads FROM folders').all() as unknown as KnownFolder[];
@@ -598,7 +607,7 @@ export class Refresh {
 }
 
 export interface Steps {
-  /** Called for every upload and line. */
+  /** Called for each upload and each line that is read. */
   advance?: () => void;
 }
 
@@ -631,7 +640,7 @@ interface CustodyEvent extends Record<string, unknown> {
   groups?: { name?: unknown; jobId?: unknown; files?: { rdy?: unknown } }[];
 }
 
-/** Parses a record; undefined for a line that is not one. */
+/** Parses a record; undefined for a line that is not a record. */
 function parseFacts(text: string): CustodyEvent | undefined {
   const record = parseCustody(text);
   try {

@@ -5,7 +5,10 @@ import type { JobFilter, JobOrder, Measures, Sums } from './jobs.ts';
 import type { Site } from './site.ts';
 import type { Found } from './sites.ts';
 
-/** Every method throws Failure `failed` when the database cannot be reached or queried. */
+/**
+ * A database with the jobs of many sites. Every method throws Failure `failed` when the database
+ * cannot be reached or queried.
+ */
 export interface Remote {
   /** The jobs of all of these sites in one order. */
   readJobs(sites: readonly Site[], filter: JobFilter, order: JobOrder): AsyncGenerator<Found>;

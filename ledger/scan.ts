@@ -1,12 +1,12 @@
-// Jobs from a given place on, for pages. Conditions without an index are checked row by row, so
-// that the caller can stop after a number of rows or a time.
+// Jobs from a given place on, for lists in pages. Conditions without an index are checked row by
+// row, so that the caller can stop after a number of rows or a time.
 import type { Job, JobState } from './job.ts';
 import { type Condition, joinConditions, type Plan, planScan, type ScanFilter, valuesOf } from './narrow.ts';
 import type { Site } from './site.ts';
 import type { Database } from './sqlite.ts';
 import { readJoined } from './writer.ts';
 
-/** The indexes of a store for pages, beside the ledger's own. */
+/** The indexes that a store needs for lists in pages, in addition to the ledger's own. */
 const SCAN_INDEXES = `
 CREATE INDEX IF NOT EXISTS scan_client ON jobs (client, at DESC);
 CREATE INDEX IF NOT EXISTS scan_client_command ON jobs (client, command, at DESC);
@@ -19,8 +19,8 @@ CREATE INDEX IF NOT EXISTS scan_seen ON sums (seen);
 `;
 
 /**
- * Sums of the jobs of each hour (UTC) by state, kept by triggers, so that those of a day need not
- * look at every job.
+ * Sums of the jobs of each hour (UTC) by state, kept by triggers, so that the sums of a day can be
+ * computed without reading every job.
  */
 const HOURS = `
 CREATE TABLE scan_hours (
@@ -69,7 +69,7 @@ export type { ScanFilter };
 /** The place of a job in an order: the value that it is ordered by, its time and its row. */
 export type ScanKey = readonly [value: string, at: string, id: number];
 
-/** A job that matches the filter or, without a job, how far the scan has come. */
+/** A job that matches the filter or, without a job, the place that the scan has reached. */
 export interface Scanned {
   key: ScanKey;
   job: Job | undefined;
@@ -81,8 +81,8 @@ const COLUMNS = { client: 'client', command: 'command', state: 'state' } as cons
 const CHUNK_ROWS = 5000;
 
 /**
- * Yields the jobs that match a filter from `after` on, and from time to time how far the scan has
- * come, so that the caller can stop at any place and continue there later.
+ * Yields the jobs that match a filter from `after` on, and from time to time the place that the
+ * scan has reached, so that the caller can stop and continue there later.
  */
 export function* scanJobs(
   database: Database,
@@ -108,8 +108,8 @@ export function* scanJobs(
 }
 
 /**
- * Yields the matching jobs among the next rows. Returns where these end; undefined when they were
- * the last.
+ * Yields the matching jobs among the next rows. Returns where these rows end; undefined when they
+ * were the last.
  */
 function* scanChunk(
   database: Database,
@@ -153,7 +153,9 @@ const ORDERS: Record<ScanOrder, string> = {
   state: 'state, at DESC, id',
 };
 
-/** The ranges that follow a place in an order; several where no index has all of them in one. */
+/**
+ * The ranges of rows after a place in an order; several where no index has all rows in one range.
+ */
 function segmentsOf(order: ScanOrder, column: string | undefined, after: ScanKey | undefined): Condition[][] {
   if (!after) return [[]];
   const [value, at, id] = after;

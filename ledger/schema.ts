@@ -4,8 +4,8 @@
 import { FIELDS } from './fields.ts';
 
 /**
- * Increased with every change of the tables, and of the facts that are read from the same files. A
- * store of another version is rebuilt.
+ * The version of a store, increased with every change to the tables or to the facts that are read
+ * from the files. A store of another version is rebuilt.
  */
 export const SCHEMA_VERSION = 10;
 
@@ -20,14 +20,14 @@ CREATE INDEX IF NOT EXISTS uploads_folder ON uploads (folder) WHERE place = '';
 export const JOB_INDEXES = 'CREATE INDEX IF NOT EXISTS jobs_unit ON jobs (unit);';
 
 /**
- * `files`: logs and custody records, each with how far it was read, and with its beginning and the
- * end of that part, which identify it after a rotation. `folders`: directories of the locker as of
- * the last walk. `acts`: the acts of operators on jobs and clients, as JSON, by the file with the
- * record. `uploads`: `facts` is JSON with the facts from which a job is joined. `jobs`: one row for
- * each job, with the log lines and uploads from which it was joined. `sums`: sums over jobs by
- * client, `*` for all. `texts`: trigrams of the streams that clients sent, without the text: they
- * show which uploads may contain a text. `whole` is 0 when they do not cover everything, and NULL
- * when nothing was read.
+ * `files`: logs and custody records, each with the size of the part that was read, and with the
+ * beginning and end of that part, which identify the file after a rotation. `folders`: directories
+ * of the locker as of the last walk. `acts`: the acts of operators on jobs and clients, as JSON, by
+ * the file with the record. `uploads`: `facts` is JSON with the facts from which a job is joined.
+ * `jobs`: one row for each job, with the log lines and uploads from which it was joined. `sums`:
+ * sums over jobs by client, `*` for all. `texts`: trigrams of the streams that clients sent,
+ * without the text: they show which uploads may contain a text. `whole` is 0 when they do not cover
+ * everything, and NULL when nothing was read.
  */
 export const TABLES = `
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -59,7 +59,8 @@ CREATE VIRTUAL TABLE IF NOT EXISTS texts USING fts5 (
 
 /**
  * Indexes that contain most rows. They are made after the tables are filled for the first time,
- * which costs a fraction of updating them row by row. The sort takes as much memory as the cache.
+ * which costs a fraction of updating them row by row. Sorting the rows takes as much memory as the
+ * cache.
  */
 export const INDEXES = `
 PRAGMA cache_size = -8192;

@@ -10,7 +10,7 @@ function findLineTime(line: string): string | undefined {
   return TIME.test(line) ? line.slice(0, 19) : undefined;
 }
 
-/** The time of the first line of a text that has one. */
+/** The time of the first line in a text that begins with a time. */
 export function findFirstTime(text: string): string | undefined {
   for (const line of text.split('\n')) {
     const time = findLineTime(line);
@@ -19,7 +19,10 @@ export function findFirstTime(text: string): string | undefined {
   return undefined;
 }
 
-/** The time of the last line that has one, within the last block; undefined when there is none. */
+/**
+ * The time of the last line in the last block of a file that begins with a time; undefined when
+ * there is none.
+ */
 export function findLastTime(fd: number, size: number): string | undefined {
   const lines = readBlock(fd, Math.max(0, size - BLOCK_BYTES)).split('\n');
   return lines.map(findLineTime).findLast((time) => time !== undefined);
@@ -32,8 +35,8 @@ export function readBlock(fd: number, offset: number): string {
 }
 
 /**
- * The offset of a line. In a sorted log, every earlier line is older than `time`, and at most about
- * one block of older lines follows, or more where a stretch of the log has no valid lines.
+ * Returns the offset of a line before which, in a sorted log, every line is older than `time`. At
+ * most about one block of older lines follows, or more where a part of the log has no valid lines.
  */
 export function seekTime(fd: number, size: number, time: string): number {
   let low = 0;

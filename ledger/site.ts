@@ -20,14 +20,14 @@ export interface Site {
   /** Every server of the site. The first is the one that `settings` describes. */
   servers: readonly Server[];
   /**
-   * Distinguishes the site from others that are read together with it; undefined when it is alone.
+   * Distinguishes the site from others that are read together with it; undefined for a single site.
    */
   label: string | undefined;
   /** The database with the site's jobs, when the site's files are on another machine. */
   remote?: Remote;
 }
 
-/** The server that settings describe. */
+/** Returns the server that the settings describe. */
 export function serverOf({ serverId, logfilesDirectory, enableCustody }: ServerSettings): Server {
   return { serverId, logfilesDirectory, enableCustody };
 }

@@ -1,6 +1,6 @@
 // Opens the store of a site in one of three ways: in place, brought up to date for everyone; as a
-// private copy that is brought up to date and discarded; or without a store, as an empty one for
-// the current question. Tables and code are the same in each case.
+// private copy that is brought up to date and discarded; or, if there is no store, as an empty one
+// that is filled for the current question only. Tables and code are the same in each case.
 import {
   closeSync,
   copyFileSync,
@@ -40,7 +40,9 @@ export function storeFile(site: Pick<Site, 'settings'>): string {
   return join(site.settings.baseDirectory, 'index', 'webjob.sqlite');
 }
 
-/** With up to this many uploads, a locker that has changed is walked for every question. */
+/**
+ * The maximum size of a locker, in uploads, that is walked for every question if it has changed.
+ */
 const SMALL = 20_000;
 /** A larger locker is walked at most this often, except by `webjobctl index`. */
 const WALK_MS = 900_000;
@@ -67,7 +69,7 @@ export async function openStoreAt(path: string, site: Site, steps: Steps = {}): 
     database = openDatabase(path, false);
     if (!isWhole(database, site)) return closeAll(database);
     database.exec('PRAGMA synchronous = NORMAL; PRAGMA cache_size = -16384; BEGIN IMMEDIATE');
-    // Another process may have replaced it meanwhile.
+    // Another process may have replaced the store meanwhile.
     if (!isWhole(database, site)) return closeAll(database);
     const refreshed = await refresh(database, site, walkOf(database), steps);
     database.exec('COMMIT');
@@ -228,16 +230,16 @@ async function openWindow(site: Site, window: Window, steps: Steps): Promise<Sto
 }
 
 export interface FillOptions {
-  /** Make the store again from nothing. */
+  /** Whether to make the store again from nothing. */
   rebuild?: boolean;
-  /** Look at every upload again, which in a large locker otherwise happens once a day. */
+  /** Whether to check every upload again, which in a large locker otherwise happens once a day. */
   check?: boolean;
-  /** When the store is made, also index this many bytes of each stream. */
+  /** The number of bytes of each stream to index when the store is made. */
   maxText?: number;
 }
 
 /**
- * Makes the store of a site, or brings it up to date. An unfinished one is made again. Throws
+ * Makes the store of a site, or brings it up to date. An unfinished store is made again. Throws
  * Failure `failed` for a file that is not a store, and the errors of SQLite.
  */
 export async function fillStore(path: string, site: Site, options: FillOptions, steps: Steps = {}): Promise<Store> {
@@ -261,7 +263,7 @@ export async function fillStore(path: string, site: Site, options: FillOptions, 
 
 const CHECK_MS = 86_400_000;
 
-/** Whether every upload must be checked, which is always so in a small locker. */
+/** Whether every upload must be checked; always true for a small locker. */
 function isDue(database: Database): boolean {
   const checkedAt = Number(database.prepare("SELECT value FROM facts WHERE name = 'checked'").get()?.value ?? 0);
   return countUploads(database) <= SMALL || Math.abs(Date.now() - checkedAt) > CHECK_MS;
@@ -311,8 +313,8 @@ function makeFile(path: string, site: Site): void {
 function prepare(path: string, site: Site, rebuild: boolean): ToFill {
   const database = openDatabase(path, false);
   try {
-    // Set before anything is in the write-ahead log, so that the file itself identifies it from the
-    // beginning.
+    // The id is set before anything is in the write-ahead log, so that the database file itself
+    // always contains it.
     if (readApplicationId(path) !== APPLICATION_ID) database.exec(`PRAGMA application_id = ${APPLICATION_ID}`);
     database.exec('PRAGMA temp_store = FILE; PRAGMA cache_size = -16384');
     const goesOn = !rebuild && isWhole(database, site);
@@ -329,9 +331,9 @@ function prepare(path: string, site: Site, rebuild: boolean): ToFill {
 }
 
 /**
- * Locks a store that is filled from nothing for as long as it is open: without a journal this takes
- * half of the time. A kill leaves a store without a version, which is not used. False while others
- * have it open.
+ * Locks a store that is filled from nothing, for as long as it is open, so that no journal is
+ * needed and filling takes half of the time. A kill leaves a store without a version, which is not
+ * used. False while other processes have the store open.
  */
 function takeAlone(database: Database): boolean {
   try {
@@ -390,7 +392,7 @@ function modeOf(site: Site): number {
     : 0o600;
 }
 
-/** Whether a store is complete, of this version, and of the site as it is set up now. */
+/** Whether a store is complete, of this version, and of the site with its current settings. */
 function isWhole(database: Database, site: Site): boolean {
   if (database.prepare('PRAGMA user_version').get()?.user_version !== SCHEMA_VERSION) return false;
   return database.prepare("SELECT value FROM facts WHERE name = 'site'").get()?.value === describeSite(site);
@@ -405,8 +407,8 @@ function describeSite(site: Site): string {
 }
 
 /**
- * Checks the owner of a file. In a directory such as /tmp, anyone may have made the file to read
- * its later contents, or a journal, which SQLite would replay. Throws Failure.
+ * Checks the owner of a file. In a directory such as /tmp, anyone may have created the file, to
+ * read what is later written to it, or a journal, which SQLite would replay. Throws Failure.
  */
 function checkOwner(file: string): void {
   const owners = [0, process.geteuid?.(), statSync(dirname(file)).uid];
@@ -415,7 +417,10 @@ function checkOwner(file: string): void {
       throw new Failure('failed', `${file} belongs to another user`, 'name a file in a directory of your own');
 }
 
-/** Root writes no database file where others could put a link in its place. */
+/**
+ * Whether this process may create database files in a directory: root must not where others could
+ * replace the files by links.
+ */
 function mayWriteIn(folder: string): boolean {
   return process.geteuid?.() !== 0 || isRootsOwn(folder);
 }
@@ -452,8 +457,8 @@ function readApplicationId(path: string): number | undefined {
 }
 
 /**
- * Whether an error only means that a store cannot be used; everything in it can be read from the
- * files.
+ * Whether an error only means that a store cannot be used, so that the same facts can be read from
+ * the files.
  */
 export function isDatabaseError(error: unknown): boolean {
   const { code, syscall = '', cause } = error as NodeJS.ErrnoException & { cause?: NodeJS.ErrnoException };

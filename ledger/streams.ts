@@ -45,7 +45,7 @@ function openStream(locker: string, file: string): number {
   throw new Failure('failed', `${locker}/${file} is not a regular file`);
 }
 
-/** Reads without a Node stream, whose overhead exceeds the time to read most files. */
+/** Reads a file without a Node stream, whose overhead exceeds the time to read most files. */
 async function* readFile(open: () => number, bytes: number): AsyncGenerator<Buffer> {
   const fd = open();
   try {
@@ -111,7 +111,7 @@ export async function openStreams(site: Site, jobs: readonly Placed[]): Promise<
 }
 
 /**
- * The fields in the run record of an archived upload, from as much of it as is read for any run
+ * The fields in the run record of an archived upload. Only as much is read as of any other run
  * record.
  */
 export async function readPackedRecord(stored: Stored): Promise<Map<string, string>> {

@@ -1,5 +1,5 @@
 // Trigrams of the streams that clients sent, in the store. They show which uploads may contain a
-// text, so that search reads no others.
+// text, so that a search reads only those.
 import { fstatSync, readSync } from 'node:fs';
 import { reach, STREAMS, type StreamName, statGroupFile } from 'webjob-locker';
 import { withFile } from './head.ts';
@@ -12,7 +12,7 @@ import type { Database } from './sqlite.ts';
  */
 export const MAX_TEXT_BYTES = 262_144;
 
-/** Uploads for each transaction. */
+/** The number of uploads in one transaction. */
 const BATCH = 2000;
 
 /**
@@ -50,7 +50,10 @@ export function indexTexts(
   }
 }
 
-/** With a new limit, uploads that were read under the old one count as unread. */
+/**
+ * Stores the limit, if a new one is given, and returns the limit in use. With a new limit, all
+ * uploads count as unread.
+ */
 function settleLimit(database: Database, maxBytes: number | undefined): number {
   const known = database.prepare("SELECT value FROM facts WHERE name = 'maxText'").get()?.value;
   const limit = maxBytes ?? Number(known ?? MAX_TEXT_BYTES);
@@ -63,13 +66,13 @@ function settleLimit(database: Database, maxBytes: number | undefined): number {
   return limit;
 }
 
-/** Stores how much of a stream is indexed, in the caller's transaction. */
+/** Stores the number of bytes of a stream that are indexed, in the caller's transaction. */
 function noteLimit(database: Database, limit: number): void {
   database.prepare("INSERT OR REPLACE INTO facts VALUES ('maxText', ?)").run(String(limit));
   // Merging four segments of the index at a time, the default of FTS5, takes a quarter of the time.
-  // Above `automerge`, each transaction merges a little; above `crisismerge`, one transaction
-  // merges a whole level, which can take seconds. Its default is 16 too, so that nothing would be
-  // merged in between.
+  // With more than `automerge` segments, each transaction merges a little; with more than
+  // `crisismerge`, one transaction merges a whole level, which can take seconds. The default of
+  // `crisismerge` is 16 too, which would leave no room for small merges.
   database.exec("INSERT INTO texts (texts, rank) VALUES ('automerge', 16), ('crisismerge', 128)");
 }
 
@@ -138,7 +141,7 @@ function makeReader(locker: string, maxBytes: number): ReadTexts {
   };
 }
 
-/** More trigrams do not narrow the result further. */
+/** The maximum number of trigrams in a query; more of them do not narrow the result further. */
 const MAX_TRIGRAMS = 48;
 
 /**
@@ -148,7 +151,7 @@ const MAX_TRIGRAMS = 48;
 export function formatMatch(texts: readonly string[]): string | undefined {
   const trigrams = new Set<string>();
   for (const text of texts) {
-    // The index has U+FFFD for a NUL and for invalid UTF-8.
+    // The index contains U+FFFD in place of a NUL and of invalid UTF-8.
     const characters = [...text.replaceAll('\0', '\ufffd')];
     for (let at = 0; at + 3 <= characters.length && trigrams.size < MAX_TRIGRAMS; at++)
       trigrams.add(characters.slice(at, at + 3).join(''));

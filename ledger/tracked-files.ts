@@ -1,6 +1,6 @@
 // Files that only grow and that rotation renames, compresses and removes: logs and custody records.
 // Each is identified by its beginning and by the end of the part that was read, so that only new
-// lines are read, and each once, whatever the file's name is by now.
+// lines are read, each of them once, even after the file was renamed.
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { makeCutter } from './lines.ts';
@@ -30,7 +30,7 @@ export interface NewLines<Line> {
   lines: Line[];
 }
 
-/** The stored facts about a file that was read. */
+/** The stored facts about a file that was read before. */
 interface Known {
   id: number;
   folder: string;
@@ -139,7 +139,7 @@ function claimFiles(known: readonly Known[], paths: readonly string[]): Claim[] 
   for (const present of rest) {
     const isSame = (file: Known): boolean => file.folder === dirname(present.path) && continues(present, file);
     const found = known.find((file) => isFree(file) && isSame(file));
-    // The copy that logrotate makes before it truncates the log has no lines of its own.
+    // A copy that logrotate made before truncating the log has no new lines.
     const isCopy = !found && claims.some((claim) => claim.known && isSame(claim.known));
     if (isCopy) closeSync(present.fd);
     else claims.push({ present, known: found });
@@ -166,8 +166,8 @@ function openFile(path: string): Present | undefined {
 }
 
 /**
- * Whether a file is the stored one: it has the same beginning, and the same end of the part that
- * was read.
+ * Whether a file is the stored one: its beginning, and the end of the part that was read, are the
+ * same.
  */
 function continues(present: Present, file: Known): boolean {
   const { inode, size, mtime } = present;
@@ -199,7 +199,7 @@ function makeSaver(database: Database, kind: string): (file: Known, present: Pre
   const write = database.prepare(`INSERT OR REPLACE INTO files
     (id, kind, folder, name, inode, size, mtime, offset, head, tail, broken, sample) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`);
   return (file, present, isDone) => {
-    // Until it is read to its end, only its beginning identifies it.
+    // Until the file is read to its end, only its beginning identifies it.
     Object.assign(file, { folder: dirname(present.path), name: basename(present.path), inode: present.inode });
     Object.assign(file, isDone ? { size: present.size, mtime: present.mtime } : { size: -1, mtime: '' });
     if (file.offset > 0) {
@@ -223,7 +223,7 @@ async function* readRest<Line>(
 ): AsyncGenerator<Line[]> {
   const parseCounted = (text: string): Line | undefined => {
     const line = parse(text);
-    // Two writers that both end a torn line leave an empty one.
+    // Two writers that both end a torn line leave an empty line.
     if (line === undefined && trimLine(text) !== '' && file.broken++ === 0)
       file.sample = text.length > SAMPLE_LENGTH ? `${text.slice(0, SAMPLE_LENGTH)}...` : text;
     return line;

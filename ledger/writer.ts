@@ -75,7 +75,9 @@ const UPLOAD_COLUMNS = [...['name', 'place', 'folder', 'unit', 'facts', 'has', '
 const READY = 8;
 const marks = (columns: readonly string[]): string => columns.map(() => '?').join(', ');
 
-/** A deleted row may have had the highest number. */
+/**
+ * Selects the highest number that a row of `jobs` ever had, because that row may have been deleted.
+ */
 const LAST_JOB = `SELECT max(coalesce((SELECT max(id) FROM jobs), 0),
   coalesce((SELECT CAST(value AS INTEGER) FROM facts WHERE name = 'lastJob'), 0)) AS last`;
 
@@ -92,8 +94,8 @@ export function rankOf({ put, state }: Job): number {
 }
 
 /**
- * The counts of a client since its sums were last written, as `name, number, name, number`, and
- * when it was seen.
+ * Changes to the sums of a client since they were last written: counts as `name, number, name,
+ * number`, and when the client was seen.
  */
 interface Counted {
   counts: (string | number)[];
@@ -109,8 +111,9 @@ interface Filling {
   uploads: Bloom;
   hasIndexes: boolean;
   /**
-   * Lines of units that may already have jobs. They are joined once the index of jobs exists,
-   * because building that from all rows at once costs a fraction. Undefined when the index exists.
+   * Lines of units that may already have jobs. They are joined once the index of jobs exists;
+   * building the index from all rows together costs a fraction of updating it. Undefined when the
+   * index exists.
    */
   late: Map<string, Located[]> | undefined;
   /** The number of lines that wait for that index. */
@@ -170,8 +173,8 @@ export class Writer {
   }
 
   /**
-   * Begins to fill an empty store: until endUploads() nothing is looked up, and no upload may be
-   * put twice except one that was removed.
+   * Begins to fill an empty store. Until endUploads(), nothing is looked up, and only an upload
+   * that was removed may be put twice.
    */
   beginFilling(): void {
     const indexes = ['uploads_name', 'uploads_unit', 'uploads_folder', 'jobs_unit'];
@@ -180,7 +183,7 @@ export class Writer {
     this.#filling = { ...blooms, hasIndexes: false, late: new Map(), lateLines: 0 };
   }
 
-  /** Ends the uploads; the lines follow. */
+  /** Ends the phase of uploads; only lines follow. */
   endUploads(): void {
     if (!this.#filling) return;
     try {
@@ -192,7 +195,10 @@ export class Writer {
     this.#filling.hasIndexes = true;
   }
 
-  /** An upload may have been restored and removed again; the last removal counts. */
+  /**
+   * Removes the duplicates of an upload that was removed, restored and removed again: only the last
+   * removal counts.
+   */
   #forgetTwice(): void {
     this.#database.exec(`DELETE FROM uploads WHERE id IN (
       SELECT id FROM (SELECT id, lead(id) OVER (PARTITION BY name, place ORDER BY id) AS later FROM uploads WHERE place <> '')
@@ -242,7 +248,7 @@ export class Writer {
     if (breaksOff(located.line)) this.#fresh.push({ unit, one: located });
   }
 
-  /** The stamp of an upload as the store knows it; undefined for one that it does not know. */
+  /** The stamp of an upload in the store; undefined for an unknown upload. */
   stampOf(name: string, place: string): string | undefined {
     return this.#find(name, place)?.stamp;
   }
@@ -251,7 +257,7 @@ export class Writer {
     return this.#statements.upload.get(name, place) as KnownUpload | undefined;
   }
 
-  /** Writes an upload that is new or has changed, with its text if that was read. */
+  /** Writes a new or changed upload, with its text if that was read. */
   put(upload: ReadUpload, text?: ReadText): void {
     const isOpen = this.#filling?.hasIndexes === false;
     const isOwn = upload.has.has('rdy') || upload.jobId !== undefined || isOpen;
@@ -328,7 +334,8 @@ export class Writer {
   }
 
   /**
-   * Lets lines of units that may already have jobs wait for the index, unless there are too many.
+   * Makes lines of units that may already have jobs wait for the index, unless too many are
+   * waiting.
    */
   #postpone(filling: Filling): void {
     if (!filling.late) return;
@@ -359,7 +366,7 @@ export class Writer {
     const withUploads = filling ? units.filter((unit) => filling.uploads.has(unit)) : units;
     const uploads = this.#ask<UploadRow>('uploadsOfUnits', withUploads);
     const joined = filling?.joined;
-    // Lines of units that already have jobs wait as long as possible.
+    // While lines are postponed, no remaining unit has jobs.
     const withJobs = filling?.late ? [] : joined ? units.filter((unit) => joined.has(unit)) : units;
     const rows = this.#ask<JobRow>('jobsOfUnits', withJobs);
     for (const [unit, lines] of this.#touched) {
@@ -421,7 +428,7 @@ export class Writer {
     return lines;
   }
 
-  /** The unit of files that broke off: only their names show which PUT left them. */
+  /** Finds the unit of broken-off files, whose names alone show which PUT left them. */
   #findBroken(upload: Upload): string {
     const rows = this.#statements.broken.all(upload.clientId ?? null, upload.command ?? null) as unknown as {
       unit: string;
@@ -560,7 +567,7 @@ export interface LockerTotals {
   bytes: number;
 }
 
-/** The locker as the store knows it. */
+/** The totals of the locker, from the store. */
 export function readLocker(database: Database): LockerTotals {
   const known = database.prepare("SELECT value FROM facts WHERE name = 'locker'").get()?.value as string | undefined;
   return known === undefined ? { complete: 0, incomplete: 0, bytes: 0 } : JSON.parse(known);
@@ -572,13 +579,13 @@ function folderOf(name: string): string {
   return slash < 0 ? '.' : name.slice(0, slash);
 }
 
-/** The number of units that are joined at once. */
+/** The number of units that are joined together. */
 const UNITS_AT_ONCE = 4000;
 
 const isAccepted = ({ line }: Located): boolean => line.method === 'PUT' && line.status === 200;
 
 /**
- * A Bloom filter: it may report a text that was never added, but never misses one that was. Its
+ * A Bloom filter: it may report a text that was never added, but never misses a text that was. Its
  * size is fixed.
  */
 interface Bloom {
@@ -586,12 +593,15 @@ interface Bloom {
   has(text: string): boolean;
 }
 
-/** The sizes of the filters: uploads are fewer than jobs, and a false positive costs less. */
+/**
+ * The sizes of the filters in bits. There are fewer uploads than jobs, and a false positive among
+ * them costs less.
+ */
 const BLOOM_BITS = { joined: 1 << 25, uploads: 1 << 24 };
 
 function makeBloom(size: number): Bloom {
   const bits = new Uint8Array(size / 8);
-  /** Two hashes in one pass: FNV-1a and a variant. */
+  /** Two hashes that are computed in one pass: FNV-1a and a variant. */
   let [a, b] = [0, 0];
   const hash = (text: string): void => {
     [a, b] = [0x811c9dc5, 0x9747b28c];
@@ -630,10 +640,7 @@ function addCount(counts: (string | number)[], name: string, value: number): voi
   counts.push(name, value);
 }
 
-/**
- * The stored form of counts: `name\tnumber` lines, without zeros. No method or status contains a
- * tab.
- */
+/** The stored form of counts: `name\tnumber` lines, without zeros. No name contains a tab. */
 function formatCounts(counts: readonly (string | number)[]): string {
   let text = '';
   for (let at = 0; at < counts.length; at += 2) if (counts[at + 1] !== 0) text += `${counts[at]}\t${counts[at + 1]}\n`;
@@ -669,7 +676,7 @@ const STATE_NAMES = Object.fromEntries(JOB_STATES.map((state) => [state, `state 
   JobState,
   string
 >;
-/** A cache, so that equal texts share memory. */
+/** The names of requests in the sums, cached so that equal names share memory. */
 const requestNames = new Map<string, Map<number, string>>();
 const MAX_METHODS = 100;
 

@@ -25,16 +25,16 @@ import { ALL_CLIENTS, joinStored, type LockerTotals } from '../writer.ts';
 import { connect, failureOf, requireVersion } from './connect.ts';
 import type { SiteSettings } from './push.ts';
 
-/** Rows for each round trip. */
+/** The number of rows that are fetched in one round trip. */
 const FETCH = 1000;
 
-/** A site whose files are on another machine. */
+/** A site in the database, whose files are on another machine. */
 interface RemoteSite extends Site {
   remote: PostgresLedger;
   id: number;
 }
 
-/** The ledger in one database, and its sites by name. Throws Failure `failed`. */
+/** Opens a ledger in a database, and the sites in it by name. Throws Failure `failed`. */
 export async function openLedger(
   url: string,
   makeSite: (settings: SiteSettings, name: string) => Site,
@@ -198,8 +198,8 @@ class PostgresLedger implements Remote {
   #client: Promise<Client> | undefined;
 
   /**
-   * Runs a short query. All of them share one connection, which does not keep the process from
-   * exiting.
+   * Runs a short query. All short queries share one connection, which does not keep the process
+   * from exiting.
    */
   async #ask<Found extends object>(text: string, values: unknown[]): Promise<Found[]> {
     try {

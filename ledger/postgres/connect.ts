@@ -18,8 +18,8 @@ const CONNECT_MS = 15_000;
 const URL_PARTS = /^postgres(?:ql)?:\/\/(?:([^@/?#]*)@)?([^/?#]*)([^#]*)$/;
 
 /**
- * Checks a URL. Throws Failure `usage` for a text that is not such a URL, and for one with a
- * password, which everyone who lists processes could see.
+ * Checks a URL. Throws Failure `usage` for any other text, and for a URL with a password, which
+ * every user could see in the list of processes.
  */
 function checkUrl(text: string): void {
   const [, user = '', , more] = URL_PARTS.exec(text) ?? [];
@@ -74,7 +74,7 @@ export async function connect(url: string): Promise<Client> {
   client.on('error', () => {});
   try {
     await client.connect();
-    // The server may have other defaults.
+    // The server may have different defaults.
     await client.query(
       "SET TIME ZONE 'UTC'; SET DateStyle = 'ISO'; SET IntervalStyle = 'iso_8601'; SET client_encoding = 'UTF8'",
     );
@@ -104,8 +104,8 @@ export function failureOf(error: unknown, url: string): Error {
 }
 
 /**
- * Checks the version of a database. Throws Failure `failed` for one without our tables or with
- * those of another version.
+ * Checks the version of a database. Throws Failure `failed` for a database without our tables or
+ * with tables of another version.
  */
 export async function requireVersion(client: Client): Promise<void> {
   const version = await readVersion(client);
@@ -122,7 +122,8 @@ export async function requireVersion(client: Client): Promise<void> {
 }
 
 /**
- * The number of steps of MIGRATIONS that were applied to a database; 0 for one without our tables.
+ * The number of steps of MIGRATIONS that were applied to a database; 0 for a database without our
+ * tables.
  */
 export async function readVersion(client: Client): Promise<number> {
   const { rows: known } = await client.query("SELECT to_regclass('webjob.facts') IS NOT NULL AS known");

@@ -14,12 +14,14 @@ export function safeText(text: string): string {
   return text.replaceAll(/\0|\p{Surrogate}/gu, '\ufffd');
 }
 
-/** A quick test, because most texts need no replacement. */
+/**
+ * Any character that must be escaped or replaced. Most texts contain none, so this is tested first.
+ */
 const SPECIAL = /[\0\t\n\r\\\ud800-\udfff]/;
 
 export function formatCell(value: Cell): string {
   if (value === null) return '\\N';
-  // Without an exponent.
+  // A number in COPY must not have an exponent.
   if (typeof value === 'number') return Number.isSafeInteger(value) ? `${value}` : String(BigInt(Math.round(value)));
   if (!SPECIAL.test(value)) return value;
   return safeText(value).replaceAll(/[\\\t\n\r]/g, (one) => ESCAPES[one] ?? one);
@@ -31,7 +33,7 @@ export function formatRow(cells: readonly Cell[]): string {
   return `${row.slice(1)}\n`;
 }
 
-/** Copies rows into a table; all of them are there when it returns. */
+/** Copies rows into a table. All rows are in the table when the promise is fulfilled. */
 export async function copyInto(
   client: Client,
   table: string,
@@ -45,7 +47,7 @@ export async function copyInto(
 
 const CHUNK = 500;
 
-/** Joins rows, because a write costs more than a row. */
+/** Joins rows into chunks, because each write costs more than a row. */
 function* chunksOf(rows: readonly string[]): Generator<string> {
   for (let at = 0; at < rows.length; at += CHUNK) yield rows.slice(at, at + CHUNK).join('');
 }

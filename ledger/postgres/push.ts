@@ -1,7 +1,7 @@
 // Pushes the changes of a store to a database of many sites: each change once, even when this
 // process, the server or the connection fails. The database notes pushed changes in the same
-// transaction as the rows, and only then does the store forget them; rows pushed twice after a
-// failure replace themselves.
+// transaction as the rows, and only then does the store forget them; rows that are pushed twice
+// after a failure replace the first ones.
 import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import type { Client } from 'pg';
@@ -24,7 +24,7 @@ export interface Pushed {
   isAll: boolean;
 }
 
-/** Units, or rows, for each transaction. */
+/** The number of units, and of rows, in one transaction. */
 const UNITS = 5000;
 const ROWS = 10_000;
 
@@ -72,7 +72,7 @@ export async function push(database: Database, target: Target, advance: (jobs: n
 }
 
 /**
- * Holds the lock until the connection ends. Throws Failure `failed` while another process pushes or
+ * Locks the site until the connection ends. Throws Failure `failed` while another process pushes or
  * removes the site.
  */
 async function lockSite(client: Client, name: string): Promise<void> {
@@ -88,8 +88,8 @@ interface State {
   isEmpty: boolean;
   isAll: boolean;
   /**
-   * The number of the last row that was pushed, of those up to `lastRow` that existed when this
-   * push began.
+   * The number of the last pushed row among those up to `lastRow`, which existed when this push
+   * began.
    */
   scanned: number;
   lastRow: number;
@@ -103,7 +103,7 @@ async function begin(database: Database, { client, name, site }: Target): Promis
   const goesOn =
     told?.database === databaseId &&
     told.telling === known.telling &&
-    // A server that was restored from a backup has less than was pushed to it.
+    // A database that was restored from a backup may lack rows that were pushed to it.
     told.number <= known.number;
   if (!told || !goesOn) {
     const telling = randomUUID();
@@ -147,7 +147,7 @@ async function findSite(
   return { siteId: known.id, telling: known.telling, number: Number(known.number) };
 }
 
-/** The facts that readers need about a site whose files are on another machine. */
+/** The facts about a site that readers on other machines need. */
 export interface SiteSettings {
   host: string;
   baseDirectory: string;
@@ -170,8 +170,8 @@ function describeSite({ settings, servers, propertiesFile }: Site): SiteSettings
 }
 
 /**
- * Pushes the next rows that existed when this push began. Only the database knows how far they were
- * pushed.
+ * Pushes the next rows among those that existed when this push began. Only the database records
+ * which of them were pushed.
  */
 async function tellRows(database: Database, { client, site }: Target, state: State): Promise<number> {
   const { siteId, telling, isEmpty, scanned, lastRow } = state;
@@ -286,7 +286,7 @@ async function noteNumber(client: Client, siteId: number, changes: readonly Chan
   ]);
 }
 
-/** Removes rows of an earlier push that no longer exist, once everything was pushed. */
+/** Once everything was pushed, removes the rows of an earlier push whose jobs no longer exist. */
 async function end(database: Database, { client }: Target, { siteId, telling, isAll }: State): Promise<void> {
   if (countChanges(database) > 0) return;
   const foreignFiles = Number(database.prepare('SELECT sum(foreign_files) AS count FROM folders').get()?.count ?? 0);

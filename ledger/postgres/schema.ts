@@ -2,7 +2,10 @@
 // column for other programs that query it.
 import { FIELDS } from '../fields.ts';
 
-/** `at` is the partition key, so every job needs a value. */
+/**
+ * The value of `at` for a job without a time: `at` is the partition key, so every job needs a
+ * value.
+ */
 export const NO_TIME = '-infinity';
 
 /** The columns of a row of `jobs`, in the order in which they are copied. */
@@ -121,7 +124,10 @@ ${COMMENTS.map(([what, text]) => `COMMENT ON ${what} IS '${text}';`).join('\n')}
 `,
 ];
 
-/** The rights of a role that pushes, and of one that reads. `%` is the quoted name of the role. */
+/**
+ * The rights of a role that pushes, and of a role that only reads. `%` is the quoted name of the
+ * role.
+ */
 export const GRANTS = {
   writer: `GRANT USAGE ON SCHEMA webjob TO %;
 GRANT SELECT ON ALL TABLES IN SCHEMA webjob TO %;

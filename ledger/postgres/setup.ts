@@ -11,14 +11,16 @@ export interface Roles {
 }
 
 export interface SetUp {
-  /** The earlier version of the tables, 0 for none, and the version now. */
+  /** The earlier version of the tables, 0 for none, and the current version. */
   from: number;
   to: number;
   /** Roles that were created; they cannot log in yet. */
   made: string[];
 }
 
-/** Applies everything in one transaction. Throws Failure `failed`, and the errors of the server. */
+/**
+ * Sets up the database in one transaction. Throws Failure `failed`, and the errors of the server.
+ */
 export async function setUp(client: Client, roles: Roles): Promise<SetUp> {
   await client.query('BEGIN');
   try {
