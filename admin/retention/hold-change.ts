@@ -74,8 +74,8 @@ export function setHold(settings: ServerSettings, hold: Hold): Promise<boolean> 
 }
 
 /**
- * Ends a hold. The end is recorded before the hold is removed, so that a kill in between leaves too
- * much held, never too little. Returns false when there is no such hold.
+ * Ends a hold. The end is recorded before the hold is removed, so that a kill in between
+ * leaves uploads on hold and never frees one early. Returns false when the hold does not exist.
  */
 export function endHold(settings: ServerSettings, { kind, id, reason, by }: Hold): Promise<boolean> {
   return withSiteLock(settings, 'holds', () => {

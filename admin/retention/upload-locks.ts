@@ -45,7 +45,7 @@ export function openUploadLocks(locker: string): UploadLocks {
     }
   };
   let mayLink = true;
-  /** Returns false when the file system has no hard links, or no more for this file. */
+  /** Returns false when the file system has no hard links, or the file has as many as it may. */
   const link = (name: string): boolean => {
     const first = held[0];
     if (!first || !mayLink) return false;

@@ -9,8 +9,11 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   rmSync,
   symlinkSync,
+  truncateSync,
+  writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -52,6 +55,20 @@ describe('bin/webjobctl', () => {
     assert.ok(size > 10_000, String(size));
     run();
     assert.equal(lstatSync(kept[0] ?? '').ino, ino);
+  });
+
+  it('starts without what it kept when that is damaged', () => {
+    run();
+    const [version = ''] = readdirSync(compiled);
+    const [name = ''] = readdirSync(join(compiled, version));
+    const kept = join(compiled, version, name);
+    const { size } = lstatSync(kept);
+    truncateSync(kept, size >> 1);
+    run();
+    const bytes = readFileSync(kept);
+    bytes.writeUInt8(255 - bytes.readUInt8(bytes.length >> 1), bytes.length >> 1);
+    writeFileSync(kept, bytes);
+    run();
   });
 
   it('makes directories that only its user can read and write, whatever the umask', () => {
